@@ -1,0 +1,28 @@
+"""Every label, annotation, environment variable, resource name and default port, spelled once."""
+
+from __future__ import annotations
+
+DOMAIN = "splatfleet.io"
+
+POOL_LABEL = f"{DOMAIN}/pool"
+SCENES_ANNOTATION = f"{DOMAIN}/scenes"  # comma-separated scene ids
+SCENE_BYTES_ANNOTATION = f"{DOMAIN}/scene-bytes"  # `id=bytes,...` where no node knows a size yet
+DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gateway obeys it
+
+SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod
+CATALOGUE_ENV = "SPLATFLEET_CATALOGUE"
+SCENE_CACHE_ENV = "SPLATFLEET_SCENE_CACHE"  # the node's scene store as the pod sees it
+DATA_ENV = "SPLATFLEET_DATA"  # real scenes and traces for tests and benchmarks
+
+MIG_RESOURCE_PREFIX = "nvidia.com/mig-"  # `nvidia.com/mig-1g.10gb`
+GPU_RESOURCE = "nvidia.com/gpu"
+
+MODEL_NAME = "gaussian_renderer"
+
+GATEWAY_PORT = 8080
+EXPORTER_PORT = 9465
+EXTENDER_PORT = 9466
+AUTOSCALER_PORT = 9467
+TRITON_HTTP_PORT = 8000
+TRITON_GRPC_PORT = 8001
+TRITON_METRICS_PORT = 8002

@@ -1,0 +1,1 @@
+"""The command `splatfleet`: a thin verb per module, nothing else."""

@@ -1,0 +1,64 @@
+"""`splatfleet VERB`: verbs are imported when they are asked for, so that each needs its own extra only."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+VERBS: dict[str, str] = {
+    "demo": "A fleet of real Triton pods on this machine, scaled and placed by our own cores, to its scorecard.",
+    "render": "Render one picture of a scene file.",
+    "scene": "Look into, convert, check or make scene files.",
+    "triton": "Start one real renderer server (Triton) on this machine.",
+    "probe": "Ask a renderer for a tiny frame: the only liveness that a dead stub cannot fake.",
+    "gateway": "Route frame requests to the pods that hold their scenes.",
+    "load": "Send variable traffic to a gateway and score the answers.",
+    "exporter": "Serve Triton, scene-cache and GPU metrics and the node digest.",
+    "extender": "Answer kube-scheduler's filter and prioritize calls.",
+    "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
+    "metrics": "List every metric that Splatfleet writes.",
+    "bench": "Measure a part on this machine and print a table.",
+}
+
+
+class Verbs(click.Group):
+    """The group of verbs; each lives in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        try:
+            module = importlib.import_module(f"splatfleet.{cmd_name}")
+        except ModuleNotFoundError as error:
+            if error.name == f"splatfleet.{cmd_name}":
+                return None
+            raise click.ClickException(
+                f"'{cmd_name}' needs the package {error.name!r}; install its extra, for example "
+                f"pip install 'splatfleet[local]'"
+            ) from error
+        command: click.Command = module.COMMAND
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="splatfleet")
+def main() -> None:
+    """Splatfleet: warm Gaussian-splat scenes before the traffic comes.
+
+    \b
+    Start here:
+      splatfleet demo
+    """
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""One declaration per setting: flag, environment variable and line of the config file come from the same field.
+
+A verb declares a `VerbSettings` and a function; `verb` makes the command. Flags win over the environment,
+the environment over the file given with `--config`, the file over the default.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+Settings = TypeVar("Settings", bound="VerbSettings")
+
+
+class VerbSettings(BaseSettings):
+    """Settings of one verb. A field's description is the help of its flag; a list field is a repeatable flag."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `resolve` merges the rest, so that a field named by both is no surprise
+
+
+class UsageError(click.ClickException):
+    """A wrong value; says the field, the value and the fix, and exits with 2."""
+
+    exit_code = 2
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config file (YAML, TOML or JSON by its suffix) into a mapping."""
+    try:
+        text = path.read_text()
+        match path.suffix:
+            case ".toml":
+                loaded: Any = tomllib.loads(text)
+            case ".json":
+                loaded = json.loads(text)
+            case _:
+                loaded = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    if not isinstance(loaded, dict):
+        raise UsageError(f"--config {path}: holds {type(loaded).__name__}, expected a mapping of settings")
+    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
+
+
+def resolve(settings: type[Settings], flags: dict[str, Any], environment: dict[str, str]) -> Settings:
+    """Merge file, environment and flags (later wins) into checked settings; raises UsageError."""
+    merged: dict[str, Any] = {}
+    config = flags.pop("config_file", None)
+    if config is not None:
+        merged |= read_config(Path(config))
+    prefix = settings.model_config.get("env_prefix", "")
+    for name, field in settings.model_fields.items():
+        text = environment.get(f"{prefix}{name}".upper())
+        if text:
+            merged[name] = text.split(",") if _is_list(field) else text
+    merged |= {name: value for name, value in flags.items() if value is not None and value != ()}
+    try:
+        return settings(**merged)
+    except ValidationError as error:
+        raise UsageError("; ".join(_explain(item, prefix) for item in error.errors())) from error
+
+
+def _explain(item: Any, prefix: str) -> str:
+    name = ".".join(str(part) for part in item["loc"]) or "settings"
+    flag = "--" + name.replace("_", "-")
+    if item["type"] == "extra_forbidden":
+        return f"{name}: no such setting"
+    if item["type"] == "missing":
+        return f"{flag} is needed (or {prefix.upper()}{name.upper()} in the environment, or {name} in the config file)"
+    return f"{flag}: {item['msg']} (got {str(item['input'])[:80]!r})"
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(_inner(field.annotation)) in (list, tuple)
+
+
+def _inner(annotation: Any) -> Any:
+    """`X` out of `X | None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        left = [part for part in get_args(annotation) if part is not type(None)]
+        return left[0] if len(left) == 1 else str
+    return annotation
+
+
+def _option(name: str, field: FieldInfo, prefix: str) -> click.Option:
+    annotation = _inner(field.annotation)
+    flag = "--" + name.replace("_", "-")
+    shown = "" if field.default in (None, [], ()) or field.is_required() else f" [default: {field.default}]"
+    note = f"{field.description or ''}{shown} [env: {(prefix + name).upper()}]"
+    if annotation is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=note)
+    kind: Any = click.STRING
+    if get_origin(annotation) is Literal:
+        kind = click.Choice([str(choice) for choice in get_args(annotation)])
+    elif annotation in (int, float):
+        kind = click.INT if annotation is int else click.FLOAT
+    elif annotation is Path:
+        kind = click.Path(path_type=Path)
+    return click.Option([flag, name], type=kind, multiple=_is_list(field), default=None, help=note)
+
+
+def verb(
+    name: str,
+    settings: type[Settings],
+    run: Callable[[Settings], int | None],
+    example: str,
+    arguments: Sequence[str] = (),
+) -> click.Command:
+    """Make the command `splatfleet <name>` out of its settings; `run`'s docstring is its help.
+
+    Fields named in `arguments` are positional. `run` returns the exit code (None is 0).
+    """
+    prefix = settings.model_config.get("env_prefix", "")
+
+    def callback(**flags: Any) -> None:
+        import os
+
+        code = run(resolve(settings, flags, dict(os.environ)))
+        if code:
+            raise SystemExit(code)
+
+    params: list[click.Parameter] = [
+        click.Argument([field], required=settings.model_fields[field].is_required()) for field in arguments
+    ]
+    params += [
+        _option(field, info, prefix) for field, info in settings.model_fields.items() if field not in arguments
+    ]
+    params.append(
+        click.Option(
+            ["--config" if "config" not in settings.model_fields else "--settings", "config_file"],
+            type=click.Path(path_type=Path),
+            help="File with the same settings (YAML, TOML or JSON); flags and environment win over it.",
+        )
+    )
+    text = f"{(run.__doc__ or '').strip()}\n\n\b\nExample:\n" + "\n".join(
+        f"  {line}" for line in example.strip().splitlines()
+    )
+    return click.Command(name, callback=callback, params=params, help=text, short_help=text.split("\n")[0])
+
+
