@@ -1,0 +1,31 @@
+"""Fixtures that every part uses: the real data and free ports."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from fleet.labels import DATA_ENV
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with real scenes and traces; the test skips where it is absent."""
+    folder = Path(os.environ.get(DATA_ENV, REPOSITORY / ".." / "shared")).resolve()
+    if not (folder / "scenes").is_dir():
+        pytest.skip(f"no real data at {folder} (set {DATA_ENV})")
+    return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
