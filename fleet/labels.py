@@ -12,6 +12,13 @@ DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gatewa
 SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod
 CATALOGUE_ENV = "SPLATFLEET_CATALOGUE"
 SCENE_CACHE_ENV = "SPLATFLEET_SCENE_CACHE"  # the node's scene store as the pod sees it
+POD_BUDGET_ENV = "SPLATFLEET_POD_BUDGET_BYTES"  # scenes that the pod may keep in memory
+STORE_CAPACITY_ENV = "SPLATFLEET_STORE_CAPACITY_BYTES"  # scenes that the node's store may keep on disk
+FETCH_LIMIT_ENV = "SPLATFLEET_FETCH_BYTES_PER_S"  # bandwidth that the node's downloads share; unset is no cap
+RASTERIZER_ENV = "SPLATFLEET_RASTERIZER"  # auto, cpu, oracle or gpu
+DEFAULT_SCENE_ENV = "SPLATFLEET_DEFAULT_SCENE"  # answers a request that names no scene
+DEFAULT_SIZE_ENV = "SPLATFLEET_DEFAULT_SIZE"  # `512x512`, for a request that names no size
+FRAME_FLOOR_ENV = "SPLATFLEET_FRAME_FLOOR_S"  # a frame occupies the pod at least that long; 0 is off
 DATA_ENV = "SPLATFLEET_DATA"  # real scenes and traces for tests and benchmarks
 
 MIG_RESOURCE_PREFIX = "nvidia.com/mig-"  # `nvidia.com/mig-1g.10gb`

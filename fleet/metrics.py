@@ -122,7 +122,11 @@ GATEWAY_PENDING = _metric(
     ("autoscaler", "dashboard"),
 )
 GATEWAY_IN_FLIGHT = _metric(
-    "gateway_in_flight_requests", "gauge", ("pool",), "Frame requests handed to a pod and not answered yet.", ("autoscaler",)
+    "gateway_in_flight_requests",
+    "gauge",
+    ("pool",),
+    "Frame requests handed to a pod and not answered yet.",
+    ("autoscaler",),
 )
 GATEWAY_WAIT_SECONDS = _metric(
     "gateway_wait_seconds",
@@ -148,7 +152,11 @@ GATEWAY_COLD_REQUESTS = _metric(
     ("report", "dashboard"),
 )
 GATEWAY_PODS = _metric(
-    "gateway_pods", "gauge", ("pool", "state"), "Pods that the gateway knows, by state (ready, draining, unready).", ("dashboard",)
+    "gateway_pods",
+    "gauge",
+    ("pool", "state"),
+    "Pods that the gateway knows, by state (ready, draining, unready).",
+    ("dashboard",),
 )
 
 # The exporter.
@@ -198,25 +206,49 @@ TRITON_QUEUE_TO_COMPUTE = _metric(
     ("autoscaler", "dashboard"),
 )
 GPU_DUTY = _metric(
-    "gpu_duty_ratio", "gauge", ("gpu", "slice"), "Share of time that a GPU or a slice was busy; absent without a GPU.", ("dashboard",)
+    "gpu_duty_ratio",
+    "gauge",
+    ("gpu", "slice"),
+    "Share of time that a GPU or a slice was busy; absent without a GPU.",
+    ("dashboard",),
 )
 GPU_MEMORY_USED = _metric(
-    "gpu_memory_used_bytes", "gauge", ("gpu", "slice"), "Memory in use on a GPU or a slice; absent without a GPU.", ("dashboard",)
+    "gpu_memory_used_bytes",
+    "gauge",
+    ("gpu", "slice"),
+    "Memory in use on a GPU or a slice; absent without a GPU.",
+    ("dashboard",),
 )
 GPU_MEMORY_TOTAL = _metric(
-    "gpu_memory_total_bytes", "gauge", ("gpu", "slice"), "Memory of a GPU or a slice; absent without a GPU.", ("dashboard",)
+    "gpu_memory_total_bytes",
+    "gauge",
+    ("gpu", "slice"),
+    "Memory of a GPU or a slice; absent without a GPU.",
+    ("dashboard",),
 )
 SCENE_CACHE_CAPACITY = _metric(
     "scene_cache_capacity_bytes", "gauge", (), "Bytes that the node's scene store may hold.", ("rules", "dashboard")
 )
 SCENE_CACHE_FREE = _metric(
-    "scene_cache_free_bytes", "gauge", (), "Bytes still free in the node's scene store.", ("rules", "dashboard", "alerts")
+    "scene_cache_free_bytes",
+    "gauge",
+    (),
+    "Bytes still free in the node's scene store.",
+    ("rules", "dashboard", "alerts"),
 )
 SCENE_CACHE_SCENE_BYTES = _metric(
-    "scene_cache_scene_bytes", "gauge", ("scene",), "Bytes of one scene that lies whole in the node's scene store.", ("dashboard",)
+    "scene_cache_scene_bytes",
+    "gauge",
+    ("scene",),
+    "Bytes of one scene that lies whole in the node's scene store.",
+    ("dashboard",),
 )
 SCENE_CACHE_FETCHING_BYTES = _metric(
-    "scene_cache_fetching_bytes", "gauge", ("scene",), "Bytes fetched so far of a scene whose download is in flight.", ("dashboard",)
+    "scene_cache_fetching_bytes",
+    "gauge",
+    ("scene",),
+    "Bytes fetched so far of a scene whose download is in flight.",
+    ("dashboard",),
 )
 MIG_SLICES = _metric(
     "mig_slices",
@@ -253,7 +285,11 @@ EXTENDER_REQUESTS = _metric(
     ("alerts",),
 )
 EXTENDER_REJECTIONS = _metric(
-    "extender_node_rejections_total", "counter", ("reason",), "Nodes that a filter call ruled out, by reason.", ("dashboard",)
+    "extender_node_rejections_total",
+    "counter",
+    ("reason",),
+    "Nodes that a filter call ruled out, by reason.",
+    ("dashboard",),
 )
 EXTENDER_PLACEMENTS = _metric(
     "extender_placements_total",
@@ -269,7 +305,11 @@ EXTENDER_RESERVATION_LEAKS = _metric(
     "extender_reservations_expired_total", "counter", (), "Reservations that ran out without a pod event.", ("alerts",)
 )
 EXTENDER_DIGEST_AGE = _metric(
-    "extender_node_digest_age_seconds", "gauge", ("node",), "Seconds since the digest of a node was last seen.", ("alerts",)
+    "extender_node_digest_age_seconds",
+    "gauge",
+    ("node",),
+    "Seconds since the digest of a node was last seen.",
+    ("alerts",),
 )
 
 # The autoscaler.
@@ -280,7 +320,11 @@ AUTOSCALER_CURRENT = _metric(
     "autoscaler_current_replicas", "gauge", ("pool",), "Replicas seen at the last decision.", ("dashboard",)
 )
 AUTOSCALER_FLOOR = _metric(
-    "autoscaler_reactive_floor_replicas", "gauge", ("pool",), "Replicas that reacting alone would have asked for.", ("dashboard",)
+    "autoscaler_reactive_floor_replicas",
+    "gauge",
+    ("pool",),
+    "Replicas that reacting alone would have asked for.",
+    ("dashboard",),
 )
 AUTOSCALER_FORECAST = _metric(
     "autoscaler_forecast_requests_per_second",
@@ -290,7 +334,11 @@ AUTOSCALER_FORECAST = _metric(
     ("dashboard",),
 )
 AUTOSCALER_DEMAND = _metric(
-    "autoscaler_demand_requests_per_second", "gauge", ("pool",), "Demand over the last bin as the autoscaler saw it.", ("dashboard",)
+    "autoscaler_demand_requests_per_second",
+    "gauge",
+    ("pool",),
+    "Demand over the last bin as the autoscaler saw it.",
+    ("dashboard",),
 )
 AUTOSCALER_COVERAGE = _metric(
     "autoscaler_forecast_coverage_ratio",
@@ -307,17 +355,33 @@ AUTOSCALER_SKILL = _metric(
     ("dashboard",),
 )
 AUTOSCALER_WEIGHT = _metric(
-    "autoscaler_expert_weight_ratio", "gauge", ("pool", "expert"), "Weight of one expert in the mixture.", ("dashboard",)
+    "autoscaler_expert_weight_ratio",
+    "gauge",
+    ("pool", "expert"),
+    "Weight of one expert in the mixture.",
+    ("dashboard",),
 )
 AUTOSCALER_LEAD = _metric(
-    "autoscaler_lead_seconds", "gauge", ("pool",), "Lead window: the measured start-up quantile plus one tick.", ("dashboard",)
+    "autoscaler_lead_seconds",
+    "gauge",
+    ("pool",),
+    "Lead window: the measured start-up quantile plus one tick.",
+    ("dashboard",),
 )
 AUTOSCALER_DECISIONS = _metric(
-    "autoscaler_decisions_total", "counter", ("pool", "reason"), "Decisions by reason, a closed list.", ("dashboard", "alerts")
+    "autoscaler_decisions_total",
+    "counter",
+    ("pool", "reason"),
+    "Decisions by reason, a closed list.",
+    ("dashboard", "alerts"),
 )
 AUTOSCALER_TICK_SECONDS = _metric(
     "autoscaler_tick_duration_seconds", "histogram", (), "Seconds that one tick took.", ("alerts",), _HTTP_SECONDS
 )
 AUTOSCALER_WARM_ASKS = _metric(
-    "autoscaler_warm_asks_total", "counter", ("pool", "stage"), "Scenes asked to be warmed ahead of need, by stage (disk, memory).", ("dashboard",)
+    "autoscaler_warm_asks_total",
+    "counter",
+    ("pool", "stage"),
+    "Scenes asked to be warmed ahead of need, by stage (disk, memory).",
+    ("dashboard",),
 )

@@ -7,6 +7,7 @@ the environment over the file given with `--config`, the file over the default.
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 import types
 from collections.abc import Callable, Sequence
@@ -23,9 +24,12 @@ Settings = TypeVar("Settings", bound="VerbSettings")
 
 
 class VerbSettings(BaseSettings):
-    """Settings of one verb. A field's description is the help of its flag; a list field is a repeatable flag."""
+    """Settings of one verb. A field's description is the help of its flag; a list field is a repeatable flag.
 
-    model_config = SettingsConfigDict(extra="forbid", env_ignore_empty=True)
+    A field whose name Python or pydantic keeps for itself carries the name of its flag as its alias (`--json`).
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", populate_by_name=True)
 
     @classmethod
     def settings_customise_sources(
@@ -71,10 +75,12 @@ def resolve(settings: type[Settings], flags: dict[str, Any], environment: dict[s
         merged |= read_config(Path(config))
     prefix = settings.model_config.get("env_prefix", "")
     for name, field in settings.model_fields.items():
-        text = environment.get(f"{prefix}{name}".upper())
+        spelled = field.alias or name
+        text = environment.get(f"{prefix}{spelled}".upper())
         if text:
-            merged[name] = text.split(",") if _is_list(field) else text
-    merged |= {name: value for name, value in flags.items() if value is not None and value != ()}
+            merged[spelled] = text.split(",") if _is_list(field) else text
+        if flags.get(name) not in (None, ()):
+            merged[spelled] = flags[name]
     try:
         return settings(**merged)
     except ValidationError as error:
@@ -105,9 +111,10 @@ def _inner(annotation: Any) -> Any:
 
 def _option(name: str, field: FieldInfo, prefix: str) -> click.Option:
     annotation = _inner(field.annotation)
-    flag = "--" + name.replace("_", "-")
+    spelled = field.alias or name
+    flag = "--" + spelled.replace("_", "-")
     shown = "" if field.default in (None, [], ()) or field.is_required() else f" [default: {field.default}]"
-    note = f"{field.description or ''}{shown} [env: {(prefix + name).upper()}]"
+    note = f"{field.description or ''}{shown} [env: {(prefix + spelled).upper()}]"
     if annotation is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=note)
     kind: Any = click.STRING
@@ -134,8 +141,6 @@ def verb(
     prefix = settings.model_config.get("env_prefix", "")
 
     def callback(**flags: Any) -> None:
-        import os
-
         code = run(resolve(settings, flags, dict(os.environ)))
         if code:
             raise SystemExit(code)
@@ -143,9 +148,7 @@ def verb(
     params: list[click.Parameter] = [
         click.Argument([field], required=settings.model_fields[field].is_required()) for field in arguments
     ]
-    params += [
-        _option(field, info, prefix) for field, info in settings.model_fields.items() if field not in arguments
-    ]
+    params += [_option(field, info, prefix) for field, info in settings.model_fields.items() if field not in arguments]
     params.append(
         click.Option(
             ["--config" if "config" not in settings.model_fields else "--settings", "config_file"],
@@ -157,5 +160,3 @@ def verb(
         f"  {line}" for line in example.strip().splitlines()
     )
     return click.Command(name, callback=callback, params=params, help=text, short_help=text.split("\n")[0])
-
-

@@ -1,0 +1,39 @@
+# `make demo` and `make test` are all a visitor needs; both install what they need first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHON VENV
+
+.PHONY: help install demo test check lint type imports unit bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: ## .venv with the command splatfleet, Triton in place, kernels compiled
+	@scripts/install.sh
+
+demo: install ## a fleet of real Triton pods on this machine, to its scorecard
+	@$(BIN)/splatfleet demo --report out/demo --json out/demo/out.json $(DEMO)
+
+test: check unit ## every check and every test
+
+check: lint type imports ## ruff, mypy --strict, import-linter
+
+lint: install
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: install
+	@$(BIN)/mypy
+
+imports: install
+	@$(BIN)/lint-imports --no-cache
+
+unit: install
+	@scripts/install-prometheus.sh .tools/prometheus || echo "make test: tests that need Prometheus will skip"
+	@$(BIN)/python -m pytest $(TESTS)
+
+bench: install ## every benchmark, one table each
+	@$(BIN)/splatfleet bench all
+
+clean: ## what the build and the demo left
+	rm -rf out .demo build dist

@@ -1,0 +1,1 @@
+"""Demand in, replicas and warm scenes out: forecast, capacity, policy and the loop that joins them."""

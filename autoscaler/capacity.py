@@ -1,0 +1,92 @@
+"""How many pods serve a demand at a waiting-time objective.
+
+A pod renders one frame at a time, so a pool of c pods is a queue with c servers. Arrivals are taken as Poisson
+(squared variation 1); the measured variation of the service time enters by Allen and Cunneen's correction.
+"""
+
+from __future__ import annotations
+
+from autoscaler.observation import ServiceTime
+from autoscaler.pool import Objective
+
+CORRECTION_BOUNDS = (0.8, 1.6)
+
+
+def erlang_c(servers: int, load: float) -> float:
+    """Probability that an arrival has to wait, in an M/M/c queue with `load` = rate x mean service (Erlangs).
+
+    By the recursion of the Erlang B formula, B(c) = a B(c-1) / (c + a B(c-1)), and C = c B / (c - a (1 - B)).
+    """
+    if load <= 0:
+        return 0.0
+    if load >= servers:
+        return 1.0
+    blocking = 1.0
+    for server in range(1, servers + 1):
+        blocking = load * blocking / (server + load * blocking)
+    return servers * blocking / (servers - load * (1.0 - blocking))
+
+
+def wait_tail(wait_s: float, servers: int, rate_per_s: float, service: ServiceTime) -> float:
+    """Probability of waiting longer than `wait_s`: C(c, a) exp(-(c mu - lambda) W), Allen-Cunneen corrected.
+
+    The correction divides the decay rate by (1 + cv^2) / 2; 1.0 for an unstable queue.
+    """
+    load = rate_per_s * service.mean_s
+    if load >= servers:
+        return 1.0 if rate_per_s > 0 else 0.0
+    return erlang_c(servers, load) * _decay(wait_s, servers - load, service)
+
+
+def _decay(wait_s: float, spare: float, service: ServiceTime) -> float:
+    variation = max((1.0 + service.cv**2) / 2.0, 0.5)
+    exponent = spare / service.mean_s * wait_s / variation
+    return float(2.718281828459045**-exponent)
+
+
+def replicas_for(rate_per_s: float, service: ServiceTime, objective: Objective, limit: int = 10_000) -> int:
+    """The fewest pods with P(wait > W) <= the objective; 0 without demand, `limit` where more would be needed."""
+    load = rate_per_s * service.mean_s
+    if load <= 0:
+        return 0
+    blocking = 1.0
+    for servers in range(1, limit):
+        blocking = load * blocking / (servers + load * blocking)
+        if servers <= load:
+            continue
+        waiting = servers * blocking / (servers - load * (1.0 - blocking))
+        if waiting * _decay(objective.max_queue_wait_s, servers - load, service) <= objective.violation_ratio:
+            return servers
+    return limit
+
+
+def expected_queue_to_compute(servers: int, rate_per_s: float, service: ServiceTime) -> float | None:
+    """Mean wait over mean service that the model foresees, C / (c - a) x (1 + cv^2) / 2; None when unstable."""
+    load = rate_per_s * service.mean_s
+    if load >= servers:
+        return None
+    return erlang_c(servers, load) / (servers - load) * (1.0 + service.cv**2) / 2.0
+
+
+def corrected(correction: float, observed: float | None, expected: float | None) -> float:
+    """Move the service-time correction one small step towards what was observed.
+
+    `observed` and `expected` are queue-to-compute ratios of the same moment. Up by 2 % where requests wait clearly
+    longer than foreseen, down by 0.5 % where they wait less or as foreseen, and never beyond CORRECTION_BOUNDS: the
+    ratio is noisy and lags, so it may calibrate but never steer.
+    """
+    if observed is None or expected is None:
+        return correction
+    low, high = CORRECTION_BOUNDS
+    if observed > 2.0 * expected + 0.05:
+        return min(correction * 1.02, high)
+    if observed < 0.5 * expected and expected > 0.1:
+        return max(correction / 1.005, low)
+    return max(correction / 1.005, 1.0) if correction > 1.0 else min(correction * 1.005, 1.0)
+
+
+def drain_replicas(pending: float, service_s: float, drain_s: float) -> int:
+    """Pods that work a queue of `pending` requests off within `drain_s`, on top of those for new arrivals."""
+    if pending <= 0 or drain_s <= 0:
+        return 0
+    return int(-(-pending * service_s // drain_s))

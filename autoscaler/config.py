@@ -1,0 +1,43 @@
+"""Pools out of plain mappings (a YAML or JSON file); every error names the field, the value and the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from autoscaler.pool import Pool
+
+
+def parse_pool(settings: Any) -> Pool:
+    """A Pool out of a mapping, or out of a bare name. Raises ValueError."""
+    if isinstance(settings, str):
+        settings = {"name": settings}
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            f"a pool is {type(settings).__name__} {settings!r:.60}, expected a name or a mapping of settings"
+        )
+    plain = {str(key).replace("-", "_"): value for key, value in settings.items()}
+    _refuse_unknown(Pool, plain, "")
+    try:
+        return msgspec.convert(plain, Pool, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"pool {plain.get('name', '?')!r}: {error}") from error
+
+
+def _refuse_unknown(kind: type, settings: Mapping[str, Any], path: str) -> None:
+    hints = typing.get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(f"pool setting {path}{key} does not exist; known here: {', '.join(known)}")
+        inner = known[key]
+        if isinstance(inner, types.GenericAlias | types.UnionType) or not dataclasses.is_dataclass(inner):
+            continue
+        if not isinstance(value, Mapping):
+            raise ValueError(f"pool setting {path}{key} is {value!r}, expected a mapping of settings")
+        _refuse_unknown(typing.cast(type, inner), value, f"{path}{key}.")

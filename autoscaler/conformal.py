@@ -1,0 +1,70 @@
+"""Online conformal calibration: residual windows whose levels adapt until the asked coverage is met.
+
+Gibbs and Candes, "Adaptive conformal inference under distribution shift" (2021): after every outcome the level moves
+by gamma x (asked - covered), which gives the long-run coverage of any forecaster under any drift.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
+
+# One-sided normal quantiles stand in until there are residuals enough: (level, z).
+_PRIOR = ((0.5, 0.0), (0.8, 0.84), (0.9, 1.28), (0.95, 1.64), (0.99, 2.33), (1.0, 3.0))
+
+
+def _prior(level: float) -> float:
+    for (low, below), (high, above) in pairwise(_PRIOR):
+        if level <= high:
+            return below + (above - below) * (level - low) / (high - low)
+    return _PRIOR[-1][1]
+
+
+class Calibrator:
+    """Offsets that turn one point forecast into quantiles. Residuals come divided by a scale of the caller's."""
+
+    def __init__(self, levels: Sequence[float], window: int, gamma: float = 0.02) -> None:
+        self.levels = tuple(levels)
+        self._window = window
+        self._gamma = gamma
+        self._adapted = list(levels)
+        self._order: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    @property
+    def samples(self) -> int:
+        return len(self._sorted)
+
+    def offset(self, index: int) -> float:
+        """What to add to the point, in scales, for `levels[index]`."""
+        count = len(self._sorted)
+        level = self.levels[index]
+        if count < 2.0 / (1.0 - level):
+            # Too few for this quantile: the prior, or the worst seen where that is worse.
+            seen = self._sorted[-1] if count and level > 0.5 else -10.0
+            return max(_prior(level), seen)
+        rank = self._adapted[index] * (count + 1) - 1.0
+        if rank >= count - 1:
+            # Beyond the worst seen: grow with the excess, so that the level can still act.
+            return self._sorted[-1] + max(0.0, rank - (count - 1)) / count * abs(self._sorted[-1])
+        if rank <= 0:
+            return self._sorted[0]
+        low = int(rank)
+        below = self._sorted[low]
+        return below + (self._sorted[low + 1] - below) * (rank - low)
+
+    def offsets(self) -> list[float]:
+        return [self.offset(index) for index in range(len(self.levels))]
+
+    def update(self, residual: float, covered: Sequence[bool]) -> None:
+        """Learn one outcome: its residual, and for each level whether the quantile issued for it was met."""
+        for index, level in enumerate(self.levels):
+            moved = self._adapted[index] + self._gamma * (level - covered[index])
+            self._adapted[index] = min(max(moved, 0.05), 1.05)
+        insort(self._sorted, residual)
+        self._order.append(residual)
+        if len(self._order) > self._window:
+            gone = self._order.popleft()
+            del self._sorted[bisect_left(self._sorted, gone)]

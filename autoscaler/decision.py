@@ -1,0 +1,80 @@
+"""What a tick answers: a count, the closed-list reason, and every number that led there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fleet.scene import SceneId
+
+
+class Reason(StrEnum):
+    """Why the count is what it is; docs/autoscaler.md explains each."""
+
+    FORECAST = "forecast"  # up: the forecast needs more than the present does
+    DEMAND = "demand"  # up: recent demand
+    PENDING = "pending"  # up: requests that wait
+    QUEUE_RATIO = "queue_ratio"  # up: queue-to-compute ratio over its threshold
+    BACKLOG = "backlog"  # up: the forecast's need and the queue to drain
+    STEADY = "steady"  # hold: as many as are needed
+    STARTING = "starting"  # hold: enough are asked for, some still start
+    KEEP = "keep"  # hold: a pod is needed again before a new one would pay
+    SETTLING = "settling"  # hold: was needed a moment ago
+    WHAT_IF = "what_if"  # hold: one pod fewer would miss the objective
+    FLAP_BUDGET = "flap_budget"  # hold: too many reversals
+    SURPLUS = "surplus"  # down: more than are needed
+    AT_MAX = "at_max"  # more are needed than max_replicas allows
+    AT_MIN = "at_min"  # fewer would do, min_replicas keeps them
+    NO_DATA = "no_data"  # hold: there is no demand data
+    STALE = "stale"  # hold: the demand data are too old to shrink by
+    BLIND = "blind"  # the reactive floor alone, never down: no data for long
+    OBSERVE_FAILED = "observe_failed"  # hold: the pool could not be observed
+    ACT_FAILED = "act_failed"  # the decision could not be carried out
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastView:
+    """The forecast of the highest demand inside the lead window, and how far it is to be trusted."""
+
+    quantiles: Mapping[float, float]  # level -> requests/s
+    working_quantile: float
+    weights: Mapping[str, float]  # expert -> share of the mixture, sums to 1
+    coverage: float | None = None  # share of past forecasts that demand stayed under; None: too few yet
+    skill: float | None = None  # pinball loss of the mixture / persistence; below 1 it helps; None: too few yet
+    gated: bool = False  # the mixture did not beat persistence, which stands in
+
+
+@dataclass(frozen=True, slots=True)
+class WarmAsk:
+    """A scene to have warm somewhere by a time: on a node's disk or in a pod's memory."""
+
+    scene: SceneId
+    stage: str  # disk | memory
+    by_s: float  # same clock as now_s
+    node: str = ""  # stage disk
+    pod_uid: str = ""  # stage memory
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one pool should have, and why."""
+
+    pool: str
+    replicas: int
+    reason: Reason
+    explanation: str  # one line with the numbers
+    now_s: float = 0.0
+    current: int = 0  # spec replicas when it was decided
+    floor: int = 0  # what reacting alone asks for
+    need: int | None = None  # what the forecast asks for; None without one
+    lead_s: float = 0.0
+    demand_per_s: float | None = None  # over the last window; None: no data
+    forecast: ForecastView | None = None
+    scenes: tuple[tuple[SceneId, ...], ...] = ()  # one list for each new pod: what it loads before it is ready
+    victims: tuple[str, ...] = ()  # pods to drain, first goes first
+    warm: tuple[WarmAsk, ...] = field(default=())
+
+    @property
+    def change(self) -> int:
+        return self.replicas - self.current

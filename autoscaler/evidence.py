@@ -1,0 +1,144 @@
+"""What a decision stands on: service time, lead, recent demand, the reactive floor and the forecast's need."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autoscaler.capacity import corrected, drain_replicas, expected_queue_to_compute, replicas_for
+from autoscaler.decision import ForecastView, Reason
+from autoscaler.forecast import Forecaster
+from autoscaler.history import feed
+from autoscaler.memory import PoolMemory
+from autoscaler.observation import Observation, ServiceTime
+from autoscaler.pool import Mode, Pool
+
+MIN_SERVICE_SAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the decision stands on, in one place."""
+
+    service: ServiceTime
+    measured: bool  # the service time was measured, not configured
+    startup_s: float
+    lead_s: float
+    rate_per_s: float | None  # recent demand; None: no data
+    floor: int
+    floor_reason: Reason
+    blind: Reason | None  # why the demand cannot be decided by
+    need: int | None = None
+    need_reason: Reason = Reason.FORECAST
+    keep: int = 0
+    view: ForecastView | None = None
+
+
+def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence:
+    """Everything that the choice needs, from what was seen and what is remembered."""
+    service, measured = _service(pool, observation, memory)
+    startup_s = startup_quantile(pool, observation)
+    lead_s = startup_s + pool.tick_s
+    rate = recent_rate(pool, observation, lead_s)
+    blind = _blindness(pool, observation, rate)
+    if blind is Reason.BLIND:
+        rate = None  # so old that it says nothing about now: the queue alone may speak
+    floor, floor_reason = _floor(pool, observation, service, rate)
+    evidence = Evidence(service, measured, startup_s, lead_s, rate, floor, floor_reason, blind)
+    if pool.mode is Mode.REACTIVE or blind is not None:
+        return evidence
+    forecaster = feed(pool, observation, memory, lead_s)
+    quantiles = forecaster.quantiles() if forecaster is not None else None
+    if forecaster is None or quantiles is None:
+        return evidence
+    return _with_forecast(pool, observation, evidence, forecaster)
+
+
+def _with_forecast(pool: Pool, observation: Observation, evidence: Evidence, forecaster: Forecaster) -> Evidence:
+    shape = forecaster.shape
+    quantiles = forecaster.quantiles()
+    assert quantiles is not None  # the caller looked
+    highest = float(quantiles[shape.working])
+    limit = pool.max_replicas + 1
+    need = replicas_for(highest, evidence.service, pool.objective, limit)
+    reason = Reason.FORECAST
+    drain = drain_replicas(backlog(observation), evidence.service.mean_s, max(evidence.lead_s, pool.tick_s))
+    if drain:
+        need, reason = min(need + drain, limit), Reason.BACKLOG
+    median = shape.quantiles.index(0.5)
+    keep_bins = shape.lead_bins + math.ceil(evidence.startup_s / shape.bin_s)
+    longer = forecaster.peak(keep_bins, median)
+    keep = replicas_for(longer or 0.0, evidence.service, pool.objective, limit)
+    return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
+
+
+def _service(pool: Pool, observation: Observation, memory: PoolMemory) -> tuple[ServiceTime, bool]:
+    seen = observation.service
+    measured = seen is not None and seen.samples >= MIN_SERVICE_SAMPLES and seen.mean_s > 0
+    plain = seen if measured and seen is not None else ServiceTime(pool.service_s, pool.service_cv)
+    if not observation.starting and observation.ready > 0:
+        rate = recent_rate(pool, observation, 4 * pool.tick_s)
+        expected = expected_queue_to_compute(observation.ready, rate, plain) if rate else None
+        memory.correction = corrected(memory.correction, observation.queue_to_compute, expected)
+    return ServiceTime(plain.mean_s * memory.correction, plain.cv, plain.samples), measured
+
+
+def startup_quantile(pool: Pool, observation: Observation) -> float:
+    """The start-up time that `pool.startup_quantile` of recent starts stayed under; the configured one before 3."""
+    recent = [value for value in observation.startup_s[-50:] if value >= 0]
+    if len(recent) < 3:
+        return max([pool.startup_s, *recent])
+    return float(np.quantile(recent[-20:], pool.startup_quantile))
+
+
+def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | None:
+    """Mean demand over the recent window in requests/s; None where half of its bins or more have no data."""
+    window_s = pool.triggers.recent_s
+    if window_s is None:
+        window_s = min(lead_s / 3.0, 60.0)
+    bins = max(1, round(window_s / observation.bin_s))
+    recent = observation.demand[-bins:]
+    known = recent[np.isfinite(recent)]
+    if known.size == 0 or 2 * known.size < recent.size:
+        return None
+    return float(known.mean()) / observation.bin_s
+
+
+def backlog(observation: Observation) -> float:
+    """Waiting requests beyond the one each ready pod may have in passing."""
+    return max(0.0, (observation.pending or 0.0) - observation.ready)
+
+
+def _floor(pool: Pool, observation: Observation, service: ServiceTime, rate: float | None) -> tuple[int, Reason]:
+    """What reacting alone asks for: the largest of the triggers."""
+    limit = pool.max_replicas + 1
+    floor, reason = 0, Reason.DEMAND
+    if rate is not None:
+        if pool.mode is Mode.REACTIVE:
+            floor = min(math.ceil(rate * service.mean_s / pool.triggers.utilization - 1e-9), limit)
+        else:
+            floor = replicas_for(rate, service, pool.objective, limit)
+    if observation.pending:
+        per_pod = pool.triggers.pending_per_pod or pool.objective.max_queue_wait_s / service.mean_s
+        asked = min(math.ceil(observation.pending / max(per_pod, 1.0) - 1e-9), limit)
+        if asked > floor:
+            floor, reason = asked, Reason.PENDING
+    threshold = pool.triggers.queue_to_compute
+    ratio = observation.queue_to_compute
+    if threshold is not None and ratio is not None and ratio > threshold and not observation.starting:
+        asked = min(observation.ready + 1, limit)
+        if asked > floor and observation.pending != 0:
+            floor, reason = asked, Reason.QUEUE_RATIO
+    return floor, reason
+
+
+def _blindness(pool: Pool, observation: Observation, rate: float | None) -> Reason | None:
+    if not np.isfinite(observation.demand).any():
+        return Reason.NO_DATA
+    if observation.data_age_s > max(pool.behavior.blind_after_s, 3 * observation.bin_s):
+        return Reason.BLIND
+    if not observation.trusted or observation.data_age_s > max(pool.behavior.stale_after_s, 3 * observation.bin_s):
+        return Reason.STALE
+    return Reason.NO_DATA if rate is None else None

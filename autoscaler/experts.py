@@ -1,0 +1,221 @@
+"""The experts: each follows the demand rate bin by bin and says the highest mean rate of the next bins.
+
+An expert holds state and is fed in order; `update` costs microseconds. A bin without data is nan: the expert moves on
+in time and learns nothing. `peak` is None while the expert has not seen enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from autoscaler.observation import Floats
+
+
+class Expert(Protocol):
+    """One way to look ahead."""
+
+    name: str
+
+    def update(self, rate: float, level: float) -> None:
+        """The next bin: its rate (nan without data) and the recent mean rate."""
+
+    def peak(self, bins: int) -> float | None:
+        """Highest mean rate over the next `bins` bins."""
+
+
+class Persistence:
+    """It stays as it is."""
+
+    def __init__(self) -> None:
+        self.name = "persistence"
+        self._level = math.nan
+
+    def update(self, rate: float, level: float) -> None:  # noqa: ARG002
+        if level == level:
+            self._level = level
+
+    def peak(self, bins: int) -> float | None:  # noqa: ARG002
+        return None if math.isnan(self._level) else self._level
+
+
+class DampedTrend:
+    """Holt's level and trend with a damped trend; `memory_bins` is the half-life of the level.
+
+    With `trend_bins` 0 it is a plain exponentially weighted level.
+    """
+
+    def __init__(self, name: str, memory_bins: float, trend_bins: float = 0.0, damping: float = 0.9) -> None:
+        self.name = name
+        self._alpha = 1.0 - 0.5 ** (1.0 / max(memory_bins, 0.5))
+        self._beta = 1.0 - 0.5 ** (1.0 / trend_bins) if trend_bins else 0.0
+        self._damping = damping
+        self._level = math.nan
+        self._trend = 0.0
+
+    def update(self, rate: float, level: float) -> None:  # noqa: ARG002
+        if math.isnan(self._level):
+            self._level = rate
+            return
+        ahead = self._level + self._damping * self._trend
+        if rate != rate:
+            self._level, self._trend = ahead, self._damping * self._trend
+            return
+        error = rate - ahead
+        self._level = ahead + self._alpha * error
+        self._trend = self._damping * self._trend + self._alpha * self._beta * error
+
+    def peak(self, bins: int) -> float | None:
+        if math.isnan(self._level):
+            return None
+        d = self._damping
+        rise = self._trend * d * (1.0 - d**bins) / (1.0 - d) if d < 1.0 else self._trend * bins
+        return max(self._level, self._level + rise, 0.0)
+
+
+class SeasonalNaive:
+    """The same time one season ago, averaged over neighbouring bins; `relative` scales it to today's level."""
+
+    def __init__(self, name: str, season: int, width: int, relative: bool) -> None:
+        self.name = name
+        self._season = season
+        self._width = width
+        self._relative = relative
+        self._past = np.full(season, math.nan)  # [season] the averaged rate of the last season, by phase
+        self._phase = -1
+        self._seen = 0
+        self._level = math.nan
+        self._recent: list[float] = []
+        self._scale = 1.0
+
+    def update(self, rate: float, level: float) -> None:
+        self._phase = (self._phase + 1) % self._season
+        self._seen += 1
+        if self._relative and self._seen > self._season and level == level:
+            before = float(self._past[self._phase])
+            if before == before:
+                # Pulled towards 1, so that an empty hour yesterday does not blow up today.
+                pull = 0.25 * before + 1e-9
+                self._scale += 0.2 * (min((level + pull) / (before + pull), 5.0) - self._scale)
+        self._recent.append(rate)
+        width = self._width
+        if len(self._recent) > width:
+            self._recent.pop(0)
+        known = [value for value in self._recent if value == value]
+        # A centred mean lags by half its width: it belongs to the phase in its middle.
+        self._past[(self._phase - width // 2) % self._season] = sum(known) / len(known) if known else math.nan
+
+    def peak(self, bins: int) -> float | None:
+        if self._seen <= self._season:
+            return None
+        # The newest width // 2 phases are not written yet and still hold last season's values: right for this use.
+        highest = -math.inf
+        start = self._phase + 1
+        for step in range(min(bins, self._season)):
+            value = self._past[(start + step) % self._season]
+            if value > highest:
+                highest = value
+        if highest == -math.inf:
+            return None
+        return float(highest) * (self._scale if self._relative else 1.0)
+
+
+class HoltWinters:
+    """Additive level and damped trend with one season, in error-correction form.
+
+    l = l + phi b + alpha e, b = phi b + alpha beta e, s[phase] += gamma e, with e the one-bin-ahead error
+    (Hyndman, Koehler, Ord, Snyder, "Forecasting with Exponential Smoothing", 2008, the damped A,Ad,A form).
+    The seasonal step is spread over neighbouring phases, because counts of single bins are noisy.
+    """
+
+    def __init__(self, name: str, season: int, rates: tuple[float, float, float], damping: float, width: int) -> None:
+        self.name = name
+        self._season = season
+        self._alpha, self._beta, gamma = rates
+        self._damping = damping
+        half = min(width // 2, max(0, (season - 1) // 2))
+        kernel = 1.0 - np.abs(np.arange(-half, half + 1)) / (half + 1.0)
+        self._half = half
+        self._kernel: Floats = gamma * kernel / kernel.sum() * (1.0 if half == 0 else 1.5)
+        self._first: list[float] = []
+        self._shape: Floats | None = None  # [season] by phase
+        self._level = 0.0
+        self._trend = 0.0
+        self._phase = -1
+        self._damps: dict[int, Floats] = {}
+
+    def update(self, rate: float, level: float) -> None:  # noqa: ARG002
+        self._phase = (self._phase + 1) % self._season
+        if self._shape is None:
+            self._first.append(rate)
+            if len(self._first) == self._season:
+                self._begin()
+            return
+        ahead = self._level + self._damping * self._trend
+        self._trend *= self._damping
+        self._level = ahead
+        if rate != rate:
+            return
+        error = rate - ahead - float(self._shape[self._phase])
+        self._level += self._alpha * error
+        self._trend += self._alpha * self._beta * error
+        low, high = self._phase - self._half, self._phase + self._half + 1
+        if low >= 0 and high <= self._season:
+            self._shape[low:high] += self._kernel * error
+        else:
+            self._shape[np.arange(low, high) % self._season] += self._kernel * error
+
+    def _begin(self) -> None:
+        first = np.asarray(self._first)
+        known = np.isfinite(first)
+        if known.mean() < 0.5:
+            self._first = self._first[1:]
+            return
+        filled = np.interp(np.arange(first.size), np.flatnonzero(known), first[known], period=first.size)
+        width = 2 * self._half + 1
+        wrapped = np.concatenate((filled[-self._half :], filled, filled[: self._half])) if self._half else filled
+        smooth = np.convolve(wrapped, np.ones(width) / width, mode="valid")
+        self._level = float(smooth.mean())
+        self._shape = np.roll(smooth - self._level, self._phase + 1)
+        self._first = []
+
+    def peak(self, bins: int) -> float | None:
+        if self._shape is None:
+            return None
+        damps = self._damps.get(bins)
+        if damps is None:
+            damps = self._damps[bins] = np.cumsum(self._damping ** np.arange(1, bins + 1))
+        start = self._phase + 1
+        if start + bins <= self._season:
+            season = self._shape[start : start + bins]
+        else:
+            season = self._shape[np.arange(start, start + bins) % self._season]
+        return max(float((season + self._trend * damps).max()) + self._level, 0.0)
+
+
+def make_experts(seasons: Sequence[int], bins: int, width: int) -> list[Expert]:
+    """The panel for seasons given in bins (shortest first), a lead of `bins` and averages over `width` bins."""
+    experts: list[Expert] = [
+        Persistence(),
+        DampedTrend("level", memory_bins=bins),
+        DampedTrend("trend", memory_bins=max(1.0, bins / 2), trend_bins=bins, damping=0.5 ** (1.0 / (2 * bins))),
+    ]
+    for index, season in enumerate(seasons):
+        name = ("day", "week")[index] if index < 2 else f"season{index}"
+        odd = 2 * (max(width, season // 60 if index == 0 else width) // 2) + 1
+        experts.append(SeasonalNaive(f"naive_{name}", season, odd, relative=False))
+        experts.append(SeasonalNaive(f"scaled_{name}", season, odd, relative=True))
+        for label, rates, damping in _HOLT_WINTERS:
+            if index == 0:
+                experts.append(HoltWinters(f"{label}_{name}", season, rates, damping, odd))
+    return experts
+
+
+_HOLT_WINTERS: tuple[tuple[str, tuple[float, float, float], float], ...] = (
+    ("hw_slow", (0.02, 0.0, 0.25), 1.0),
+    ("hw", (0.15, 0.02, 0.25), 0.95),
+    ("hw_fast", (0.45, 0.05, 0.25), 0.95),
+)

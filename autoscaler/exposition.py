@@ -1,0 +1,120 @@
+"""The decisions as Prometheus metrics, by the names of fleet.metrics, and the HTTP front that serves them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+from autoscaler.decision import Decision, Reason
+from fleet import metrics
+
+
+class DecisionMetrics:
+    """A registry of its own, so that two autoscalers in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._gauges = {
+            metric.name: Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
+            for metric in (
+                metrics.AUTOSCALER_DESIRED,
+                metrics.AUTOSCALER_CURRENT,
+                metrics.AUTOSCALER_FLOOR,
+                metrics.AUTOSCALER_FORECAST,
+                metrics.AUTOSCALER_DEMAND,
+                metrics.AUTOSCALER_COVERAGE,
+                metrics.AUTOSCALER_SKILL,
+                metrics.AUTOSCALER_WEIGHT,
+                metrics.AUTOSCALER_LEAD,
+            )
+        }
+        self._decisions = _counter(metrics.AUTOSCALER_DECISIONS, self.registry)
+        self._asks = _counter(metrics.AUTOSCALER_WARM_ASKS, self.registry)
+        tick = metrics.AUTOSCALER_TICK_SECONDS
+        self._tick = Histogram(tick.name, tick.help, registry=self.registry, buckets=tick.buckets)
+
+    def record(self, decisions: Sequence[Decision], tick_s: float) -> None:
+        """Take over the decisions of one tick; what is not known is removed, never 0."""
+        self._tick.observe(tick_s)
+        for decision in decisions:
+            for reason in Reason:  # every known label value from the start
+                self._decisions.labels(decision.pool, reason.value)
+            self._decisions.labels(decision.pool, decision.reason.value).inc()
+            for ask in decision.warm:
+                self._asks.labels(decision.pool, ask.stage).inc()
+            self._record_gauges(decision)
+
+    def _record_gauges(self, decision: Decision) -> None:
+        view = decision.forecast
+        self._set(metrics.AUTOSCALER_DESIRED, decision.replicas, decision.pool)
+        self._set(metrics.AUTOSCALER_CURRENT, decision.current, decision.pool)
+        self._set(metrics.AUTOSCALER_FLOOR, decision.floor, decision.pool)
+        self._set(metrics.AUTOSCALER_LEAD, decision.lead_s, decision.pool)
+        self._set(metrics.AUTOSCALER_DEMAND, decision.demand_per_s, decision.pool)
+        self._set(metrics.AUTOSCALER_COVERAGE, view.coverage if view else None, decision.pool)
+        self._set(metrics.AUTOSCALER_SKILL, view.skill if view else None, decision.pool)
+        if view is None:
+            return
+        for level, value in view.quantiles.items():
+            self._set(metrics.AUTOSCALER_FORECAST, value, decision.pool, f"{level:g}")
+        for expert, weight in view.weights.items():
+            self._set(metrics.AUTOSCALER_WEIGHT, weight, decision.pool, expert)
+
+    def _set(self, metric: metrics.Metric, value: float | None, *labels: str) -> None:
+        gauge = self._gauges[metric.name]
+        if value is not None:
+            gauge.labels(*labels).set(value)
+        elif labels in gauge._metrics:
+            gauge.remove(*labels)
+
+
+def _counter(metric: metrics.Metric, registry: CollectorRegistry) -> Counter:
+    return Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=registry)
+
+
+class StatusServer:
+    """`/metrics`, `/-/healthy` (the loop ticks) and `/-/ready` (there was a tick), in a thread of its own."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        registry: CollectorRegistry,
+        healthy: Callable[[], bool],
+        ready: Callable[[], bool],
+    ) -> None:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                    self._send(200, encode(registry), content_type)
+                elif path in ("/-/healthy", "/-/ready"):
+                    good = healthy() if path == "/-/healthy" else ready()
+                    self._send(200 if good else 503, b"ok\n" if good else b"not yet\n", "text/plain; charset=utf-8")
+                else:
+                    self._send(404, b"see /metrics, /-/healthy, /-/ready\n", "text/plain; charset=utf-8")
+
+            def _send(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                del format, args  # a scrape every few seconds is no news
+
+        self._server = ThreadingHTTPServer(address, Answer)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="status-server")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)

@@ -1,0 +1,239 @@
+"""The forecast of one pool: quantiles of the highest demand rate inside the lead window.
+
+Every bin, each expert says the highest mean rate of the next bins; a calibrator turns that into quantiles; the
+mixture weighs the experts by their recent pinball loss and is calibrated once more as a whole. Where it does not beat
+calibrated persistence, persistence stands in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.conformal import Calibrator
+from autoscaler.decision import ForecastView
+from autoscaler.experts import make_experts
+from autoscaler.observation import Floats
+
+PERSISTENCE = 0  # index of the expert that is always a member
+WEIGHT_RATE = 10.0  # an expert that loses 10 % more of persistence's loss gets e^-1 of the weight
+LOSS_HALF_LIFE_DAYS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a forecaster is built for; another shape needs another forecaster."""
+
+    bin_s: float
+    lead_bins: int
+    average_bins: int  # demand is averaged over these many bins before its highest value is taken
+    seasons: tuple[int, ...]  # in bins, shortest first
+    quantiles: tuple[float, ...]  # ascending
+    working: int  # index of the working quantile
+
+
+@dataclass(slots=True)
+class _Issued:
+    """A forecast that waits for its outcome."""
+
+    due: int  # bins seen when its window is over
+    scale: float
+    points: Floats  # [experts], nan where an expert was silent
+    expert_quantiles: Floats  # [experts, quantiles]
+    point: float
+    quantiles: Floats  # [quantiles] of the mixture, as used
+    mixture: Floats  # [quantiles] of the mixture, gate or no gate
+
+
+class Forecaster:
+    """Fed bin by bin with `update`; `view` and `peak` answer for the bins that follow."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        day = shape.seasons[0] if shape.seasons else 60 * shape.lead_bins
+        self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins)
+        self.names = tuple(expert.name for expert in self._experts)
+        levels = shape.quantiles
+        window = max(60, min(3 * day, 4500))
+        # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
+        gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
+        self._calibrators = [Calibrator(levels, window, gamma) for _ in self._experts]
+        self._mixture_calibrator = Calibrator(levels, window, gamma)
+        self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
+        self._losses = np.zeros(len(self._experts))
+        self._mixture_loss = 0.0
+        self._loss_weight = 0.0
+        self._covered = 0.0
+        self._weights = np.eye(len(self._experts))[PERSISTENCE]
+        self._gated = True
+        self._recent: deque[float] = deque(maxlen=max(shape.average_bins, 1))
+        self._averages: deque[float] = deque(maxlen=shape.lead_bins)
+        self._pending: deque[_Issued] = deque()
+        self._mean = math.nan
+        self._mean_forget = 1.0 / max(day, 20)
+        self.seen = 0
+        self._current: _Issued | None = None
+
+    def update(self, rate: float, issue: bool = True) -> None:
+        """The next bin's rate in requests/s, nan without data. With `issue` False only the experts learn."""
+        self.seen += 1
+        self._recent.append(rate)
+        known = [value for value in self._recent if value == value]
+        level = sum(known) / len(known) if 2 * len(known) >= len(self._recent) and known else math.nan
+        if rate == rate:
+            step = max(self._mean_forget, 1.0 / self.seen)
+            self._mean = rate if math.isnan(self._mean) else self._mean + step * (rate - self._mean)
+        for expert in self._experts:
+            expert.update(rate, level)
+        self._averages.append(level)
+        while self._pending and self._pending[0].due <= self.seen:
+            self._learn(self._pending.popleft())
+        if issue:
+            self._current = self._issue(level)
+            if self._current is not None:
+                self._pending.append(self._current)
+
+    def _scale(self, level: float) -> float:
+        """Size of an ordinary error: that of counting Poisson arrivals and a tenth of the level, together."""
+        base = max(level, 0.0) + 0.1 * max(self._mean, 0.0)
+        averaged_s = self.shape.bin_s * self.shape.average_bins
+        return math.sqrt(base / averaged_s + (0.1 * base) ** 2) + 1e-9
+
+    def _issue(self, level: float) -> _Issued | None:
+        if level != level:
+            level = self._averages[-1] if self._averages else math.nan
+        peaks = [expert.peak(self.shape.lead_bins) for expert in self._experts]
+        points = np.array([math.nan if peak is None else peak for peak in peaks])
+        if points[PERSISTENCE] != points[PERSISTENCE]:
+            return None
+        scale = self._scale(float(points[PERSISTENCE]) if level != level else level)
+        offsets = np.array([calibrator.offsets() for calibrator in self._calibrators])
+        expert_quantiles = np.maximum(points[:, None] + scale * offsets, 0.0)
+        alive = np.isfinite(points)
+        weights = np.where(alive, self._weights, 0.0)
+        weights = weights / weights.sum() if weights.sum() > 0 else np.eye(len(points))[PERSISTENCE]
+        point = float(weights[alive] @ points[alive])
+        blend = weights[alive] @ expert_quantiles[alive]
+        extra = np.array(self._mixture_calibrator.offsets()) if self._mixture_calibrator.samples >= 20 else None
+        calibrated = np.maximum(point + scale * extra, 0.0) if extra is not None else blend
+        mixture = np.maximum.accumulate((calibrated + blend) / 2.0)
+        used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if self._gated else mixture
+        due = self.seen + self.shape.lead_bins
+        return _Issued(due, scale, points, expert_quantiles, point, used, mixture)
+
+    def _learn(self, issued: _Issued) -> None:
+        values = [value for value in self._averages if value == value]
+        if 2 * len(values) < self.shape.lead_bins:
+            return
+        actual = max(values)
+        working = self.shape.working
+        level = self.shape.quantiles[working]
+        met = actual <= issued.expert_quantiles
+        for index, calibrator in enumerate(self._calibrators):
+            if issued.points[index] == issued.points[index]:
+                calibrator.update((actual - float(issued.points[index])) / issued.scale, met[index].tolist())
+        mixture_met = (actual <= issued.mixture).tolist()
+        self._mixture_calibrator.update((actual - issued.point) / issued.scale, mixture_met)
+        losses = _pinball(actual, issued.expert_quantiles[:, working], level) / issued.scale
+        silent = np.isnan(losses)
+        # A silent expert is charged what persistence lost and half more, so that it enters humbly.
+        losses[silent] = 1.5 * losses[PERSISTENCE]
+        mixture_loss = float(_pinball(actual, issued.mixture[working : working + 1], level)[0]) / issued.scale
+        self._losses = self._forget * self._losses + losses
+        self._mixture_loss = self._forget * self._mixture_loss + mixture_loss
+        self._loss_weight = self._forget * self._loss_weight + 1.0
+        self._covered = self._forget * self._covered + float(actual <= issued.quantiles[working])
+        self._reweigh()
+
+    def _reweigh(self) -> None:
+        reference = float(self._losses[PERSISTENCE]) + 1e-12
+        # Confidence grows with the outcomes seen: a weight is never won on a handful of bins.
+        rate = WEIGHT_RATE * min(1.0, self._loss_weight / 30.0)
+        weights = np.exp(-rate * (self._losses - self._losses.min()) / reference)
+        weights[PERSISTENCE] = max(float(weights[PERSISTENCE]), 0.02 * float(weights.sum()))
+        self._weights = weights / weights.sum()
+        skill = self._mixture_loss / reference
+        self._gated = skill > (1.0 if self._gated else 1.03)
+
+    @property
+    def skill(self) -> float | None:
+        if self._loss_weight < 10.0:
+            return None
+        return float(self._mixture_loss / (self._losses[PERSISTENCE] + 1e-12))
+
+    @property
+    def coverage(self) -> float | None:
+        return None if self._loss_weight < 10.0 else float(self._covered / self._loss_weight)
+
+    def quantiles(self) -> Floats | None:
+        """[quantiles] requests/s, the highest inside the lead window; None before the first datum."""
+        return None if self._current is None else self._current.quantiles
+
+    def peak(self, bins: int, quantile: int) -> float | None:
+        """Highest demand over another number of bins, with the offset that `quantile` has for the lead window."""
+        issued = self._current
+        if issued is None:
+            return None
+        if self._gated:
+            point = float(issued.points[PERSISTENCE])
+            return max(float(issued.quantiles[quantile]), point)
+        total, weight = 0.0, 0.0
+        for index, expert in enumerate(self._experts):
+            value = expert.peak(bins)
+            if value is not None and self._weights[index] > 0.01:
+                total += float(self._weights[index]) * value
+                weight += float(self._weights[index])
+        longer = total / weight if weight else issued.point
+        return max(float(issued.quantiles[quantile]), longer + float(issued.quantiles[quantile]) - issued.point)
+
+    def view(self) -> ForecastView | None:
+        """What the forecast is and how far it is to be trusted; None before the first datum."""
+        issued = self._current
+        if issued is None:
+            return None
+        weights = np.eye(len(self.names))[PERSISTENCE] if self._gated else self._weights
+        return ForecastView(
+            quantiles={q: float(v) for q, v in zip(self.shape.quantiles, issued.quantiles, strict=True)},
+            working_quantile=self.shape.quantiles[self.shape.working],
+            weights={name: float(w) for name, w in zip(self.names, weights, strict=True)},
+            coverage=self.coverage,
+            skill=self.skill,
+            gated=self._gated,
+        )
+
+
+def _pinball(actual: float, forecast: Floats, level: float) -> Floats:
+    error = actual - forecast
+    result: Floats = np.maximum(level * error, (level - 1.0) * error)
+    return result
+
+
+def shape_for(
+    mean_count: float, bin_s: float, lead_s: float, season_s: Sequence[float], quantile: float, average_s: float | None
+) -> Shape:
+    """The shape for a demand of `mean_count` arrivals a bin.
+
+    Demand is averaged over as many bins as hold about 100 arrivals, at most half a lead: the capacity model knows
+    that arrivals scatter, the forecast must not count the same scatter twice.
+    """
+    lead = max(1, round_up(math.ceil(lead_s / bin_s - 1e-9)))
+    if average_s is None:
+        wanted = math.ceil(100.0 / max(mean_count, 1e-9)) if mean_count > 0 else 1
+        average = max(1, min(wanted, lead // 2))
+    else:
+        average = max(1, round(average_s / bin_s))
+    levels = tuple(sorted({0.5, 0.9, quantile}))
+    seasons = tuple(bins for bins in sorted({round(s / bin_s) for s in season_s}) if bins > 2 * lead)
+    return Shape(bin_s, lead + average // 2, average, seasons, levels, levels.index(quantile))
+
+
+def round_up(bins: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, …, so that a lead which wanders a little keeps its forecaster."""
+    step = 1
+    while bins > 4 * step:
+        step *= 2
+    return -(-bins // step) * step

@@ -1,0 +1,26 @@
+"""What is remembered of one pool between two ticks."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from autoscaler.forecast import Forecaster
+from autoscaler.scenes import SceneShares
+from autoscaler.warmup import WarmMemory
+
+
+@dataclass
+class PoolMemory:
+    """What the policy remembers of one pool between ticks."""
+
+    forecaster: Forecaster | None = None
+    fed_until_s: float = -math.inf  # end of the last bin that the forecaster was fed
+    correction: float = 1.0  # of the service time, learned from the waiting that was observed
+    wants: deque[tuple[float, int]] = field(default_factory=deque)  # (now_s, count wanted), for the settling window
+    reversals: deque[float] = field(default_factory=deque)  # times at which up followed down
+    direction: int = 0  # of the last change: 1 up, -1 down
+    last_replicas: int | None = None
+    shares: SceneShares | None = None
+    warm: WarmMemory = field(default_factory=WarmMemory)

@@ -1,0 +1,153 @@
+"""Observation and memory in, decision out: the larger of the reactive floor and the forecast's need.
+
+Up at once and by as many pods as are needed; down only when the forecast, the recent past and a what-if agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autoscaler.capacity import wait_tail
+from autoscaler.decision import Decision, Reason
+from autoscaler.evidence import Evidence, backlog, gather
+from autoscaler.explain import explain
+from autoscaler.memory import PoolMemory
+from autoscaler.observation import Observation
+from autoscaler.pool import Mode, Pool
+from autoscaler.scenes import SceneShares
+from autoscaler.victims import choose_victims
+from autoscaler.warmup import plan_new_pods, plan_warm_asks
+from fleet.scene import SceneId
+
+
+def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision:
+    """The count for one pool, with its reason; updates `memory`."""
+    evidence = gather(pool, observation, memory)
+    want, reason = _choose(pool, observation, memory, evidence)
+    replicas, reason = _clamp(pool, want, reason)
+    _remember(observation, memory, replicas)
+    decision = Decision(
+        pool=pool.name,
+        replicas=replicas,
+        reason=reason,
+        explanation=explain(pool, observation, evidence, replicas, want, reason),
+        now_s=observation.now_s,
+        current=observation.desired,
+        floor=evidence.floor,
+        need=evidence.need,
+        lead_s=evidence.lead_s,
+        demand_per_s=evidence.rate_per_s,
+        forecast=evidence.view,
+    )
+    scenes = scene_demand(observation, evidence, memory)
+    warm = plan_warm_asks(pool, observation, scenes, evidence.lead_s, memory.warm)
+    return replace(
+        decision,
+        scenes=plan_new_pods(pool, observation, scenes, max(0, decision.change)),
+        victims=choose_victims(observation, max(0, -decision.change)),
+        warm=warm if pool.mode is Mode.PREDICTIVE else (),
+    )
+
+
+def scene_demand(observation: Observation, evidence: Evidence, memory: PoolMemory) -> dict[SceneId, float]:
+    """Requests/s by scene: the forecast total (else the recent one) times each scene's decaying share."""
+    if memory.shares is None:
+        memory.shares = SceneShares(half_life_s=4 * evidence.lead_s)
+    memory.shares.update(observation.scene_demand, observation.now_s)
+    view = evidence.view
+    total = view.quantiles[view.working_quantile] if view is not None else evidence.rate_per_s
+    return memory.shares.forecast(total or 0.0)
+
+
+def _choose(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence) -> tuple[int, Reason]:
+    """Wanted count before the limits, and why."""
+    current = observation.desired
+    blind = evidence.blind
+    if blind is not None:
+        # A queue that is seen to wait may still add pods; nothing takes one away.
+        if evidence.floor > current:
+            return evidence.floor, evidence.floor_reason
+        return current, blind
+    want, reason = evidence.floor, evidence.floor_reason
+    if evidence.need is not None and evidence.need > want:
+        want, reason = evidence.need, evidence.need_reason
+    _settle(pool, observation, memory, evidence, want)
+    if want > current:
+        return want, reason
+    if want == current:
+        return current, Reason.STARTING if observation.starting else Reason.STEADY
+    return _down(pool, observation, memory, evidence, want)
+
+
+def _down(
+    pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, want: int
+) -> tuple[int, Reason]:
+    """The lowest count that every rule against a step down allows."""
+    current = observation.desired
+    lowest, reason = want, Reason.SURPLUS
+    settled = max(count for _, count in memory.wants)
+    if settled > lowest:
+        lowest, reason = settled, Reason.SETTLING
+    if pool.mode is Mode.PREDICTIVE:
+        if evidence.keep > lowest:
+            lowest, reason = evidence.keep, Reason.KEEP
+        if _flaps(pool, observation, memory) >= pool.behavior.max_reversals:
+            lowest, reason = current, Reason.FLAP_BUDGET
+        safe = _what_if(pool, observation, evidence, min(lowest, current))
+        if safe > lowest:
+            lowest, reason = safe, Reason.WHAT_IF
+    return (current, reason) if lowest >= current else (lowest, Reason.SURPLUS)
+
+
+def _settle(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, want: int) -> None:
+    """Remember what was wanted for as long as it keeps pods."""
+    memory.wants.append((observation.now_s, want))
+    while memory.wants[0][0] < observation.now_s - settle_s(pool, evidence.startup_s):
+        memory.wants.popleft()
+
+
+def settle_s(pool: Pool, startup_s: float) -> float:
+    """How long a pod must have been superfluous before it goes."""
+    if pool.mode is Mode.REACTIVE:
+        return pool.behavior.down_window_s
+    return startup_s / 2.0 if pool.behavior.settle_s is None else pool.behavior.settle_s
+
+
+def _flaps(pool: Pool, observation: Observation, memory: PoolMemory) -> int:
+    day_s = min(pool.forecast.season_s, default=86_400.0)
+    while memory.reversals and memory.reversals[0] < observation.now_s - day_s:
+        memory.reversals.popleft()
+    return len(memory.reversals)
+
+
+def _what_if(pool: Pool, observation: Observation, evidence: Evidence, lowest: int) -> int:
+    """The lowest count from `lowest` up at which those who serve now would still meet the objective.
+
+    Asked of the demand of this moment and its queue, one pod at a time: starting pods do not serve yet.
+    """
+    rate = (evidence.rate_per_s or 0.0) + backlog(observation) / max(evidence.lead_s, pool.tick_s)
+    for count in range(lowest, observation.desired):
+        serving = min(observation.ready, count)
+        if (
+            wait_tail(pool.objective.max_queue_wait_s, serving, rate, evidence.service)
+            <= pool.objective.violation_ratio
+        ):
+            return count
+    return observation.desired
+
+
+def _clamp(pool: Pool, want: int, reason: Reason) -> tuple[int, Reason]:
+    if want > pool.max_replicas:
+        return pool.max_replicas, Reason.AT_MAX
+    if want < pool.min_replicas:
+        return pool.min_replicas, Reason.AT_MIN
+    return want, reason
+
+
+def _remember(observation: Observation, memory: PoolMemory, replicas: int) -> None:
+    direction = (replicas > observation.desired) - (replicas < observation.desired)
+    if direction == 1 and memory.direction == -1:
+        memory.reversals.append(observation.now_s)
+    if direction:
+        memory.direction = direction
+    memory.last_replicas = replicas

@@ -1,0 +1,125 @@
+"""What a pool is told to be: plain settings, each with its unit, none read from the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """Predictive looks ahead; reactive is the same policy with its floor alone."""
+
+    PREDICTIVE = "predictive"
+    REACTIVE = "reactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """At most `violation_ratio` of the requests may wait longer than `max_queue_wait_s`."""
+
+    max_queue_wait_s: float = 0.5
+    violation_ratio: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Triggers:
+    """What the reactive floor listens to; None switches a trigger off."""
+
+    recent_s: float | None = (
+        None  # mean demand over this window is the floor's; None: a third of the lead, 1 bin to 60 s
+    )
+    utilization: float = 0.7  # reactive mode: share of a pod's capacity that the recent demand may take
+    pending_per_pod: float | None = (
+        None  # waiting requests that one pod may have; None: max_queue_wait_s / service time
+    )
+    queue_to_compute: float | None = 1.0  # one pod more while the ratio is above this and nothing is starting
+
+
+@dataclass(frozen=True, slots=True)
+class Behavior:
+    """How fast the count may move."""
+
+    down_window_s: float = 300.0  # reactive mode: a pod goes when it was not needed for this long (HPA's default)
+    settle_s: float | None = (
+        None  # predictive mode: the same, short, because the forecast looks ahead; None: half a start-up
+    )
+    max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down, then no step down
+    stale_after_s: float = 180.0  # demand older than this is no reason to shrink
+    blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSettings:
+    """The forecaster's few knobs; everything else adapts."""
+
+    season_s: tuple[float, ...] = (86_400.0, 604_800.0)  # shortest first; the first is "a day"
+    quantile: float = 0.9  # of the highest demand inside the lead window: what the pool is sized for
+    average_s: float | None = None  # demand is averaged over this; None: as few bins as hold about 100 requests
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One Deployment of renderer pods and what is asked of it."""
+
+    name: str
+    min_replicas: int = 1
+    max_replicas: int = 10
+    objective: Objective = field(default_factory=Objective)
+    triggers: Triggers = field(default_factory=Triggers)
+    behavior: Behavior = field(default_factory=Behavior)
+    forecast: ForecastSettings = field(default_factory=ForecastSettings)
+    mode: Mode = Mode.PREDICTIVE
+    tick_s: float = 15.0  # how often decisions are made
+    service_s: float = 0.25  # mean seconds of one frame until it is measured
+    service_cv: float = 1.0  # standard deviation / mean of the same, until it is measured
+    startup_s: float = 180.0  # from the ask for a pod until it is ready, until it is measured
+    startup_quantile: float = 0.9
+    pod_budget_bytes: int = 0  # scenes that one new pod may hold; 0: not known, no scenes are planned
+    scenes_per_new_pod: int = 8  # at most; each one lengthens the start
+    warm_asks_per_tick: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other; the message names field, value and fix."""
+        checks = (
+            (self.name != "", "name", self.name, "the pool's name"),
+            (self.min_replicas >= 0, "min_replicas", self.min_replicas, "0 or more"),
+            (
+                self.max_replicas >= max(1, self.min_replicas),
+                "max_replicas",
+                self.max_replicas,
+                ">= min_replicas and >= 1",
+            ),
+            (
+                self.objective.max_queue_wait_s > 0,
+                "objective.max_queue_wait_s",
+                self.objective.max_queue_wait_s,
+                "above 0",
+            ),
+            (
+                0 < self.objective.violation_ratio < 1,
+                "objective.violation_ratio",
+                self.objective.violation_ratio,
+                "0 to 1",
+            ),
+            (
+                0 < self.triggers.utilization <= 1,
+                "triggers.utilization",
+                self.triggers.utilization,
+                "above 0, at most 1",
+            ),
+            (0.5 <= self.forecast.quantile < 1, "forecast.quantile", self.forecast.quantile, "0.5 to below 1"),
+            (
+                all(s > 0 for s in self.forecast.season_s),
+                "forecast.season_s",
+                self.forecast.season_s,
+                "seconds above 0",
+            ),
+            (self.tick_s > 0, "tick_s", self.tick_s, "above 0"),
+            (self.service_s > 0, "service_s", self.service_s, "above 0"),
+            (self.service_cv >= 0, "service_cv", self.service_cv, "0 or more"),
+            (self.startup_s >= 0, "startup_s", self.startup_s, "0 or more"),
+            (0 < self.startup_quantile <= 1, "startup_quantile", self.startup_quantile, "above 0, at most 1"),
+        )
+        for good, name, value, valid in checks:
+            if not good:
+                raise ValueError(f"pool {self.name!r}: {name} is {value!r}, expected {valid}")

@@ -1,0 +1,190 @@
+"""Demand from Prometheus, behind our own total deadline: prometheus-api-client has none and retries as it likes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+
+from autoscaler.demand import Outcome, Reading, judge
+from autoscaler.observation import Floats, ServiceTime
+from autoscaler.pool import Pool
+from fleet import metrics
+from fleet.scene import SceneId, SceneIdError, parse_scene_id
+
+Answer = TypeVar("Answer")
+MAX_POINTS = 10_000  # of one range query; Prometheus refuses above 11,000
+
+
+class PrometheusError(Exception):
+    """A query that brought no answer; one line."""
+
+
+def within(deadline_s: float, call: Callable[[], Answer]) -> Answer:
+    """The answer of `call`, or PrometheusError after `deadline_s`.
+
+    The call goes on in a daemon thread of its own when it is late: a server that drips bytes defeats every
+    timeout between two reads.
+    """
+    box: list[Answer | BaseException] = []
+
+    def work() -> None:
+        try:
+            box.append(call())
+        except Exception as error:  # carried to the caller, who names it
+            box.append(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="prometheus-query")
+    thread.start()
+    thread.join(deadline_s)
+    if not box:
+        raise PrometheusError(f"no answer within {deadline_s:g} s")
+    if isinstance(box[0], BaseException):
+        raise PrometheusError(_in_short(box[0])) from box[0]
+    return box[0]
+
+
+def _in_short(error: BaseException) -> str:
+    """The cause at the bottom of a requests or urllib3 error, without the URL and its query."""
+    cause: BaseException = error
+    while True:
+        below = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
+        if not isinstance(below, BaseException):
+            break
+        cause = below
+    text = " ".join(str(cause).split())
+    return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"
+
+
+@dataclass
+class _Kept:
+    """The history that was read so far."""
+
+    demand: Floats
+    end_s: float
+
+
+class PrometheusDemand:
+    """Range queries for the history, once; afterwards only for the bins that are missing."""
+
+    def __init__(
+        self, url: str, bin_s: float = 60.0, history_s: float = 14 * 86_400.0, deadline_s: float = 5.0
+    ) -> None:
+        from prometheus_api_client import PrometheusConnect
+        from urllib3.util.retry import Retry
+
+        self.bin_s = bin_s
+        self._url = url
+        self._history_s = history_s
+        self._deadline_s = deadline_s
+        self._connect: Any = PrometheusConnect(
+            url.rstrip("/"), retry=Retry(total=0, respect_retry_after_header=False), timeout=max(1, round(deadline_s))
+        )
+        self._kept: dict[str, _Kept] = {}
+
+    def close(self) -> None:
+        self._connect._session.close()
+
+    def read(self, pool: Pool, now_s: float) -> Reading:
+        """The pool's history up to now; whatever else cannot be had is None."""
+        kept = self._kept.get(pool.name)
+        try:
+            kept = self._kept[pool.name] = within(self._deadline_s, lambda: self._extend(pool, kept, now_s))
+            extras = within(self._deadline_s, lambda: self._extras(pool, now_s))
+        except (PrometheusError, ValueError) as error:
+            cause = error.__cause__ if isinstance(error, PrometheusError) else error
+            outcome = Outcome.BAD_VALUE if isinstance(cause, BadValue) else Outcome.UNREACHABLE
+            history = (kept.demand, kept.end_s) if kept is not None else (np.zeros(0), math.nan)
+            return Reading(outcome, f"Prometheus {self._url}: {error}", *history)
+        outcome, detail = judge(kept.demand, kept.end_s, self.bin_s, now_s)
+        return Reading(outcome, detail, kept.demand, kept.end_s, **extras)
+
+    def _extend(self, pool: Pool, kept: _Kept | None, now_s: float) -> _Kept:
+        end_s = math.floor(now_s / self.bin_s) * self.bin_s
+        start_s = end_s - math.floor(self._history_s / self.bin_s) * self.bin_s
+        if kept is not None:
+            # The newest two bins are read again: their last samples may have come late.
+            start_s = max(start_s, kept.end_s - 2 * self.bin_s)
+        bins = round((end_s - start_s) / self.bin_s)
+        fresh = np.full(bins, math.nan)
+        query = f"sum(increase({metrics.GATEWAY_REQUESTS.name}{{{_pool(pool)}}}[{self.bin_s:g}s]))"
+        for first in range(1, bins + 1, MAX_POINTS):
+            last = min(first + MAX_POINTS - 1, bins)
+            series = self._connect.custom_query_range(
+                query, _time(start_s + first * self.bin_s), _time(start_s + last * self.bin_s), f"{self.bin_s:g}s"
+            )
+            for time_s, text in series[0]["values"] if series else ():
+                index = round((float(time_s) - start_s) / self.bin_s) - 1
+                if 0 <= index < bins:
+                    fresh[index] = _count(text)
+        if kept is None:
+            return _Kept(fresh, end_s)
+        overlap = max(0, round((kept.end_s - start_s) / self.bin_s))
+        old = kept.demand[: kept.demand.size - overlap]
+        most = math.floor(self._history_s / self.bin_s)
+        return _Kept(np.concatenate((old, fresh))[-most:], end_s)
+
+    def _extras(self, pool: Pool, now_s: float) -> dict[str, Any]:
+        window = f"[{5 * self.bin_s:g}s]"
+        labels = _pool(pool)
+        compute = f"sum(increase({metrics.TRITON_COMPUTE_SECONDS.name}{{{labels}}}{window}))"
+        queue = f"sum(increase({metrics.TRITON_QUEUE_SECONDS.name}{{{labels}}}{window}))"
+        done = f'sum(increase({metrics.TRITON_REQUESTS.name}{{{labels},outcome="success"}}{window}))'
+        pending = self._numbers(f"sum({metrics.GATEWAY_PENDING.name}{{{labels}}})", now_s)
+        waiting = self._numbers(f"sum({metrics.TRITON_PENDING.name}{{{labels}}})", now_s)
+        ready = self._numbers(f'sum({metrics.GATEWAY_PODS.name}{{{labels},state="ready"}})', now_s)
+        work = [self._numbers(query, now_s).get("") for query in (queue, compute, done)]
+        scenes = self._numbers(f"sum by (scene) (increase({metrics.GATEWAY_REQUESTS.name}{{{labels}}}{window}))", now_s)
+        known = [value for answer in (pending, waiting) for value in answer.values()]
+        queue_s, compute_s, requests = work
+        measured = compute_s is not None and requests is not None and compute_s > 0 and requests > 0
+        return {
+            "scene_demand": _scenes(scenes),
+            "pending": sum(known) if known else None,
+            "queue_to_compute": queue_s / compute_s if queue_s is not None and compute_s else None,
+            "service": ServiceTime((compute_s or 0.0) / (requests or 1.0), pool.service_cv, int(requests or 0))
+            if measured
+            else None,
+            "ready": int(ready[""]) if "" in ready else None,
+        }
+
+    def _numbers(self, query: str, now_s: float) -> dict[str, float]:
+        """Finite values of an instant query, by the label `scene` (empty where there is none)."""
+        result = self._connect.custom_query(query, params={"time": f"{now_s:.3f}"})
+        values = {row["metric"].get("scene", ""): float(row["value"][1]) for row in result}
+        return {scene: value for scene, value in values.items() if math.isfinite(value)}
+
+
+class BadValue(ValueError):
+    """A sample that is no count of arrivals."""
+
+
+def _count(text: str) -> float:
+    value = float(text)
+    if math.isinf(value) or value < 0:
+        raise BadValue(f"an increase of {text!r} arrivals, expected a finite number of 0 or more")
+    return value
+
+
+def _pool(pool: Pool) -> str:
+    escaped = pool.name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'pool="{escaped}"'
+
+
+def _time(at_s: float) -> datetime:
+    return datetime.fromtimestamp(at_s, tz=UTC)
+
+
+def _scenes(values: dict[str, float]) -> dict[SceneId, float]:
+    scenes: dict[SceneId, float] = {}
+    for text, count in values.items():
+        try:
+            scenes[parse_scene_id(text)] = count
+        except SceneIdError:
+            continue
+    return scenes

@@ -1,0 +1,187 @@
+"""Demand by direct scrape: the gateway's counters, and queue and compute seconds from the exporters."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import httpx2
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from autoscaler.counters import CounterBook, DemandLog
+from autoscaler.demand import Outcome, Reading, judge
+from autoscaler.observation import ServiceTime
+from autoscaler.pool import Pool
+from fleet import metrics
+from fleet.scene import SceneId, SceneIdError, parse_scene_id
+
+WINDOW_BINS = 10  # scenes' demand and the ratio are taken over so many bins
+MAX_BODY_BYTES = 32 * 2**20
+
+
+class ScrapeError(Exception):
+    """A target that could not be read; one line."""
+
+
+@dataclass
+class _PoolState:
+    requests: CounterBook[str] = field(default_factory=CounterBook)  # by scene
+    work: CounterBook[tuple[str, str, str]] = field(default_factory=CounterBook)  # by metric, pod, outcome
+    log: DemandLog = field(default_factory=lambda: DemandLog(60.0))
+    scenes: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
+    sums: deque[tuple[float, float, float, float]] = field(default_factory=deque)  # time, queue s, compute s, requests
+    last_s: float | None = None
+
+
+class DirectScrape:
+    """One GET of each target a tick, no retry; a target that fails is named in the reading's detail."""
+
+    def __init__(
+        self,
+        gateway: str,
+        exporters: Sequence[str],
+        bin_s: float,
+        deadline_s: float = 2.0,
+        client: httpx2.Client | None = None,
+    ) -> None:
+        self.bin_s = bin_s
+        self._gateway = _metrics_url(gateway)
+        self._exporters = [_metrics_url(url) for url in exporters]
+        self._client = client or httpx2.Client(timeout=deadline_s, follow_redirects=False)
+        self._pools: dict[str, _PoolState] = {}
+
+    def close(self) -> None:
+        self._client.close()
+
+    def read(self, pool: Pool, now_s: float) -> Reading:
+        """What the pool's arrivals are now, read from the gateway; pods' work is read beside it and may be missing."""
+        state = self._pools.setdefault(pool.name, _PoolState(log=DemandLog(self.bin_s)))
+        problems: list[str] = []
+        outcome, pending, ready = Outcome.OK, None, None
+        try:
+            samples = self._get(self._gateway)
+            outcome = self._count(pool, state, samples, now_s)
+            pending = _gauge(samples, metrics.GATEWAY_PENDING.name, pool.name)
+            ready = _gauge(
+                [s for s in samples if s.labels.get("state") == "ready"], metrics.GATEWAY_PODS.name, pool.name
+            )
+        except (ScrapeError, ValueError) as error:
+            outcome = Outcome.UNREACHABLE if isinstance(error, ScrapeError) else Outcome.BAD_VALUE
+            problems.append(str(error))
+        waiting = self._work(pool, state, now_s, problems)
+        demand, end_s = state.log.full_bins()
+        if outcome is Outcome.OK:
+            outcome, why = judge(demand, end_s, self.bin_s, now_s)
+            problems += [why] if why else []
+        known = [value for value in (pending, waiting) if value is not None]
+        ratio, service = _ratio_and_service(pool, state.sums)
+        return Reading(
+            outcome=outcome,
+            detail="; ".join(problems),
+            demand=demand,
+            end_s=end_s,
+            scene_demand=_sum_scenes(state.scenes),
+            pending=sum(known) if known else None,
+            queue_to_compute=ratio,
+            service=service,
+            ready=None if ready is None else int(ready),
+        )
+
+    def _get(self, url: str) -> list[Sample]:
+        try:
+            answer = self._client.get(url)
+            answer.raise_for_status()
+            if len(answer.content) > MAX_BODY_BYTES:
+                raise ScrapeError(f"{url}: {len(answer.content)} bytes of metrics, at most {MAX_BODY_BYTES} are read")
+            return [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise ScrapeError(f"{url}: {type(error).__name__}: {error}") from error
+        except (ValueError, KeyError, IndexError) as error:
+            raise ScrapeError(f"{url}: not the text of Prometheus metrics ({error})") from error
+
+    def _count(self, pool: Pool, state: _PoolState, samples: Iterable[Sample], now_s: float) -> Outcome:
+        name = metrics.GATEWAY_REQUESTS.name
+        values: dict[str, float] = {}
+        for sample in samples:
+            if sample.name == name and sample.labels.get("pool") == pool.name:
+                scene = sample.labels.get("scene", "")
+                values[scene] = values.get(scene, 0.0) + sample.value
+        resets = state.requests.resets
+        grown = state.requests.increments(values)
+        if grown is not None and state.last_s is not None:
+            state.log.add(state.last_s, now_s, sum(grown.values()))
+            state.scenes.append((now_s, grown))
+        while state.scenes and state.scenes[0][0] < now_s - WINDOW_BINS * self.bin_s:
+            state.scenes.popleft()
+        state.last_s = now_s
+        return Outcome.RESET if state.requests.resets > resets else Outcome.OK
+
+    def _work(self, pool: Pool, state: _PoolState, now_s: float, problems: list[str]) -> float | None:
+        """Read the exporters into the window of sums; returns the requests that wait in Triton."""
+        values: dict[tuple[str, str, str], float] = {}
+        waiting: list[float] = []
+        for url in self._exporters:
+            try:
+                samples = [sample for sample in self._get(url) if sample.labels.get("pool") == pool.name]
+            except ScrapeError as error:
+                problems.append(str(error))
+                return None  # a part of the pods is no sum of the pods
+            for sample in samples:
+                if sample.name == metrics.TRITON_PENDING.name and math.isfinite(sample.value):
+                    waiting.append(sample.value)
+                elif sample.name in _WORK and sample.labels.get("outcome", "success") == "success":
+                    key = (sample.name, sample.labels.get("pod", ""), sample.labels.get("model", ""))
+                    values[key] = sample.value
+        try:
+            grown = state.work.increments(values) if values else None
+        except ValueError as error:
+            problems.append(str(error))
+            return sum(waiting) if waiting else None
+        if grown is not None:
+            queue_s, compute_s, requests = (
+                sum(value for key, value in grown.items() if key[0] == name) for name in _WORK
+            )
+            state.sums.append((now_s, queue_s, compute_s, requests))
+        while state.sums and state.sums[0][0] < now_s - WINDOW_BINS * self.bin_s:
+            state.sums.popleft()
+        return sum(waiting) if waiting else None
+
+
+_WORK = (metrics.TRITON_QUEUE_SECONDS.name, metrics.TRITON_COMPUTE_SECONDS.name, metrics.TRITON_REQUESTS.name)
+
+
+def _metrics_url(url: str) -> str:
+    return url if url.rstrip("/").endswith("/metrics") else url.rstrip("/") + "/metrics"
+
+
+def _gauge(samples: Iterable[Sample], name: str, pool: str) -> float | None:
+    values = [s.value for s in samples if s.name == name and s.labels.get("pool") == pool and math.isfinite(s.value)]
+    return float(np.sum(values)) if values else None
+
+
+def _sum_scenes(window: Iterable[tuple[float, dict[str, float]]]) -> dict[SceneId, float]:
+    total: dict[SceneId, float] = {}
+    for _, grown in window:
+        for text, count in grown.items():
+            try:
+                scene = parse_scene_id(text)
+            except SceneIdError:
+                continue  # the gateway counts what it was asked for, a name that is no scene included
+            total[scene] = total.get(scene, 0.0) + count
+    return total
+
+
+def _ratio_and_service(
+    pool: Pool, sums: Iterable[tuple[float, float, float, float]]
+) -> tuple[float | None, ServiceTime | None]:
+    rows = list(sums)
+    queue_s, compute_s, requests = (sum(row[column] for row in rows) for column in (1, 2, 3))
+    ratio = queue_s / compute_s if compute_s > 0 else None
+    service = (
+        ServiceTime(compute_s / requests, pool.service_cv, int(requests)) if requests > 0 and compute_s > 0 else None
+    )
+    return ratio, service

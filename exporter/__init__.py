@@ -1,0 +1,1 @@
+"""Triton, scene store and GPUs of one node, as Prometheus metrics and as the node digest."""

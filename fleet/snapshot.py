@@ -1,0 +1,165 @@
+"""The cluster at one moment: nodes with their GPUs, slices and scene caches, and pods with what they ask for.
+
+A Snapshot is a value: every change makes another one, so a reader never meets half of a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from fleet.digest import NodeDigest, PodDigest, SceneCache, Slice
+from fleet.mig import MigError, MigProfile
+from fleet.scene import SceneId
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU and the slices cut on it; a GPU without slices is given away whole."""
+
+    uuid: str
+    model: str
+    healthy: bool = True
+    slices: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod as far as placement sees it: what it asks for and where it is bound."""
+
+    uid: str
+    name: str = ""
+    namespace: str = ""
+    node: str = ""  # empty until it is bound
+    pool: str = ""
+    profiles: tuple[MigProfile, ...] = ()  # one per slice that it asks for
+    gpus: int = 0  # whole GPUs
+    scenes: tuple[SceneId, ...] = ()
+    scene_bytes: Mapping[str, int] = field(default_factory=dict)  # as its annotation says, where it does
+    finished: bool = False  # phase Succeeded or Failed: it holds nothing any more
+    ready: bool = False  # its scenes are loaded
+    problems: tuple[str, ...] = ()  # what could not be read of it, a sentence each
+
+    @property
+    def holds(self) -> bool:
+        """Whether it takes a place on its node."""
+        return bool(self.node) and not self.finished
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as its last digest described it; `seen_s` is None until there was one."""
+
+    name: str
+    gpus: tuple[Gpu, ...] = ()
+    scene_cache: SceneCache | None = None
+    pods: tuple[PodDigest, ...] = ()
+    seen_s: float | None = None  # on the reader's clock
+
+    @classmethod
+    def from_digest(cls, name: str, digest: NodeDigest, seen_s: float) -> Node:
+        """The node that `digest` describes; `name` wins over what the digest calls itself."""
+        gpus = tuple(Gpu(gpu.uuid, gpu.model, gpu.healthy, gpu.slices) for gpu in digest.gpus)
+        return cls(name, gpus, digest.scene_cache, digest.pods, seen_s)
+
+    @property
+    def resident(self) -> frozenset[str]:
+        """Scenes in the memory of any pod of this node."""
+        return frozenset(scene.id for pod in self.pods for scene in pod.resident)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Nodes by name and pods by UID."""
+
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    pods: Mapping[str, Pod] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, nodes: Iterable[Node], pods: Iterable[Pod] = ()) -> Snapshot:
+        return cls({node.name: node for node in nodes}, {pod.uid: pod for pod in pods})
+
+    def with_node(self, node: Node) -> Snapshot:
+        return replace(self, nodes={**self.nodes, node.name: node})
+
+    def with_pod(self, pod: Pod) -> Snapshot:
+        return replace(self, pods={**self.pods, pod.uid: pod})
+
+    def without_pod(self, uid: str) -> Snapshot:
+        return replace(self, pods={key: pod for key, pod in self.pods.items() if key != uid})
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Who takes what on one node: `cuts` are its slices as (GPU index, slice), `holders` their UIDs, `` where free."""
+
+    cuts: tuple[tuple[int, Slice], ...]
+    holders: tuple[str, ...]
+    whole_gpus: int  # healthy GPUs that are given away whole
+    whole_gpus_used: int
+    single: MigProfile | None  # what `nvidia.com/gpu` means on a node whose every slice is of one profile
+
+    def free(self, profile: MigProfile) -> list[tuple[int, Slice]]:
+        """Healthy slices of a profile that nobody takes, in the order in which a driver lists them."""
+        pairs = zip(self.cuts, self.holders, strict=True)
+        return [cut for cut, holder in pairs if not holder and cut[1].healthy and profile_of(cut[1]) == profile]
+
+
+@cache
+def _profile(text: str) -> MigProfile | None:
+    try:
+        return MigProfile.parse(text)
+    except MigError:
+        return None
+
+
+def profile_of(cut: Slice) -> MigProfile | None:
+    """The profile of a slice; None where the digest names one that no GPU has."""
+    return _profile(cut.profile)
+
+
+def _single_profile(node: Node) -> MigProfile | None:
+    """The profile behind `nvidia.com/gpu` under the device plugin's strategy `single`: all GPUs cut, all alike."""
+    profiles = {cut.profile for gpu in node.gpus for cut in gpu.slices}
+    if len(profiles) != 1 or not all(gpu.slices for gpu in node.gpus):
+        return None
+    return _profile(profiles.pop())
+
+
+def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozenset()) -> Occupancy:
+    """Who takes what on `node`: the digest's word united with the pods bound (or reserved) there, nobody twice.
+
+    A digest lags behind binding and behind deletion. So a pod that is bound and not in the digest yet takes the first
+    free slice of its profile, as a driver that allocates in order does; `departed` are the UIDs of deleted pods, whose
+    slices are free whatever the digest still says. A slice whose pod nobody knows is taken.
+    """
+    cuts = [
+        (index, cut if gpu.healthy else replace(cut, healthy=False))
+        for index, gpu in enumerate(node.gpus)
+        for cut in gpu.slices
+    ]
+    holders = ["" if cut.pod_uid in departed else cut.pod_uid for _, cut in cuts]
+    single = _single_profile(node)
+    whole_gpus_used = 0
+    for pod in pods:
+        wanted = list(pod.profiles)
+        if single is None:
+            whole_gpus_used += pod.gpus
+        else:
+            wanted += [single] * pod.gpus
+        for (_, cut), holder in zip(cuts, holders, strict=True):
+            profile = profile_of(cut)
+            if holder == pod.uid and profile in wanted:
+                wanted.remove(profile)
+        for missing in wanted:
+            _take_first(cuts, holders, missing, pod.uid)
+    whole_gpus = sum(1 for gpu in node.gpus if gpu.healthy and not gpu.slices)
+    return Occupancy(tuple(cuts), tuple(holders), whole_gpus, whole_gpus_used, single)
+
+
+def _take_first(cuts: list[tuple[int, Slice]], holders: list[str], profile: MigProfile, uid: str) -> None:
+    for position, (_, cut) in enumerate(cuts):
+        if not holders[position] and cut.healthy and profile_of(cut) == profile:
+            holders[position] = uid
+            return

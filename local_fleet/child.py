@@ -1,0 +1,92 @@
+"""A verb of `splatfleet` as a child process that never outlives its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before fork: a child between fork and exec must not import
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: the kernel kills this process when the thread that forked it ends.
+
+    So fork only from threads that live as long as the child should.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that were free a moment ago, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in sockets]
+    finally:
+        for probe in sockets:
+            probe.close()
+
+
+class Child:
+    """`splatfleet <verb> …` in a process group of its own, its output in a log file."""
+
+    def __init__(
+        self, verb: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.verb = verb
+        self.log = log
+        with log.open("wb") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "splatfleet", verb, *arguments],
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def wait_listening(self, port: int, deadline_s: float = 20.0) -> None:
+        """Wait until the port answers; raises RuntimeError with the end of the log when the process dies or is late."""
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end:
+            if self.exit_code() is not None:
+                raise RuntimeError(f"{self.verb} ended with {self.exit_code()}: {self.log_tail()}")
+            with socket.socket() as probe:
+                probe.settimeout(0.5)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"{self.verb} does not listen on port {port} after {deadline_s:.0f} s: {self.log_tail()}")
+
+    def log_tail(self, lines: int = 5) -> str:
+        return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:]) or "(no output)"
+
+    def wait(self, deadline_s: float) -> int:
+        return self._process.wait(deadline_s)
+
+    def stop(self, deadline_s: float = 3.0) -> None:
+        """SIGTERM, then SIGKILL after the deadline."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(deadline_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()

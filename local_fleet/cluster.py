@@ -1,0 +1,183 @@
+"""The local fleet as a `Cluster`: it observes gateway and exporters over HTTP, and what it scales are processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import msgspec
+import numpy as np
+import structlog
+
+from autoscaler.decision import Decision, WarmAsk
+from autoscaler.demand import DemandSource, Reading
+from autoscaler.observation import Floats, NodeState, Observation, PodState, StartingPod
+from autoscaler.pool import Pool
+from autoscaler.warmup import plan_new_pods
+from fleet.digest import DIGEST_PATH, NodeDigest
+from fleet.scene import SceneId
+from local_fleet.pods import STARTING, Pod, Pods
+from renderer.catalogue import Catalogue
+from renderer.client import RendererError, render_once
+from renderer.scene_store import SceneStore
+
+log = structlog.get_logger()
+
+_IDENTITY = np.eye(4, dtype=np.float32)
+
+
+class LocalCluster:
+    """One pool of local pods. `clock` gives seconds since the replay began; `history` lies before them."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        pods: Pods,
+        source: DemandSource,
+        digest_urls: Mapping[str, str],
+        catalogue: Catalogue,
+        history: Floats,
+    ) -> None:
+        self.digests: dict[str, NodeDigest] = {}
+        self.reading: Reading | None = None
+        self.warm_bytes = 0  # fetched to disks ahead of need, by this process as the nodes' agent
+        self.desired = 0
+        self._pool = pool
+        self._pods = pods
+        self._source = source
+        self._digest_urls = dict(digest_urls)
+        self._catalogue = catalogue
+        self._history = history
+        self._scene_bytes = {scene: entry.resident_bytes or 0 for scene, entry in catalogue.entries.items()}
+        self._client = httpx2.Client(timeout=1.0)
+        self._agents = ThreadPoolExecutor(max_workers=3, thread_name_prefix="agent")
+        self._asked: set[tuple[SceneId, str]] = set()
+        self._lock = threading.Lock()
+
+    def begin(self, count: int, shares: Mapping[str, float]) -> None:
+        """Start the first pods, scenes spread over them by their shares of the demand, and wait until all are ready."""
+        shares_by_id = {SceneId(scene): share for scene, share in shares.items()}
+        nothing_seen = Observation(
+            self._pool.name, 0.0, self._source.bin_s, np.zeros(0), 0, 0, scene_bytes=self._scene_bytes
+        )
+        plans = plan_new_pods(self._pool, nothing_seen, shares_by_id, count)
+        self.desired = count
+        started = [self._pods.start(plan) for plan in plans]
+        for future in started:
+            future.result()
+        if not all(pod.stage == "ready" for pod in self._pods.listing()):
+            raise RuntimeError("the first pods did not become ready; see the notes above")
+
+    def pools(self) -> Sequence[Pool]:
+        return (self._pool,)
+
+    def observe(self, pool: Pool, now_s: float) -> Observation:
+        """Read gateway and exporters, and what is known of the pods' start-up."""
+        reading = self.reading = self._source.read(pool, now_s)
+        self._refresh_digests()
+        pods = self._pods.listing()
+        clock_s = self._pods.now_s()
+        demand = np.concatenate([self._history, reading.demand])
+        end_s = reading.end_s if reading.demand.size else 0.0
+        starts = sorted((pod.ready_s, pod.ready_s - pod.asked_s) for pod in pods if pod.ready_s is not None)
+        return Observation(
+            pool=pool.name,
+            now_s=now_s,
+            bin_s=self._source.bin_s,
+            demand=demand,
+            ready=sum(pod.stage == "ready" for pod in pods),
+            desired=self.desired,
+            starting=tuple(
+                StartingPod(pod.uid, clock_s - pod.asked_s, pod.stage) for pod in pods if pod.stage in STARTING
+            ),
+            pending=reading.pending,
+            queue_to_compute=reading.queue_to_compute,
+            service=reading.service,
+            startup_s=tuple(seconds for _, seconds in starts),
+            data_age_s=max(0.0, now_s - end_s),
+            scene_demand=reading.scene_demand,
+            scene_bytes=self._scene_bytes,
+            pods=tuple(self._pod_state(pod) for pod in pods if pod.stage != "stopped"),
+            nodes=tuple(self._node_state(digest) for digest in self.digests.values()),
+        )
+
+    def scale(self, pool: Pool, decision: Decision) -> None:
+        """Start or drain pods until as many are alive as the decision says."""
+        self.desired = decision.replicas
+        alive = [pod for pod in self._pods.listing() if pod.alive]
+        missing = decision.replicas - len(alive)
+        for index in range(missing):
+            self._pods.start(decision.scenes[index] if index < len(decision.scenes) else ())
+        if missing < 0:
+            # Victims first; a pod that still starts goes before one that works.
+            named = {uid: rank for rank, uid in enumerate(decision.victims)}
+            order = sorted(alive, key=lambda pod: (named.get(pod.uid, len(named)), pod.stage == "ready", -pod.asked_s))
+            for pod in order[:-missing]:
+                self._pods.stop(pod.uid)
+
+    def warm(self, pool: Pool, asks: Sequence[WarmAsk]) -> None:
+        """Hand each ask to a thread: a disk is filled through its node's store, memory by the pod's `warm` action."""
+        for ask in asks:
+            key = (ask.scene, ask.node or ask.pod_uid)
+            with self._lock:
+                if key in self._asked:
+                    continue
+                self._asked.add(key)
+            work: Callable[[WarmAsk], None] = self._warm_disk if ask.stage == "disk" else self._warm_memory
+            self._agents.submit(self._ask, work, ask, key)
+
+    def close(self) -> None:
+        self._agents.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def _ask(self, work: Callable[[WarmAsk], None], ask: WarmAsk, key: tuple[SceneId, str]) -> None:
+        try:
+            work(ask)
+        except (RendererError, OSError, ValueError) as error:
+            log.warning("warm failed", scene=ask.scene, stage=ask.stage, where=key[1], reason=str(error))
+        finally:
+            with self._lock:
+                self._asked.discard(key)
+
+    def _warm_disk(self, ask: WarmAsk) -> None:
+        node = self._pods.nodes[ask.node]
+        store = SceneStore(node.store, node.store_capacity_bytes, self._pods.settings.fetch_bytes_per_s)
+        stored = store.ensure(self._catalogue.get(ask.scene))
+        with self._lock:
+            self.warm_bytes += stored.fetched_bytes
+
+    def _warm_memory(self, ask: WarmAsk) -> None:
+        pod = self._pods.all[ask.pod_uid]
+        if pod.stage == "ready" and pod.server is not None:
+            asked = {"action": "warm", "scene": str(ask.scene)}
+            render_once(pod.server.grpc_address, _IDENTITY, _IDENTITY, asked, timeout_s=2.0)
+
+    def _refresh_digests(self) -> None:
+        for node, url in self._digest_urls.items():
+            try:
+                answer = self._client.get(url + DIGEST_PATH)
+                answer.raise_for_status()
+                self.digests[node] = msgspec.json.decode(answer.content, type=NodeDigest)
+            except (httpx2.HTTPError, msgspec.MsgspecError) as error:
+                # The last digest stays: a node does not lose its disk when its exporter does not answer.
+                log.warning("no digest", node=node, reason=str(error))
+
+    def _pod_state(self, pod: Pod) -> PodState:
+        resident: tuple[SceneId, ...] = ()
+        budget_bytes = self._pods.settings.budget_bytes
+        digest = self.digests.get(pod.node)
+        for seen in digest.pods if digest is not None else ():
+            if seen.uid == pod.uid:
+                resident = tuple(SceneId(scene.id) for scene in seen.resident)
+        if pod.stage in STARTING:
+            resident = tuple(SceneId(scene) for scene in pod.scenes)  # it will hold them when it is ready
+        return PodState(pod.uid, pod.node, pod.stage == "ready", pod.stage == "draining", resident, budget_bytes)
+
+    @staticmethod
+    def _node_state(digest: NodeDigest) -> NodeState:
+        cache = digest.scene_cache
+        return NodeState(
+            digest.node, tuple(SceneId(scene.id) for scene in cache.scenes), cache.free_bytes, cache.fetch_bytes_per_s
+        )

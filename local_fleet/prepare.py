@@ -1,0 +1,27 @@
+"""What `make install` does last: Triton's Python backend laid out, the render kernels compiled. Each takes effect once."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from local_fleet.triton_files import DEFAULT_BACKENDS
+from local_fleet.triton_server import TritonUnavailable, build_backends
+from renderer.cpu import compile_kernels
+
+
+def main() -> int:
+    """Prepare this machine; 1 with one line where it cannot run the local fleet."""
+    try:
+        print(f"       backend in {build_backends(DEFAULT_BACKENDS)}")
+    except TritonUnavailable as error:
+        print(f"make install: {error}", file=sys.stderr)
+        return 1
+    begun_s = time.monotonic()
+    compile_kernels()
+    print(f"       kernels compiled in {time.monotonic() - begun_s:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

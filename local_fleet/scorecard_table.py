@@ -1,0 +1,151 @@
+"""The scorecard on a terminal: one run, or two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from local_fleet import quantities
+from local_fleet.scorecard import Scorecard
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure: its words, its field, how it is written, and whether less of it is better (None: neither)."""
+
+    label: str
+    field: str
+    write: Callable[[Any], str]
+    less_is_better: bool | None = None
+
+
+REQUESTS = (
+    Row("requests", "requests", quantities.number),
+    Row("violations", "violations", quantities.number, True),
+    Row("… of all requests", "violation_ratio", quantities.percent, True),
+    Row("refused", "refused", quantities.number, True),
+    Row("errors", "errors", quantities.number, True),
+)
+LATENCY = (
+    Row("wait p50", "wait_p50_s", quantities.seconds, True),
+    Row("wait p99", "wait_p99_s", quantities.seconds, True),
+    Row("frame p50", "frame_p50_s", quantities.seconds, True),
+    Row("frame p99", "frame_p99_s", quantities.seconds, True),
+)
+WARMTH = (
+    Row("cold requests", "cold_requests", quantities.number, True),
+    Row("… met no ready pod", "cold_pod_requests", quantities.number, True),
+    Row("… met no pod with the scene", "cold_scene_requests", quantities.number, True),
+    Row("scene hits", "scene_hits", quantities.number, False),
+    Row("scene misses", "scene_misses", quantities.number, True),
+    Row("fetched", "bytes_fetched", quantities.data, True),
+)
+COST = (
+    Row("pod-seconds", "pod_seconds", quantities.number, True),
+    Row("pods, mean", "mean_pods", quantities.number, True),
+    Row("pods, peak", "peak_pods", quantities.number),
+    Row("failed starts", "failed_starts", quantities.number, True),
+    Row("forecast coverage", "forecast_coverage", quantities.percent),
+    Row("machine CPU p95", "machine_cpu_ratio_p95", quantities.percent),
+    Row("first frame after", "first_frame_s", quantities.seconds, True),
+)
+SECTIONS: tuple[Sequence[Row], ...] = (REQUESTS, LATENCY, WARMTH, COST)
+
+
+def render_table(card: Scorecard) -> RenderableType:
+    """One run as a table, what shaped it below."""
+    table = Table(title=f"Scorecard · {name(card)}", show_header=False, title_justify="left", title_style="bold")
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    for section in SECTIONS:
+        for row in section:
+            table.add_row(row.label, Text(row.write(getattr(card, row.field)), style=_alarm(row, card)))
+        table.add_section()
+    decisions = ", ".join(f"{reason} {count}" for reason, count in card.decisions.items()) or "none"
+    return Group(table, Text(f"decisions: {decisions}", style="dim"), Text(_conditions(card), style="dim"))
+
+
+def compare(left: Scorecard, right: Scorecard) -> RenderableType:
+    """Two runs side by side; the ratio is left over right, green where left did better, red where it did worse."""
+    table = Table(title="Side by side", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column(name(left), justify="right")
+    table.add_column(name(right), justify="right")
+    table.add_column("ratio", justify="right")
+    for section in SECTIONS:
+        for row in section:
+            values = [getattr(card, row.field) for card in (left, right)]
+            table.add_row(row.label, *map(row.write, values), _ratio_cell(row, *values))
+        table.add_section()
+    lines = [Text(verdict(left, right), style="bold")]
+    if different := unlike(left, right):
+        lines.append(Text(f"Not the same conditions: {', '.join(different)}.", style="yellow"))
+    return Group(table, *lines)
+
+
+def verdict(left: Scorecard, right: Scorecard) -> str:
+    """What the left run gained and what it paid, whichever way it went."""
+    violations = f"{left.violations} violations against {right.violations}"
+    if right.violations:
+        violations += f" ({left.violations / right.violations:.2f} ×)"
+    cost = f"{left.pod_seconds:,.0f} pod-seconds against {right.pod_seconds:,.0f}"
+    if right.pod_seconds:
+        cost += f" ({left.pod_seconds / right.pod_seconds:.2f} ×)"
+    return f"{name(left)} against {name(right)}: {violations} for {cost}."
+
+
+def unlike(left: Scorecard, right: Scorecard) -> list[str]:
+    """What differs between two runs apart from their policy, so that nobody compares the incomparable."""
+    pairs = {
+        "seed": (left.seed, right.seed),
+        "duration": (left.duration_s, right.duration_s),
+        "requests": (left.requests, right.requests),
+        "cores": (left.machine.get("cores"), right.machine.get("cores")),
+        "cpu": (left.machine.get("cpu"), right.machine.get("cpu")),
+    }
+    policy = {"autoscaler", "placement", "json", "report"}
+    for key in sorted((left.settings.keys() | right.settings.keys()) - policy - pairs.keys()):
+        pairs[key] = (left.settings.get(key), right.settings.get(key))
+    return [f"{key} {a} and {b}" for key, (a, b) in pairs.items() if a != b]
+
+
+def name(card: Scorecard) -> str:
+    """The policy of a run."""
+    return f"{card.autoscaler} · {card.placement}"
+
+
+def _ratio_cell(row: Row, left: float | None, right: float | None) -> Text:
+    if left is None or right is None or right == 0:
+        return Text("" if left == right else quantities.NO_DATA)
+    style = ""
+    if row.less_is_better is not None and left != right:
+        style = "green" if (left < right) == row.less_is_better else "red"
+    return Text(f"{left / right:.2f} ×", style=style)
+
+
+def _alarm(row: Row, card: Scorecard) -> str:
+    """A colour for what must not be overlooked."""
+    value = getattr(card, row.field)
+    if row.field in ("errors", "failed_starts") and value:
+        return "bold red"
+    if row.field == "machine_cpu_ratio_p95" and value is not None and value > 0.7:
+        return "bold yellow"  # the queueing measured is then the machine's too
+    return "bold" if row.field in ("requests", "violations", "pod_seconds") else ""
+
+
+def _conditions(card: Scorecard) -> str:
+    machine = card.machine
+    load = [machine.get("load_average_start"), machine.get("load_average_end")]
+    words = [
+        f"{card.duration_s:g} s of replay",
+        f"seed {card.seed}" if card.seed is not None else "",
+        f"{machine['cores']} cores" if "cores" in machine else "",
+        str(machine.get("cpu", "")),
+        "load " + " → ".join(f"{average[0]:.2f}" for average in load if average) if any(load) else "",
+    ]
+    return ", ".join(word for word in words if word)

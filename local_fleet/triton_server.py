@@ -1,0 +1,320 @@
+"""One Triton process: started on free ports, watched, ended without a trace. Nothing else starts a Triton."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import renderer
+from fleet.labels import MODEL_NAME
+from local_fleet.triton_files import TritonUnavailable, build_backends, library_path, server_binary
+
+__all__ = ["Ports", "TritonFailed", "TritonServer", "TritonUnavailable", "build_backends", "free_ports"]
+
+MODEL_REPOSITORY = Path(renderer.__file__).parent / "model_repository"
+HOST = "127.0.0.1"
+
+_EXIT_TIMEOUT_S = 3
+_PORT_TRIES = 4
+_POLL_S = 0.02
+_SHM = Path("/dev/shm")
+_SHM_PREFIX = "splatfleet"
+_REASON = re.compile(r"(?:splatfleet: (?=renderer cannot start)|Failed to initialize Python stub: )(.*)")
+_COLLISION = re.compile(r"failed to start \w+ service|Address already in use|Socket .* already in use", re.IGNORECASE)
+_RECENT_PORTS = 512
+
+# The kernel kills a process with this signal when the thread that started it ends; exec keeps the setting. Done in
+# a process of its own before exec, since code between fork and exec of a threaded parent may hang.
+_PRELUDE = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("its parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class TritonFailed(Exception):
+    """A Triton that did not start or died; one line that says why and where its log is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Ports on 127.0.0.1."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+
+class TritonServer:
+    """One renderer pod as a child process; it dies with this process, however this process ends."""
+
+    def __init__(
+        self, backends: Path, folder: Path, environment: Mapping[str, str], ports: Ports | None = None
+    ) -> None:
+        """`backends` as build_backends made it; the log goes to `folder`, which is the process's current folder, too.
+
+        `environment` is added to our own; paths in it must be absolute. Without `ports` free ones are taken, and others tried where they are lost to somebody else.
+        """
+        self.folder = folder.resolve()
+        self.log = self.folder / "triton.log"
+        self._backends = backends.resolve()
+        self._environment = dict(environment)
+        self._fixed_ports = ports is not None
+        self._ports = ports or free_ports()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._shm_prefix = _shm_prefix()
+
+    @property
+    def http_address(self) -> str:
+        return f"{HOST}:{self._ports.http}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{HOST}:{self._ports.grpc}"
+
+    @property
+    def metrics_address(self) -> str:
+        return f"{HOST}:{self._ports.metrics}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server; raises TritonFailed before `start`."""
+        if self._process is None:
+            raise TritonFailed("Triton was not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process and return at once. Addresses are final when `wait_ready` has returned."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _sweep_dead_regions()
+        environment = {**os.environ, **self._environment, **_paths(self._environment)}
+        prelude = [sys.executable, "-I", "-S", "-c", _PRELUDE, str(os.getpid())]
+        with self.log.open("ab") as sink:
+            self._process = _launch(
+                lambda: subprocess.Popen(
+                    [*prelude, *self._command()],
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                    cwd=self.folder,  # the stub has the current folder first on its module path
+                    start_new_session=True,
+                )
+            )
+
+    def _command(self) -> list[str]:
+        ports = self._ports
+        flags = {
+            "model-repository": MODEL_REPOSITORY,
+            "backend-directory": self._backends,
+            "http-address": HOST,
+            "grpc-address": HOST,
+            "metrics-address": HOST,
+            "http-port": ports.http,
+            "grpc-port": ports.grpc,
+            "metrics-port": ports.metrics,
+            "allow-gpu-metrics": "false",
+            "pinned-memory-pool-byte-size": 0,
+            "exit-timeout-secs": _EXIT_TIMEOUT_S,
+            # A name of our own, so that what a crash leaves in /dev/shm can be told from others' regions.
+            "backend-config": f"python,shm-region-prefix-name={self._shm_prefix}",
+        }
+        return [
+            str(server_binary()),
+            "--disable-auto-complete-config",
+            *(f"--{name}={value}" for name, value in flags.items()),
+        ]
+
+    def wait_ready(self, deadline_s: float = 60.0) -> None:
+        """Wait until the model answers its readiness; raises TritonFailed, with nothing left running."""
+        end_s = time.monotonic() + deadline_s
+        for tries_left in reversed(range(_PORT_TRIES)):
+            try:
+                self._wait_ready(end_s)
+                return
+            except TritonFailed:
+                lost_port = _COLLISION.search(self._log_text()) and not self._fixed_ports
+                self.stop(0.0)
+                if not lost_port or not tries_left:
+                    raise
+            self.log.unlink(missing_ok=True)
+            self._ports = free_ports()
+            self.start()
+
+    def _wait_ready(self, end_s: float) -> None:
+        while time.monotonic() < end_s:
+            if self.exit_code() is not None:
+                raise TritonFailed(f"Triton ended with {self.exit_code()}: {self.reason()} (log: {self.log})")
+            if self.ready:
+                return
+            time.sleep(_POLL_S)
+        raise TritonFailed(f"Triton was not ready in time: {self.reason()} (log: {self.log})")
+
+    @property
+    def ready(self) -> bool:
+        """Whether Triton says that the model is ready; a dead stub still does (`splatfleet probe` tells)."""
+        if self.exit_code() is not None:
+            return False
+        connection = http.client.HTTPConnection(HOST, self._ports.http, timeout=2.0)
+        try:
+            connection.request("GET", f"/v2/models/{MODEL_NAME}/ready")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative is the signal that ended it."""
+        return self._process.poll() if self._process is not None else None
+
+    def reason(self) -> str:
+        """The line of the log that says best why a start failed."""
+        text = self._log_text()
+        own = _REASON.search(text)
+        if own:
+            return own[1].strip()
+        bad = [line for line in text.splitlines() if re.match(r"[EF]\d{4} |error: |terminate called", line)]
+        return " ".join((bad or text.splitlines() or ["no output"])[-1].split())[:500]
+
+    def _log_text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def stop(self, deadline_s: float = 6.0) -> None:
+        """SIGTERM, then SIGKILL for the whole process group after the deadline; removes its regions in /dev/shm."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None and deadline_s > 0:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(deadline_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL at once, stub included; nothing is left."""
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        _wait_gone(process.pid)
+        _remove_regions(self._shm_prefix)
+
+    def __enter__(self) -> TritonServer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def _paths(environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes the stub's Python this one: it takes the `python3` first on PATH (and ignores PYTHONPATH)."""
+    given = {**os.environ, **environment}
+    return {
+        "LD_LIBRARY_PATH": library_path(),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), given.get("PATH", os.defpath)]),
+    }
+
+
+_ports_lock = threading.Lock()
+_recent_ports: list[int] = []
+
+
+def free_ports() -> Ports:
+    """Three ports that were free a moment ago and were not handed out lately."""
+    with _ports_lock, contextlib.ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < 3:
+            probe = stack.enter_context(socket.socket())
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+            if port not in _recent_ports:
+                found.append(port)
+        _recent_ports.extend(found)
+        del _recent_ports[:-_RECENT_PORTS]
+        return Ports(*found)
+
+
+_launches: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
+_launches = queue.SimpleQueue()
+_launcher_lock = threading.Lock()
+_launcher: threading.Thread | None = None
+
+
+def _launch(spawn: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Spawn from one thread that lives as long as this process: the parent-death signal follows the thread."""
+    global _launcher
+    with _launcher_lock:
+        if _launcher is None or not _launcher.is_alive():
+            _launcher = threading.Thread(target=_launch_for_ever, name="triton-launcher", daemon=True)
+            _launcher.start()
+    done: Future[subprocess.Popen[bytes]] = Future()
+    _launches.put((spawn, done))
+    return done.result()
+
+
+def _launch_for_ever() -> None:
+    while True:
+        spawn, done = _launches.get()
+        try:
+            done.set_result(spawn())
+        except BaseException as error:
+            done.set_exception(error)
+
+
+_numbers = itertools.count()
+
+
+def _shm_prefix() -> str:
+    """`splatfleet_<pid>_<start of that pid>_<n>_`: a later process can tell that its maker is dead."""
+    return f"{_SHM_PREFIX}_{os.getpid()}_{_started(os.getpid())}_{next(_numbers)}_"
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _remove_regions(prefix: str) -> None:
+    for region in _SHM.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def _sweep_dead_regions() -> None:
+    """Remove regions whose maker was killed before it could."""
+    for region in _SHM.glob(f"{_SHM_PREFIX}_*"):
+        parts = region.name.split("_")
+        if len(parts) > 3 and parts[1].isdigit() and _started(int(parts[1])) != parts[2]:
+            region.unlink(missing_ok=True)
+
+
+def _wait_gone(group: int, deadline_s: float = 2.0) -> None:
+    """Wait until no process of a killed group is left."""
+    end_s = time.monotonic() + deadline_s
+    while time.monotonic() < end_s:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(_POLL_S)

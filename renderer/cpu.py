@@ -1,0 +1,209 @@
+"""The CPU rasterizer: compiled kernels over a few threads of its own, bit-identical for any number of them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from renderer import cpu_bin, cpu_blend, cpu_project
+from renderer.camera import Camera, look_at
+from renderer.constants import DEFAULT, Constants
+from renderer.cpu_records import CHUNK, RECORD, TILE_HEIGHT, TILE_WIDTH
+from renderer.rasterizer import Frame
+from renderer.splats import Float32, Splats, make_splats
+
+THREADS_ENV = "SPLATFLEET_RENDER_THREADS"
+CGROUP = Path("/sys/fs/cgroup")
+_TASKS_PER_THREAD = 4  # tiles differ in cost; more tasks than threads even it out
+_LIGHT_FRAME = 2048  # Gaussians below which handing work to threads costs more than it saves
+
+
+class CpuRasterizer:
+    """Rasterizer on `threads` threads (default: SPLATFLEET_RENDER_THREADS, else what the machine grants).
+
+    With one thread everything runs in the caller's. The kernels release the GIL, so frames of several callers
+    run side by side.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads if threads is not None else threads_from_environment()
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}, expected at least 1")
+        self._pool = ThreadPoolExecutor(self.threads, "render") if self.threads > 1 else None
+
+    def __call__(
+        self,
+        splats: Splats,
+        camera: Camera,
+        background: tuple[float, float, float],
+        sh_degree: int | None,
+        layers: frozenset[str],
+        constants: Constants,
+    ) -> Frame:
+        """Render one frame; safe from several threads."""
+        size = (camera.width, camera.height)
+        records, order, boxes = self._project(splats, _camera_values(camera, constants), sh_degree)
+        starts, lists = self._bin(records, order, boxes, size)
+        pixels = camera.width * camera.height
+        rgb, alpha = np.empty(pixels * 3, np.float32), np.empty(pixels, np.float32)
+        depth = np.empty(pixels if "depth" in layers else 0, np.float32)
+        back = (np.float32(background[0]), np.float32(background[1]), np.float32(background[2]))
+        limits = (
+            np.float32(constants.alpha_cap),
+            np.float32(constants.alpha_threshold),
+            np.float32(constants.transmittance_stop),
+        )
+        spans = _equal_cost(starts, self.threads * _TASKS_PER_THREAD if self._pool else 1)
+        self._each(
+            lambda span: cpu_blend.blend(span, starts, lists, records, size, back, limits, (rgb, alpha, depth)), spans
+        )
+        shape = (camera.height, camera.width)
+        return Frame(rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape) if "depth" in layers else None)
+
+    def _project(
+        self, splats: Splats, camera: NDArray[np.float64], sh_degree: int | None
+    ) -> tuple[Float32, NDArray[np.uint32], NDArray[np.int32]]:
+        """(records, positions of the survivors by depth, tiles that a survivor's box touches)."""
+        count = splats.count
+        degree = splats.sh_degree if sh_degree is None else min(sh_degree, splats.sh_degree)
+        records = np.empty(count * RECORD, np.float32)
+        depths = np.empty(count, np.float32)
+        boxes = np.empty(count, np.int32)
+        chunks = -(-count // CHUNK)
+        counts = np.zeros(chunks, np.int64)
+        means, covariances, sh = splats.means.reshape(-1), splats.covariances.reshape(-1), splats.sh.reshape(-1)
+        out = (records, depths, boxes, counts)
+        parts = self._parts(count)
+        self._each(
+            lambda span: cpu_project.project(
+                means, covariances, splats.opacities, sh, camera, degree, splats.antialiased, span, out
+            ),
+            _split(chunks, parts),
+        )
+        survivors = int(counts.sum())
+        keys, order = np.empty((2, survivors), np.uint32), np.empty((2, survivors), np.uint32)
+        cpu_bin.depth_order(depths.view(np.uint32), counts, keys, order)
+        return records, order[1], boxes
+
+    def _bin(
+        self, records: Float32, order: NDArray[np.uint32], boxes: NDArray[np.int32], size: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """(where each tile's list starts [tiles + 1], the lists): a stable counting sort of (tile, splat) pairs."""
+        width, height = size
+        tiles = -(-width // TILE_WIDTH) * -(-height // TILE_HEIGHT)
+        spans = _split(len(order), self._parts(len(order)))
+        limits = np.array([0, *(stop for _, stop in spans)], np.int64)
+        most = np.zeros(len(spans), np.int64)
+        cpu_bin.box_totals(order, boxes, limits, most)
+        bases = np.concatenate([[0], np.cumsum(most)])
+        pair_tiles, pair_splats = np.empty(bases[-1], np.uint32), np.empty(bases[-1], np.uint32)
+        counts = np.empty((len(spans), tiles), np.int64)
+        ends = np.zeros(len(spans), np.int64)
+
+        def emit(part: int) -> None:
+            base = int(bases[part])
+            ends[part] = cpu_bin.emit(order, records, spans[part], size, pair_tiles, pair_splats, base, counts[part])
+
+        def scatter(part: int) -> None:
+            span = (int(bases[part]), int(ends[part]))
+            cpu_bin.scatter(pair_tiles, pair_splats, span, counts[part], lists)
+
+        self._each(emit, list(range(len(spans))))
+        starts = np.empty(tiles + 1, np.int64)
+        lists = np.empty(cpu_bin.tile_starts(counts, starts), np.uint32)
+        self._each(scatter, list(range(len(spans))))
+        return starts, lists
+
+    def _parts(self, items: int) -> int:
+        return self.threads if self._pool and items >= _LIGHT_FRAME else 1
+
+    def _each(self, work: Callable[[Any], None], items: list[Any]) -> None:
+        if self._pool is None or len(items) == 1:
+            for item in items:
+                work(item)
+            return
+        for _ in self._pool.map(work, items):
+            pass
+
+
+def _camera_values(camera: Camera, constants: Constants) -> NDArray[np.float64]:
+    values = np.empty(cpu_project.CAMERA_VALUES)
+    values[0:9] = camera.view[:3, :3].reshape(-1)
+    values[9:12] = camera.view[:3, 3]
+    values[12:20] = (
+        camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height, camera.near, camera.far
+    )  # fmt: skip
+    values[20:23] = camera.position
+    values[23:27] = (
+        constants.frustum_margin, constants.blur_px2, constants.alpha_threshold, constants.compensation_floor
+    )  # fmt: skip
+    return values
+
+
+def _split(items: int, parts: int) -> list[tuple[int, int]]:
+    parts = max(1, min(parts, items))
+    edges = [items * part // parts for part in range(parts + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _equal_cost(starts: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
+    """Spans of tiles with about as many splats each; a tile itself counts as 32 splats."""
+    cost = starts + 32 * np.arange(len(starts))
+    edges = np.searchsorted(cost, np.linspace(0, cost[-1], parts + 1))
+    edges[0], edges[-1] = 0, len(starts) - 1
+    spans = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    return [span for span in spans if span[0] < span[1]]
+
+
+def threads_from_environment() -> int:
+    """SPLATFLEET_RENDER_THREADS, else the CPUs granted; raises ValueError naming the variable."""
+    text = os.environ.get(THREADS_ENV, "")
+    if not text:
+        return granted_cpus()
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{THREADS_ENV} is {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def granted_cpus() -> int:
+    """CPUs that this process may use: its affinity, cut to the cgroup's quota (v2 `cpu.max`, v1 `cpu.cfs_quota_us`)."""
+    cpus = float(len(os.sched_getaffinity(0)))
+    for quota, period in (_quota_v2(), _quota_v1()):
+        if quota > 0 and period > 0:
+            cpus = min(cpus, quota / period)
+    return max(1, int(cpus))
+
+
+def _quota_v2() -> tuple[float, float]:
+    words = _words(CGROUP / "cpu.max")
+    return (float(words[0]), float(words[1])) if len(words) == 2 and words[0] != "max" else (0.0, 0.0)
+
+
+def _quota_v1() -> tuple[float, float]:
+    words = _words(CGROUP / "cpu" / "cpu.cfs_quota_us") + _words(CGROUP / "cpu" / "cpu.cfs_period_us")
+    return (float(words[0]), float(words[1])) if len(words) == 2 else (0.0, 0.0)
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def compile_kernels() -> None:
+    """Compile every kernel for the one signature each is used with; later processes load them from numba's cache.
+
+    The cache lies in NUMBA_CACHE_DIR where that is set, else beside the source.
+    """
+    one = np.ones((1, 3), np.float32)
+    splats = make_splats(one * 0, np.ones((1, 4), np.float32), one * 0.1, np.ones(1, np.float32), one[:, None])
+    camera = look_at((0, 0, -2), (0, 0, 0), (0, -1, 0), 50, 8, 8)
+    CpuRasterizer(1)(splats, camera, (0.0, 0.0, 0.0), None, frozenset({"depth"}), DEFAULT)

@@ -1,0 +1,131 @@
+"""The messages of the gateway: a frame request out of JSON, an error into JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.scene import SceneIdError, parse_scene_id
+from renderer.camera import MAX_SIZE_PX
+
+MAX_BODY_BYTES = 16_384
+MAX_DEADLINE_MS = 120_000.0
+
+Format = Literal["raw", "jpeg", "png", "webp"]
+CONTENT_TYPES: dict[str, bytes] = {
+    "raw": b"application/octet-stream",
+    "jpeg": b"image/jpeg",
+    "png": b"image/png",
+    "webp": b"image/webp",
+}
+
+
+class FrameRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/render`; matrices are row-major, for column vectors."""
+
+    scene: str
+    view_matrix: list[float]  # 16, world to camera
+    projection_matrix: list[float]  # 16
+    size: tuple[int, int]  # width, height in pixels
+    format: Format = "jpeg"
+    quality: int | None = None  # 1-100; the renderer's own default where absent
+    background: tuple[float, float, float] | None = None  # r, g, b in 0-1
+    layers: Literal["rgb", "depth", "alpha"] | None = None
+    sh_degree: int | None = None
+    session: str | None = None
+    pool: str | None = None
+    deadline_ms: float | None = None
+    client_time_ms: float | None = None
+
+    def parameters(self) -> dict[str, str | int | float]:
+        """The request parameters of the model."""
+        width, height = self.size
+        found: dict[str, str | int | float] = {
+            "scene": self.scene,
+            "width": width,
+            "height": height,
+            "format": self.format,
+        }
+        for name in ("quality", "layers", "sh_degree", "client_time_ms"):
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = value
+        if self.background is not None:
+            found["background"] = ",".join(f"{channel:g}" for channel in self.background)
+        return found
+
+    def matrices(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """View and projection matrix, both [4,4]."""
+        return (
+            np.array(self.view_matrix, dtype=np.float32).reshape(4, 4),
+            np.array(self.projection_matrix, dtype=np.float32).reshape(4, 4),
+        )
+
+
+class Refusal(Exception):
+    """A request that gets no frame: HTTP status, stable code, message for people."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.pool = ""  # empty until it is known which pool was meant
+
+    def body(self) -> bytes:
+        return msgspec.json.encode({"error": {"code": self.code, "message": self.message}})
+
+
+_DECODER = msgspec.json.Decoder(FrameRequest)
+
+
+def parse_frame_request(body: bytes) -> FrameRequest:
+    """Decode and check a body; raises Refusal 400 that names the field, the value and the limit."""
+    try:
+        request = _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Refusal(400, "bad_request", f"body: {error}") from error
+    try:
+        parse_scene_id(request.scene)
+    except SceneIdError as error:
+        raise Refusal(400, "bad_request", f"scene: {error}") from error
+    for name in ("view_matrix", "projection_matrix"):
+        _check_matrix(name, getattr(request, name))
+    _check_range("size[0]", request.size[0], (1, MAX_SIZE_PX))
+    _check_range("size[1]", request.size[1], (1, MAX_SIZE_PX))
+    _check_range("quality", request.quality, (1, 100))
+    _check_range("sh_degree", request.sh_degree, (0, 3))
+    _check_range("deadline_ms", request.deadline_ms, (1, MAX_DEADLINE_MS))
+    for index, channel in enumerate(request.background or ()):
+        _check_range(f"background[{index}]", channel, (0, 1))
+    if request.session is not None and not 1 <= len(request.session) <= 128:
+        raise _out_of_range("session", f"{len(request.session)} characters", "1 to 128 characters")
+    return request
+
+
+def _check_matrix(name: str, values: list[float]) -> None:
+    if len(values) != 16:
+        raise _out_of_range(name, f"{len(values)} numbers", "16, row by row")
+    for index, value in enumerate(values):
+        if not abs(value) <= 1e9:
+            raise _out_of_range(f"{name}[{index}]", f"{value:g}", "a number within ±1e9")
+
+
+def _check_range(name: str, value: float | None, limits: tuple[float, float]) -> None:
+    if value is not None and not (math.isfinite(value) and limits[0] <= value <= limits[1]):
+        raise _out_of_range(name, f"{value:g}", f"{limits[0]:g} to {limits[1]:g}")
+
+
+def _out_of_range(name: str, value: str, valid: str) -> Refusal:
+    return Refusal(400, "bad_request", f"{name} is {value}, expected {valid}")
+
+
+def compact(stats: Mapping[str, object]) -> bytes:
+    """STATS as one line for a header; the characters that a header cannot carry are escaped."""
+    return msgspec.json.encode(stats).decode().encode("ascii", "backslashreplace")

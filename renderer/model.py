@@ -1,0 +1,77 @@
+"""The Triton model `gaussian_renderer`: tensors and parameters in, RendererPod's answer out.
+
+Errors are raised, so that Triton counts them as failures; one request is one execution here, so none fails its
+neighbours. Each carries `splatfleet/<kind>: <message>` for renderer.client to read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+import numpy as np
+import triton_python_backend_utils as triton
+
+from renderer.client import ERROR_MARK, Kind
+from renderer.pod import Answer, CannotStart, DeadlinePassed, LoadFailed, RendererPod
+from renderer.pod_metrics import PodMetrics
+from renderer.pod_settings import PodSettingsError, read_settings
+from renderer.request import BadRequest
+
+_KINDS: tuple[tuple[type[Exception], Kind], ...] = (
+    (BadRequest, "bad_request"),
+    (DeadlinePassed, "deadline"),
+    (LoadFailed, "failed"),
+)
+
+
+class TritonPythonModel:
+    """What the Python backend calls; one instance, one request an execution."""
+
+    def initialize(self, _args: dict[str, str]) -> None:
+        """Load the pod's scenes; a pod that cannot is never Ready, and its log says why in one line."""
+        try:
+            settings = read_settings(os.environ)
+            self._pod = RendererPod(settings, PodMetrics(triton, settings.budget_bytes))
+        except (PodSettingsError, CannotStart) as error:
+            line = " ".join(str(error).split())
+            print(f"splatfleet: renderer cannot start: {line}", file=sys.stderr, flush=True)
+            raise triton.TritonModelException(f"renderer cannot start: {line}") from None
+        spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self._pod.start_up_s.items())
+        print(f"splatfleet: renderer is ready ({spent}; scenes: {', '.join(settings.scenes) or 'none'})", flush=True)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request; raises for a bad one."""
+        return [_response(self._answer(request)) for request in requests]
+
+    def _answer(self, request: Any) -> Answer:
+        if request.is_cancelled():
+            _fail("deadline", "the client cancelled the request; not rendered")
+        parameters = json.loads(request.parameters() or "{}")
+        view, projection = (
+            triton.get_input_tensor_by_name(request, name).as_numpy() for name in ("VIEW_MATRIX", "PROJECTION_MATRIX")
+        )
+        try:
+            return self._pod.answer(parameters, view, projection)
+        except Exception as error:
+            kind: Kind = next((kind for kind_of, kind in _KINDS if isinstance(error, kind_of)), "failed")
+            if kind == "failed":
+                print(f"splatfleet: {error!r}", file=sys.stderr, flush=True)
+            _fail(kind, str(error) or type(error).__name__)
+
+
+def _fail(kind: Kind, message: str) -> NoReturn:
+    raise triton.TritonModelException(f"{ERROR_MARK}{kind}: {' '.join(message.split())}") from None
+
+
+def _response(answer: Answer) -> Any:
+    stats = json.dumps(answer.stats, separators=(",", ":")).encode()
+    return triton.InferenceResponse(
+        [
+            triton.Tensor("RENDERED_IMAGE", answer.pixels),
+            triton.Tensor("ENCODED_IMAGE", np.frombuffer(answer.encoded, np.uint8)),
+            triton.Tensor("STATS", np.array([stats], dtype=object)),
+        ]
+    )

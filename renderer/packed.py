@@ -1,0 +1,111 @@
+"""Our packed cache layout: one file, one read, one slab of memory with the arrays as views into it.
+
+64 bytes of header (little-endian): magic `SPLTPACK`, version u32, SH degree u32, flags u32 (1 antialiased),
+reserved u32, Gaussians u64, sha256 of the payload 32 B. Then float32 means, quaternions, scales, opacities,
+sh, covariances, each whole, in this order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from renderer.splats import MAX_GAUSSIANS, MAX_SH_DEGREE, SceneFileError, Splats, coefficients, resident_bytes
+
+MAGIC = b"SPLTPACK"
+VERSION = 1
+_HEADER = struct.Struct("<8sIIIIQ32s")
+_ANTIALIASED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PackedHeader:
+    """What the first 64 bytes say."""
+
+    gaussians: int
+    sh_degree: int
+    antialiased: bool
+    payload_sha256: bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        return resident_bytes(self.gaussians, self.sh_degree)
+
+
+def write(splats: Splats, path: Path) -> None:
+    """Write atomically: a temporary file beside `path`, fsync, rename; a reader never sees half of it."""
+    payload = [splats.means, splats.quaternions, splats.scales, splats.opacities, splats.sh, splats.covariances]
+    digest = hashlib.sha256()
+    for array in payload:
+        digest.update(array.view(np.uint8).data)
+    flags = _ANTIALIASED if splats.antialiased else 0
+    header = _HEADER.pack(MAGIC, VERSION, splats.sh_degree, flags, 0, splats.count, digest.digest())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(header)
+            for array in payload:
+                file.write(array.view(np.uint8).data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_packed_header(path: Path) -> PackedHeader:
+    """Read and check the header against the file's length; raises SceneFileError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_HEADER.size)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise SceneFileError(path, "file", error.strerror or error, "expected a readable packed scene") from error
+    if len(raw) < _HEADER.size or not raw.startswith(MAGIC):
+        raise SceneFileError(path, "magic", raw[:8], f"expected {MAGIC!r} and {_HEADER.size} bytes of header")
+    _, version, degree, flags, _, gaussians, digest = _HEADER.unpack(raw)
+    if version != VERSION:
+        raise SceneFileError(path, "version", version, f"this build reads {VERSION}; pack the scene again")
+    if degree > MAX_SH_DEGREE:
+        raise SceneFileError(path, "SH degree", degree, f"at most {MAX_SH_DEGREE} is allowed")
+    if not 1 <= gaussians <= MAX_GAUSSIANS:
+        raise SceneFileError(path, "Gaussians", gaussians, f"1 to {MAX_GAUSSIANS} are allowed")
+    header = PackedHeader(gaussians, degree, bool(flags & _ANTIALIASED), digest)
+    if size != _HEADER.size + header.payload_bytes:
+        raise SceneFileError(path, "length", f"{size} bytes", f"the header says {_HEADER.size + header.payload_bytes}")
+    return header
+
+
+def read(path: Path, verify: bool = False) -> Splats:
+    """Load in one read; `verify` compares the payload with its sha256. Raises SceneFileError."""
+    header = read_packed_header(path)
+    slab = np.empty(header.payload_bytes // 4, np.float32)
+    with path.open("rb", buffering=0) as file:
+        file.seek(_HEADER.size)
+        view = slab.view(np.uint8).data
+        done = 0
+        while done < len(view) and (got := file.readinto(view[done:])):
+            done += got
+    if done != len(view):
+        raise SceneFileError(path, "length", f"{done} bytes of payload", f"the header says {len(view)}")
+    if verify and hashlib.sha256(view).digest() != header.payload_sha256:
+        raise SceneFileError(
+            path, "sha256", "another than the header's", "the file is damaged; fetch and pack it again"
+        )
+    count, k = header.gaussians, coefficients(header.sh_degree)
+    shapes: list[tuple[int, ...]] = [(count, 3), (count, 4), (count, 3), (count,), (count, k, 3), (count, 6)]
+    edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    parts = [slab[a:b].reshape(shape) for (a, b), shape in zip(itertools.pairwise(edges), shapes, strict=True)]
+    return Splats(parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], header.antialiased)

@@ -1,0 +1,230 @@
+"""A renderer pod without its server: requests in, frames and stats out. Triton calls it (model.py)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.scene import SceneId, SceneIdError
+from renderer import constants
+from renderer.camera import Camera, CameraError, camera_from_matrices, look_at
+from renderer.catalogue import Catalogue, CatalogueError, UnknownScene, load_catalogue
+from renderer.encoding import Pixels, encode, to_pixels
+from renderer.pod_settings import PodSettings
+from renderer.rasterizer import RasterizerUnavailable, choose
+from renderer.request import BadRequest, Defaults, RenderRequest, parse_request
+from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache
+from renderer.scene_store import FetchFailed, SceneStore, StoredScene
+from renderer.splats import SceneFileError, Splats, make_splats
+from renderer.store_space import StoreFull
+
+NO_PIXELS: Pixels = np.zeros((0, 0, 3), np.uint8)
+LOAD_ERRORS = (FetchFailed, StoreFull, SceneFileError, OverBudget, MemoryError)
+
+
+class DeadlinePassed(Exception):
+    """A frame that nobody wants any more; it was not rendered."""
+
+
+class LoadFailed(Exception):
+    """A scene that could not be brought into memory; says why."""
+
+
+class CannotStart(Exception):
+    """A pod that must not become Ready; one line that says why."""
+
+
+class PodWatcher(CacheWatcher, Protocol):
+    """Who counts what a pod does."""
+
+    def loaded(self, source: str, seconds: float) -> None: ...
+
+    def rendered(self, seconds: float) -> None: ...
+
+    def fetched(self, count_bytes: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request gets; the picture is in `pixels` or in `encoded`, the other is empty."""
+
+    stats: dict[str, Any]
+    pixels: Pixels = field(default_factory=lambda: NO_PIXELS)
+    encoded: bytes = b""
+
+
+class RendererPod:
+    """Scene store, scene cache and rasterizer behind one call; `answer` may be called from several threads."""
+
+    def __init__(self, settings: PodSettings, watcher: PodWatcher) -> None:
+        """Open the store and load the pod's scenes; raises CannotStart."""
+        self._watcher = watcher
+        self._frame_floor_s = settings.frame_floor_s
+        try:
+            self._catalogue: Catalogue = load_catalogue(settings.catalogue)
+            self._rasterize = choose(settings.rasterizer)
+            self._upload: Callable[[Splats], None] | None = getattr(self._rasterize, "upload", None)  # the GPU has one
+            self._store = SceneStore(
+                settings.store, settings.store_capacity_bytes, settings.fetch_bytes_per_s, watcher.fetched
+            )
+        except (CatalogueError, RasterizerUnavailable, OSError) as error:
+            raise CannotStart(str(error)) from error
+        self.cache: SceneCache[Splats] = SceneCache(settings.budget_bytes, self._load, watcher)
+        width, height = settings.default_size
+        self._defaults = Defaults(self._default_scene(settings), width, height)
+        began_s = time.monotonic()
+        self._warm_up()
+        warmed_s = time.monotonic()
+        self._load_first(settings.scenes)
+        self.start_up_s = {"kernels": warmed_s - began_s, "scenes": time.monotonic() - warmed_s}
+
+    def _default_scene(self, settings: PodSettings) -> SceneId | None:
+        chosen = settings.default_scene or next(iter([*settings.scenes, *self._catalogue.entries]), None)
+        if chosen is not None:
+            self._check_known(chosen)
+        return chosen
+
+    def _check_known(self, scene: SceneId) -> None:
+        try:
+            self._catalogue.get(scene)
+        except UnknownScene as error:
+            raise CannotStart(str(error)) from error
+
+    def _warm_up(self) -> None:
+        """One tiny frame, so that compiling (or loading) kernels and codecs is over when the pod says ready."""
+        one = np.ones((1, 3), np.float32)
+        splats = make_splats(one * 0, np.ones((1, 4), np.float32), one * 0.1, np.ones(1, np.float32), one[:, None])
+        camera = look_at((0, 0, -2), (0, 0, 0), (0, -1, 0), 50, 8, 8)
+        frame = self._rasterize(splats, camera, (0.0, 0.0, 0.0), None, frozenset({"rgb", "depth"}), constants.DEFAULT)
+        encode(to_pixels(frame, "rgb")[0], "jpeg", 85)
+
+    def _load_first(self, scenes: tuple[SceneId, ...]) -> None:
+        for scene in scenes:
+            self._check_known(scene)
+        for scene in scenes:
+            try:
+                with self.cache.pinned(scene):
+                    pass
+            except LOAD_ERRORS as error:
+                raise CannotStart(f"scene {scene} cannot be loaded: {error}") from error
+        held = self.cache.resident()
+        if lost := [scene for scene in scenes if scene not in held]:
+            raise CannotStart(
+                f"scenes {', '.join(scenes)} do not fit together into the pod's budget of "
+                f"{self.cache.budget_bytes} bytes ({', '.join(lost)} had to go)"
+            )
+
+    def _load(self, scene: SceneId, reserve: Callable[[int], None]) -> Splats:
+        """From wherever it lies into memory; the packed layout is written behind the first frame's back."""
+        began_s = time.monotonic()
+        entry = self._catalogue.get(scene)
+        try:
+            with self._store.opened(entry, pack=False) as stored:
+                reserve(stored.record.resident_bytes)
+                read_s = time.monotonic()
+                splats = stored.read()
+                self._store.measured_read(stored, time.monotonic() - read_s)
+            if self._upload is not None:
+                self._upload(splats)
+        except SceneFileError:
+            self._store.evict(scene)  # a broken file takes no room
+            raise
+        if not stored.record.packed_bytes:
+            threading.Thread(target=self._pack, args=(stored, splats), name=f"pack-{scene}", daemon=True).start()
+        self._watcher.loaded(stored.stage, time.monotonic() - began_s)
+        return splats
+
+    def _pack(self, stored: StoredScene, splats: Splats) -> None:
+        try:
+            self._store.add_packed(stored, splats)
+        except OSError as error:
+            print(f"splatfleet: scene {stored.id} was not packed: {error}", flush=True)
+
+    def answer(self, parameters: Mapping[str, Any], view: NDArray[Any], projection: NDArray[Any]) -> Answer:
+        """Render, warm or drop.
+
+        Raises BadRequest (parameters, scene id or camera), DeadlinePassed or LoadFailed.
+        """
+        began_s, arrived_unix_ms = time.monotonic(), time.time() * 1000
+        try:
+            request = parse_request(parameters, self._defaults)
+            if request.action != "render":
+                return self._act(request, began_s)
+            self._catalogue.get(request.scene)
+            camera = camera_from_matrices(view, projection, request.width, request.height)
+        except (SceneIdError, UnknownScene, CameraError) as error:
+            raise BadRequest(str(error)) from error
+        _refuse_late(request, arrived_unix_ms)
+        try:
+            with self.cache.pinned(request.scene) as pin:
+                load_s = time.monotonic() - began_s if pin.result != "hit" else 0.0
+                _refuse_late(request, arrived_unix_ms)
+                answer = self._frame(request, camera, pin, load_s)
+        except LOAD_ERRORS as error:
+            raise LoadFailed(f"scene {request.scene}: {error}") from error
+        self._pace(answer.stats, began_s)
+        return answer
+
+    def _frame(self, request: RenderRequest, camera: Camera, pin: Pin[Splats], load_s: float) -> Answer:
+        began_s = time.monotonic()
+        layers = frozenset({"rgb", request.layers})
+        frame = self._rasterize(pin.value, camera, request.background, request.sh_degree, layers, constants.DEFAULT)
+        pixels, scale = to_pixels(frame, request.layers)
+        rendered_s = time.monotonic()
+        encoded = b"" if request.format == "raw" else encode(pixels, request.format, request.quality)
+        ended_s = time.monotonic()
+        self._watcher.rendered(ended_s - began_s)
+        stats: dict[str, Any] = {
+            "scene": request.scene,
+            "state": "resident",
+            "cache": pin.result,
+            "load_s": load_s,
+            "render_s": rendered_s - began_s,
+            "encode_s": ended_s - rendered_s,
+            "gaussians": pin.value.count,
+            "width": request.width,
+            "height": request.height,
+            **scale,
+        }
+        if request.client_time_ms is not None:
+            stats["client_time_ms"] = request.client_time_ms
+        return Answer(stats, NO_PIXELS if encoded else pixels, encoded)
+
+    def _act(self, request: RenderRequest, began_s: float) -> Answer:
+        message = ""
+        try:
+            self._catalogue.get(request.scene)
+        except UnknownScene as error:
+            state, message = "unknown", str(error)
+        else:
+            if request.action == "warm":
+                state, message = self.cache.warm(request.scene)
+            else:
+                self.cache.drop(request.scene)
+                state, message = self.cache.state(request.scene)
+        stats: dict[str, Any] = {"scene": request.scene, "state": state, "message": message}
+        if request.client_time_ms is not None:
+            stats["client_time_ms"] = request.client_time_ms
+        stats["service_s"] = time.monotonic() - began_s
+        return Answer(stats)
+
+    def _pace(self, stats: dict[str, Any], began_s: float) -> None:
+        """Occupy the pod for the frame floor; `paced_s` owns up to the time that was slept."""
+        if self._frame_floor_s > 0:
+            worked_s = time.monotonic() - began_s - stats["load_s"]
+            paced_s = max(0.0, self._frame_floor_s - worked_s)
+            time.sleep(paced_s)
+            stats["paced_s"] = paced_s
+        stats["service_s"] = time.monotonic() - began_s
+
+
+def _refuse_late(request: RenderRequest, arrived_unix_ms: float) -> None:
+    now_unix_ms = time.time() * 1000
+    if request.is_late(arrived_unix_ms, now_unix_ms):
+        raise DeadlinePassed(f"deadline_ms is {request.deadline_ms:.0f}, it is {now_unix_ms:.0f}; not rendered")

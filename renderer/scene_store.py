@@ -1,0 +1,308 @@
+"""The node's scene store: scenes on disk, fed from object stores, shared by all pods of the node.
+
+Layout, locks and records are those of fleet.scene.StoreLayout. Writing is a folder under `fetching/` that is renamed
+into place whole, so a kill at any moment leaves a scene visible or not at all, and the next `ensure` resumes it.
+A pod holds an object only while it reads it (packed.read copies), so a full disk can always turn over.
+
+Until a digest is known (a catalogue without digests), the download's lock, heartbeat and folder are named by the
+sha256 of the address instead. An object may grow by its packed layout where there is room; that never evicts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fleet.scene import SceneId, SceneRecord, StoreLayout, StoreRecord, parse_scene_id
+from renderer import formats, packed
+from renderer.catalogue import CatalogueEntry
+from renderer.download import Heartbeat, download
+from renderer.scene_source import SceneSource, SourceError
+from renderer.splats import SceneFileError, Splats
+from renderer.store_files import Pace, locked, read_json, sync_folder, tree_bytes, write_json
+from renderer.store_space import StoreFull, StoreSpace, read_record
+
+Stage = Literal["remote", "disk", "packed"]
+
+_PACKED_OVERHEAD_BYTES = 4096
+_TOUCH_AFTER_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NotStored(Exception):
+    """A scene that does not lie whole on this node's disk."""
+
+
+class FetchFailed(Exception):
+    """A scene that could not be brought to this node's disk; one line that names it and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredScene:
+    """A scene that lay whole on disk when this was made; `stage` says where it came from."""
+
+    record: SceneRecord
+    folder: Path
+    stage: Stage
+    fetched_bytes: int = 0
+
+    @property
+    def id(self) -> SceneId:
+        return SceneId(self.record.id)
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "source"
+
+    @property
+    def packed(self) -> Path:
+        return self.folder / "packed"
+
+    def read(self) -> Splats:
+        """Load it, packed where that lies there; raises SceneFileError. Only while it is open (SceneStore.open)."""
+        if self.record.packed_bytes:
+            with contextlib.suppress(SceneFileError):  # a damaged copy of what lies beside it
+                return packed.read(self.packed)
+        return formats.read(self.source)
+
+
+class SceneStore:
+    """Scenes on the disk of a node, at most `capacity_bytes`; every method may be called from any thread or process."""
+
+    def __init__(
+        self,
+        root: Path,
+        capacity_bytes: int,
+        fetch_bytes_per_s_limit: float | None = None,
+        on_fetched: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        if capacity_bytes <= 0:
+            raise ValueError(f"capacity_bytes is {capacity_bytes}, expected more than 0")
+        if fetch_bytes_per_s_limit is not None and not fetch_bytes_per_s_limit > 0:
+            raise ValueError(f"fetch_bytes_per_s_limit is {fetch_bytes_per_s_limit}, expected more than 0 or None")
+        self.layout = StoreLayout(root)
+        self.capacity_bytes = capacity_bytes
+        self._on_fetched = on_fetched
+        for folder in (self.layout.objects, self.layout.scenes, self.layout.fetching):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._space = StoreSpace(self.layout, capacity_bytes)
+        self._pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
+        self._measured()
+
+    def ensure(self, entry: CatalogueEntry, pack: bool = True) -> StoredScene:
+        """Have a scene on disk, fetched if need be, and (`pack`) its packed layout made; blocks until it is there.
+
+        Processes and threads that ask for one scene do one download. Prefetching calls this and nothing else.
+        Raises FetchFailed, StoreFull or SceneFileError (which names the scene's address); nothing is visible then.
+        """
+        with contextlib.suppress(NotStored), self._open(entry.id, entry) as stored:
+            if stored.record.packed_bytes or not pack:
+                return stored
+        key = _key(entry)
+        try:
+            with locked(self.layout.lock_file(key), exclusive=True):
+                record = self._current(entry.id, entry)
+                stored = self._stored(record) if record is not None else self._fetch(entry, key)
+            return self._with_packed(stored) if pack else stored
+        except SourceError as error:
+            raise FetchFailed(f"scene {entry.id}: {error}") from error
+        except SceneFileError as error:
+            raise SceneFileError(entry.uri, error.field, error.value, error.limit) from error
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise FetchFailed(f"scene {entry.id}: {error}") from error
+            self._space.discard(key)
+            raise StoreFull(
+                f"scene {entry.id}: the disk under {self.layout.root} is full ({error.strerror})"
+            ) from error
+
+    def add_packed(self, stored: StoredScene, splats: Splats) -> None:
+        """Write the packed layout of a scene beside its source, once per node and only into free room."""
+        self._pack(stored, lambda _held: splats)
+
+    def _pack(self, stored: StoredScene, splats_of: Callable[[StoredScene], Splats]) -> None:
+        digest = stored.record.digest
+        try:
+            with locked(self._packing_lock(digest), exclusive=True), self._open(stored.id, None) as held:
+                if held.record.packed_bytes or held.record.digest != digest or formats.detect(held.source) == "packed":
+                    return
+                if not self._space.reserve_free(digest, held.record.resident_bytes + _PACKED_OVERHEAD_BYTES):
+                    return
+                try:
+                    packed.write(splats_of(held), held.packed)
+                    written = dataclasses.replace(held.record, packed_bytes=tree_bytes(held.packed))
+                    self._write_record(written, durable=True)
+                finally:
+                    self._space.release(digest)
+        except NotStored:
+            return  # evicted by a neighbour in between; whoever opens it will ask again
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+
+    def _packing_lock(self, digest: str) -> Path:
+        return self.layout.objects / f"{digest}.packing.lock"
+
+    @contextlib.contextmanager
+    def open(self, scene: SceneId) -> Iterator[StoredScene]:
+        """Hold a scene so that it cannot be evicted while the block reads it; raises NotStored."""
+        with self._open(scene, None) as stored:
+            yield stored
+
+    @contextlib.contextmanager
+    def opened(self, entry: CatalogueEntry, pack: bool = True) -> Iterator[StoredScene]:
+        """`ensure` and `open` in one, however often the scene is evicted in between."""
+        while True:
+            stored = self.ensure(entry, pack)
+            with contextlib.ExitStack() as stack:
+                try:
+                    held = stack.enter_context(self._open(entry.id, entry))
+                except NotStored:
+                    continue
+                yield dataclasses.replace(held, stage=stored.stage, fetched_bytes=stored.fetched_bytes)
+                return
+
+    def evict(self, scene: SceneId) -> bool:
+        """Forget a scene; False where it does not lie here or a pod reads it right now."""
+        record = self._current(parse_scene_id(scene), None)
+        return record is not None and self._space.evict(record)
+
+    def records(self) -> tuple[SceneRecord, ...]:
+        """What lies whole on this disk, by scene id."""
+        return self._space.records()
+
+    def measured_read(self, stored: StoredScene, seconds: float) -> None:
+        """Learn how fast this disk is read."""
+        read_bytes = stored.record.packed_bytes or stored.record.source_bytes
+        if seconds > 0:
+            self._measured(read_bytes_per_s=read_bytes / seconds)
+
+    @contextlib.contextmanager
+    def _open(self, scene: SceneId, entry: CatalogueEntry | None) -> Iterator[StoredScene]:
+        record = self._current(scene, entry)
+        if record is None:
+            raise NotStored(f"scene {scene} does not lie in {self.layout.root}")
+        with locked(self.layout.lock_file(record.digest), exclusive=False):
+            record = self._current(scene, entry)  # it may have gone while we waited
+            if record is None:
+                raise NotStored(f"scene {scene} does not lie in {self.layout.root}")
+            yield self._stored(self._touch(record))
+
+    def _current(self, scene: SceneId, entry: CatalogueEntry | None) -> SceneRecord | None:
+        """The record of a scene whose object is there and is what the catalogue means by that id."""
+        record = read_record(self.layout.scene_file(scene))
+        if record is None or not self.layout.object_dir(record.digest).is_dir():
+            return None
+        if entry is not None and entry.digest not in (None, record.digest):
+            return None
+        # The file is the truth: a neighbour's touch may write a record that it read before the scene was packed.
+        return dataclasses.replace(record, packed_bytes=tree_bytes(self.layout.object_dir(record.digest) / "packed"))
+
+    def _touch(self, record: SceneRecord) -> SceneRecord:
+        now_s = time.time()
+        if now_s - record.last_used_s < _TOUCH_AFTER_S:
+            return record
+        touched = dataclasses.replace(record, last_used_s=now_s)
+        with contextlib.suppress(OSError):  # on a full disk a scene is still readable
+            self._write_record(touched)
+        return touched
+
+    def _write_record(self, record: SceneRecord, durable: bool = False) -> None:
+        write_json(self.layout.scene_file(SceneId(record.id)), dataclasses.asdict(record), durable)
+
+    def _stored(self, record: SceneRecord) -> StoredScene:
+        return StoredScene(record, self.layout.object_dir(record.digest), _stage(record))
+
+    def _fetch(self, entry: CatalogueEntry, key: str) -> StoredScene:
+        """Download under the exclusive lock of `key`, check, publish."""
+        if entry.digest and self.layout.object_dir(entry.digest).is_dir():  # the same bytes under another id
+            return self._stored(self._publish(entry, entry.digest))
+        source = SceneSource(entry.uri)
+        self._space.reserve(entry.id, key, source.total_bytes)
+        part = self._space.part_folder(key)
+        try:
+            with Heartbeat(self.layout.fetching_file(key), entry.id, key, source.total_bytes) as heartbeat:
+                got = download(source, part, self._pace, heartbeat.progress)
+            self._on_fetched(got.fetched_bytes)
+            if got.fetched_bytes and got.seconds > 0:
+                self._measured(fetch_bytes_per_s=got.fetched_bytes / got.seconds)
+            self._check(entry, got.digest, part)
+            with contextlib.ExitStack() as stack:
+                if got.digest != key:
+                    stack.enter_context(locked(self.layout.lock_file(got.digest), exclusive=True))
+                self._move_in(part, got.digest)
+                record = self._publish(entry, got.digest)
+        finally:
+            self._space.release(key)
+        return StoredScene(record, self.layout.object_dir(got.digest), "remote", got.fetched_bytes)
+
+    def _check(self, entry: CatalogueEntry, digest: str, part: Path) -> None:
+        """Refuse what is not what the catalogue promised, or no scene, before it becomes visible."""
+        try:
+            if entry.digest and digest != entry.digest:
+                raise SourceError(f"{entry.uri}: sha256 is {digest}, the catalogue says {entry.digest}")
+            formats.read_header(part / "source")
+        except (SourceError, SceneFileError):
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+    def _move_in(self, part: Path, digest: str) -> None:
+        target = self.layout.object_dir(digest)
+        if target.is_dir():  # the same bytes from another address
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.rename(target)
+            sync_folder(self.layout.objects)
+
+    def _publish(self, entry: CatalogueEntry, digest: str) -> SceneRecord:
+        """Write the record that makes an object visible under an id; the object's lock is held."""
+        folder = self.layout.object_dir(digest)
+        header = formats.read_header(folder / "source")
+        record = SceneRecord(
+            id=entry.id,
+            digest=digest,
+            source_bytes=tree_bytes(folder / "source"),
+            packed_bytes=tree_bytes(folder / "packed"),
+            resident_bytes=header.resident_bytes,
+            gaussians=header.gaussians,
+            last_used_s=time.time(),
+        )
+        self._write_record(record, durable=True)
+        return record
+
+    def _with_packed(self, stored: StoredScene) -> StoredScene:
+        try:
+            self._pack(stored, lambda held: formats.read(held.source))
+        except SceneFileError:
+            self._space.evict(stored.record)
+            raise
+        record = self._current(stored.id, None)
+        return dataclasses.replace(stored, record=record) if record is not None else stored
+
+    def _measured(self, fetch_bytes_per_s: float = 0.0, read_bytes_per_s: float = 0.0) -> None:
+        """Fold a measurement into store.json (half its weight to the newest)."""
+        known = read_json(self.layout.store_file) or {}
+        rates = {}
+        for name, new in (("fetch_bytes_per_s", fetch_bytes_per_s), ("read_bytes_per_s", read_bytes_per_s)):
+            old = float(known.get(name, 0.0))
+            rates[name] = (old + new) / 2 if old and new else new or old
+        record = dataclasses.asdict(StoreRecord(self.capacity_bytes, **rates))
+        if record != known:
+            write_json(self.layout.store_file, record)
+
+
+def _key(entry: CatalogueEntry) -> str:
+    """What names a download until its digest is known, and after."""
+    return entry.digest or hashlib.sha256(entry.uri.encode()).hexdigest()
+
+
+def _stage(record: SceneRecord) -> Stage:
+    return "packed" if record.packed_bytes else "disk"

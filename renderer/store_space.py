@@ -1,0 +1,152 @@
+"""Room in a node's scene store: what is used, what downloads in flight have reserved, and whom to evict.
+
+`fetching/<key>.part/` is a download, `fetching/<key>.reserve` the bytes that it was promised. All changes of the sum
+happen under one flock, so that two processes never promise the same room twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from fleet.scene import SceneId, SceneRecord, StoreLayout
+from renderer.store_files import locked, locked_if_free, read_json, tree_bytes
+
+
+class StoreFull(Exception):
+    """No room for a scene on this node's disk; says how much is needed, used and held."""
+
+
+def read_record(path: Path) -> SceneRecord | None:
+    """A SceneRecord from its file; None where there is none or it is damaged."""
+    found = read_json(path)
+    try:
+        return SceneRecord(**found) if found is not None else None
+    except TypeError:
+        return None
+
+
+class StoreSpace:
+    """The bytes of one store."""
+
+    def __init__(self, layout: StoreLayout, capacity_bytes: int) -> None:
+        self._layout = layout
+        self._capacity_bytes = capacity_bytes
+        self._lock_file = layout.root / ".space.lock"
+        with locked(self._lock_file, exclusive=True):
+            for left in layout.fetching.glob("*.trash"):  # an eviction that was cut off
+                shutil.rmtree(left, ignore_errors=True)
+
+    def part_folder(self, key: str) -> Path:
+        return self._layout.fetching / f"{key}.part"
+
+    def _reserve_file(self, key: str) -> Path:
+        return self._layout.fetching / f"{key}.reserve"
+
+    def records(self) -> tuple[SceneRecord, ...]:
+        found = (read_record(path) for path in sorted(self._layout.scenes.glob("*.json")) if path.name[0] != ".")
+        return tuple(record for record in found if record and self._layout.object_dir(record.digest).is_dir())
+
+    def used_bytes(self, without: str = "") -> int:
+        """Bytes of all objects and of downloads, whichever is more of what they hold and what they were promised."""
+        used = sum(tree_bytes(folder) for folder in self._layout.objects.iterdir() if folder.is_dir())
+        keys = {path.stem for path in self._layout.fetching.iterdir() if path.suffix in (".part", ".reserve")}
+        return used + sum(self._in_flight_bytes(key) for key in keys - {without})
+
+    def _in_flight_bytes(self, key: str) -> int:
+        try:
+            promised = int(self._reserve_file(key).read_text())
+        except (OSError, ValueError):
+            promised = 0
+        return max(promised, tree_bytes(self.part_folder(key)))
+
+    def reserve(self, scene: str, key: str, need_bytes: int) -> None:
+        """Promise room to a download, evicting what was used least recently; raises StoreFull."""
+        if need_bytes > self._capacity_bytes:
+            raise StoreFull(
+                f"scene {scene} has {need_bytes} bytes, "
+                f"the store {self._layout.root} holds {self._capacity_bytes} at most"
+            )
+        with locked(self._lock_file, exclusive=True):
+            for remove in self._removable(key):
+                if self.used_bytes(without=key) + need_bytes <= self._capacity_bytes:
+                    break
+                remove()
+            used_bytes = self.used_bytes(without=key)
+            if used_bytes + need_bytes > self._capacity_bytes:
+                raise StoreFull(
+                    f"scene {scene} needs {need_bytes} bytes; of {self._capacity_bytes} in {self._layout.root} "
+                    f"{used_bytes} are held by scenes being read or fetched"
+                )
+            self._reserve_file(key).write_text(str(need_bytes))
+
+    def reserve_free(self, key: str, need_bytes: int) -> bool:
+        """Promise room that is free now, evicting nothing; False where there is too little."""
+        with locked(self._lock_file, exclusive=True):
+            if self.used_bytes(without=key) + need_bytes > self._capacity_bytes:
+                return False
+            self._reserve_file(key).write_text(str(need_bytes))
+            return True
+
+    def release(self, key: str) -> None:
+        """Take a promise back."""
+        self._reserve_file(key).unlink(missing_ok=True)
+
+    def discard(self, key: str) -> None:
+        """Remove a download, promise and bytes."""
+        shutil.rmtree(self.part_folder(key), ignore_errors=True)
+        self._layout.fetching_file(key).unlink(missing_ok=True)
+        self.release(key)
+
+    def evict(self, record: SceneRecord) -> bool:
+        """Forget one scene id, and its object with the last id of it; False where a pod reads it now."""
+        with locked(self._lock_file, exclusive=True), locked_if_free(self._layout.lock_file(record.digest)) as held:
+            if not held:
+                return False
+            ids = [each.id for each in self.records() if each.digest == record.digest]
+            if ids == [record.id]:
+                self.remove_object(record.digest)
+            else:
+                self._layout.scene_file(SceneId(record.id)).unlink(missing_ok=True)
+            return True
+
+    def remove_object(self, digest: str) -> None:
+        """Records first, then the object in one rename, then its bytes; its lock is held."""
+        for record in self.records():
+            if record.digest == digest:
+                self._layout.scene_file(SceneId(record.id)).unlink(missing_ok=True)
+        trash = self._layout.fetching / f"{digest}.{os.getpid()}.trash"
+        with contextlib.suppress(FileNotFoundError):
+            self._layout.object_dir(digest).rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def _removable(self, keep: str) -> Iterator[_Removal]:
+        """Dead downloads, then objects by last use; each is removed only if nobody holds its lock."""
+        for part in list(self._layout.fetching.glob("*.part")):
+            if part.stem != keep:
+                yield _Removal(self, self._layout.lock_file(part.stem), part.stem, is_part=True)
+        last_used_s = {folder.name: 0.0 for folder in self._layout.objects.iterdir() if folder.is_dir()}
+        for record in self.records():
+            last_used_s[record.digest] = max(last_used_s.get(record.digest, 0.0), record.last_used_s)
+        for digest in sorted(last_used_s, key=lambda digest: last_used_s[digest]):
+            if digest != keep:
+                yield _Removal(self, self._layout.lock_file(digest), digest, is_part=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Removal:
+    space: StoreSpace
+    lock_file: Path
+    key: str
+    is_part: bool
+
+    def __call__(self) -> None:
+        with locked_if_free(self.lock_file) as held:
+            if held and self.is_part:
+                self.space.discard(self.key)
+            elif held:
+                self.space.remove_object(self.key)

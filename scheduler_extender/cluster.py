@@ -1,0 +1,207 @@
+"""What the extender knows and how a call changes it: snapshot, reservations, demand, and their table. No clock, no I/O.
+
+Whoever calls from one thread never meets half a change: each method leaves the table in step with the snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.digest import NodeDigest
+from fleet.mig import PARTS
+from fleet.snapshot import Node, Pod, Snapshot
+from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, Tier
+from scheduler_extender.placement import FITS, REASONS, Costs, Demand, Prices, Reason, cost_s, demand_of, fits, scores
+from scheduler_extender.reservations import Reservations
+
+STARTS_REMEMBERED = 1000  # pods whose profiles and scenes make the demand mix
+DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """A prioritize call answered: entry i of everything is about `names[i]`."""
+
+    pod: Pod
+    names: Sequence[str]
+    verdict: NDArray[np.int8]  # FITS or an index into REASONS
+    costs: Costs
+    total_s: NDArray[np.float64]  # infinite where the pod does not fit
+    scores: NDArray[np.int64]
+    age_s: NDArray[np.float64]  # of each digest; NaN where there was none
+    winner: str  # empty where no node fits
+
+    def reason(self, index: int) -> Reason | None:
+        verdict = int(self.verdict[index])
+        return None if verdict == FITS else REASONS[verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A pod seen on its node for the first time."""
+
+    pod: Pod
+    tier: str  # where its scenes lay there: resident, disk, fetching, remote; none where it names none
+
+
+class Cluster:
+    """The state behind the verbs; `configured` nodes are known from the start."""
+
+    def __init__(
+        self, configured: Sequence[str] = (), prices: Prices | None = None, time_to_live_s: float = 30.0
+    ) -> None:
+        self.prices = prices or Prices()
+        self.snapshot = Snapshot.of(Node(name) for name in configured)
+        self.reservations = Reservations(time_to_live_s)
+        self.table = NodeTable()
+        for name in configured:
+            self.table.row(name)
+        self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
+        self._departed: dict[str, tuple[str, float]] = {}  # uid -> node, when it went
+        self._starts: deque[Pod] = deque(maxlen=STARTS_REMEMBERED)
+        self._demand: Demand | None = None
+
+    def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
+        """Take a node's new digest."""
+        node = Node.from_digest(name, digest, now_s)
+        self._drop_departed(node, now_s)
+        self.snapshot = self.snapshot.with_node(node)
+        self.table.set_digest(node)
+        self._refresh({name})
+
+    def confirm_digest(self, name: str, now_s: float) -> None:
+        """The node's digest was asked for again and had not changed."""
+        node = replace(self.snapshot.nodes[name], seen_s=now_s)
+        self._drop_departed(node, now_s)
+        self.snapshot = self.snapshot.with_node(node)
+        self.table.seen_s[self.table.row(name)] = now_s
+
+    def set_pod(self, pod: Pod, now_s: float) -> Bound | None:
+        """A pod came or changed; the answer is set when it is seen on its node for the first time."""
+        if pod.finished:
+            self._forget(pod.uid, now_s)
+            self.snapshot = self.snapshot.with_pod(pod)
+            return None
+        before = self.snapshot.pods.get(pod.uid)
+        self.snapshot = self.snapshot.with_pod(pod)
+        if not pod.holds:
+            return None
+        bound = None
+        changed = self.reservations.release(pod.uid) | {pod.node}
+        if before is None or not before.holds:
+            self._refresh(changed)  # without the pod itself, whose own scenes would look as if they were on the way
+            bound = Bound(pod, self._tier(pod))
+            self._starts.append(pod)
+            self._demand = None
+        elif before.node != pod.node:
+            changed |= {before.node}
+            self._bound.get(before.node, {}).pop(pod.uid, None)
+        self._departed.pop(pod.uid, None)
+        self._bound.setdefault(pod.node, {})[pod.uid] = pod
+        self._refresh(changed)
+        return bound
+
+    def remove_pod(self, uid: str, now_s: float) -> None:
+        """A pod was deleted: its place is free, whatever the digest still says."""
+        self._forget(uid, now_s)
+        if uid in self.snapshot.pods:
+            self.snapshot = self.snapshot.without_pod(uid)
+
+    def set_pods(self, pods: Sequence[Pod], now_s: float) -> list[Bound]:
+        """These pods are all there are, as a list before a watch says."""
+        for uid in self.snapshot.pods.keys() - {pod.uid for pod in pods}:
+            self.remove_pod(uid, now_s)
+        return [bound for pod in pods if (bound := self.set_pod(pod, now_s)) is not None]
+
+    def expire(self, now_s: float) -> None:
+        """Drop reservations that ran out."""
+        self._refresh(self.reservations.expire(now_s))
+
+    def fit(self, pod: Pod, names: Sequence[str]) -> NDArray[np.int8]:
+        """[names]: FITS or an index into REASONS. Changes nothing."""
+        with self._without(pod.uid):
+            return fits(pod, self.table.rows_of(names), self.table)
+
+    def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
+        """Price every node. Changes nothing; `reserve` holds the place."""
+        rows = self.table.rows_of(names)
+        with self._without(pod.uid):
+            verdict = fits(pod, rows, self.table)
+            costs = cost_s(pod, rows, self.table, self.demand, self.prices, now_s)
+        total_s = np.where(verdict == FITS, costs.total_s, np.inf)
+        best = int(total_s.argmin()) if len(total_s) else -1
+        winner = names[best] if best >= 0 and np.isfinite(total_s[best]) else ""
+        return Decision(pod, names, verdict, costs, total_s, scores(total_s), now_s - self.table.seen_s[rows], winner)
+
+    def reserve(self, decision: Decision, now_s: float) -> None:
+        """Hold the winner's place until the pod's binding is seen; a pod that holds one already needs none."""
+        pod = decision.pod
+        known = self.snapshot.pods.get(pod.uid)
+        if pod.uid and decision.winner and not (known is not None and known.holds):
+            self._refresh(self.reservations.reserve(pod, decision.winner, now_s))
+
+    @property
+    def demand(self) -> Demand:
+        """What the pods that started last asked for."""
+        if self._demand is None:
+            roles: dict[str, Counter[str]] = {name: Counter() for name in PARTS}
+            profiles = Counter(profile for pod in self._starts for profile in pod.profiles)
+            for name, part in PARTS.items():
+                for profile, count in profiles.items():
+                    role = part.role_of(profile)
+                    if role is not None:
+                        roles[name][role.name] += count
+            scenes = Counter(str(scene) for pod in self._starts for scene in pod.scenes)
+            self._demand = demand_of(roles, scenes)
+        return self._demand
+
+    def _tier(self, pod: Pod) -> str:
+        row = self.table.rows.get(pod.node, UNKNOWN_ROW)
+        columns = [self.table.scenes.get(scene) for scene in pod.scenes]
+        tiers = [Tier(int(column.tier[row])) if column else Tier.REMOTE for column in columns]
+        return min(tiers).name.lower() if tiers else "none"
+
+    def _forget(self, uid: str, now_s: float) -> None:
+        changed = self.reservations.release(uid)
+        pod = self.snapshot.pods.get(uid)
+        if pod is not None and pod.holds:
+            self._bound.get(pod.node, {}).pop(uid, None)
+            self._departed[uid] = (pod.node, now_s)
+            changed |= {pod.node}
+        self._refresh(changed)
+
+    def _drop_departed(self, node: Node, now_s: float) -> None:
+        """Forget deleted pods that the node's digest does not name any more."""
+        named = {cut.pod_uid for gpu in node.gpus for cut in gpu.slices}
+        for uid, (of_node, went_s) in list(self._departed.items()):
+            if of_node == node.name and uid not in named and now_s - went_s > DEPARTED_FOR_S:
+                del self._departed[uid]
+
+    def _refresh(self, names: set[str], aside: str = "") -> None:
+        """Bring the table's rows in step with what is bound and reserved on `names`, `aside` (a UID) left out."""
+        for name in names & self.snapshot.nodes.keys():
+            bound = self._bound.get(name, {})
+            reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]
+            claims = [pod for pod in (*bound.values(), *reserved) if pod.uid != aside]
+            departed = frozenset(uid for uid, (of_node, _) in self._departed.items() if of_node == name) | {aside}
+            self.table.set_claims(self.snapshot.nodes[name], claims, departed)
+
+    @contextmanager
+    def _without(self, uid: str) -> Iterator[None]:
+        """The table as if this pod held no place: its own must not stand in its way."""
+        reservation = self.reservations.get(uid)
+        known = self.snapshot.pods.get(uid)
+        places = {reservation.node} if reservation else set()
+        if known is not None and known.holds:
+            places.add(known.node)
+        self._refresh(places, aside=uid)
+        try:
+            yield
+        finally:
+            self._refresh(places)

@@ -1,0 +1,263 @@
+"""The snapshot as arrays by row, one row per node, so that a call prices thousands of nodes at once.
+
+Row 0 stands for every node of which nothing is known. A digest rewrites what a node holds, a pod event or a
+reservation what is taken of it; each touches one row. Occupancy is per GPU, but the kubelet (or the driver) picks the
+slice: the table assumes the first free one, and promises no more than the choice of a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.mig import PARTS, MigProfile, find_part
+from fleet.snapshot import Node, Occupancy, Pod, occupancy, profile_of
+
+UNKNOWN_ROW = 0
+MOST_VICTIMS = 256  # scenes per node that eviction looks at, least recently used first
+PART_INDEX = {name: index for index, name in enumerate(PARTS, start=1)}  # 0: a GPU without a layout here
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+class Tier(IntEnum):
+    """Where a scene lies on a node, worst first."""
+
+    REMOTE = 0
+    FETCHING = 1
+    DISK = 2
+    RESIDENT = 3  # in the memory of a pod of the node, so its file is in the page cache and locked there
+
+
+@dataclass(slots=True)
+class ProfileColumns:
+    """Slices of one profile by row; `before` and `after` are the GPU's mask without and with the next slice."""
+
+    existing: NDArray[np.int32]
+    healthy: NDArray[np.int32]
+    free: NDArray[np.int32]
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    part: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, rows: int) -> ProfileColumns:
+        existing, healthy, free = np.zeros((3, rows), np.int32)
+        before, after, part = np.zeros((3, rows), np.uint8)
+        return cls(existing, healthy, free, before, after, part)
+
+    def grow(self, rows: int) -> None:
+        for name in self.__slots__:
+            setattr(self, name, _grown(getattr(self, name), rows))
+
+    def clear(self, row: int) -> None:
+        for name in self.__slots__:
+            getattr(self, name)[row] = 0
+
+
+@dataclass(slots=True)
+class SceneColumn:
+    """One scene by row: where it lies and, where it is on its way, the bytes still to come."""
+
+    index: int
+    tier: NDArray[np.uint8]
+    remaining_bytes: dict[int, float] = field(default_factory=dict)
+    bytes: int = 0  # 0: no node knows
+
+
+class NodeTable:
+    """Every node's capacity, occupancy and scenes by row."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self.profiles: dict[MigProfile, ProfileColumns] = {}
+        self.scenes: dict[str, SceneColumn] = {}
+        self._allocate = 16
+        self.seen_s: Floats = np.full(self._allocate, np.nan)
+        self.capacity_bytes: Floats = np.zeros(self._allocate)
+        self.free_bytes: Floats = np.zeros(self._allocate)
+        self.fetch_bytes_per_s: Floats = np.zeros(self._allocate)
+        self.read_bytes_per_s: Floats = np.zeros(self._allocate)
+        self.queued_bytes: Floats = np.zeros(self._allocate)
+        self.whole_gpus: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
+        self.whole_gpus_free: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
+        self.victim_bytes: Floats = np.zeros((self._allocate, 1))
+        self.victim_scene: NDArray[np.int32] = np.zeros((self._allocate, 1), np.int32)
+        self.copies: Floats = np.zeros(16)  # by scene index
+        self._digest_scenes: dict[int, set[str]] = {}
+        self._incoming: dict[int, dict[str, float]] = {}  # row -> scene -> bytes still to come
+
+    def rows_of(self, names: Sequence[str]) -> Rows:
+        """The row of each name, `UNKNOWN_ROW` for a name never heard of."""
+        return np.fromiter(map(self.rows.get, names, repeat(UNKNOWN_ROW)), np.int64, len(names))
+
+    def row(self, name: str) -> int:
+        """The row of a node, made where it has none."""
+        row = self.rows.get(name)
+        if row is None:
+            row = self.rows[name] = len(self.rows) + 1
+            if row >= self._allocate:
+                self._grow()
+        return row
+
+    def bytes_of(self, scene: str) -> int:
+        """The size of a scene as any node knows it; 0 where none does."""
+        column = self.scenes.get(scene)
+        return column.bytes if column else 0
+
+    def mean_scene_bytes(self) -> float:
+        """The mean size of the scenes whose size is known; 0 where none is."""
+        known = [column.bytes for column in self.scenes.values() if column.bytes]
+        return sum(known) / len(known) if known else 0.0
+
+    def set_digest(self, node: Node) -> None:
+        """Write what a node holds: its cache, its bandwidths and its scenes. `set_claims` must follow."""
+        row = self.row(node.name)
+        self.seen_s[row] = np.nan if node.seen_s is None else node.seen_s
+        cache = node.scene_cache
+        self.capacity_bytes[row] = cache.capacity_bytes if cache else 0
+        self.free_bytes[row] = cache.free_bytes if cache else 0
+        self.fetch_bytes_per_s[row] = cache.fetch_bytes_per_s if cache else 0
+        self.read_bytes_per_s[row] = cache.read_bytes_per_s if cache else 0
+        tiers = dict.fromkeys((item.id for item in cache.scenes), Tier.DISK) if cache else {}
+        for pod in node.pods:
+            tiers.update((item.id, Tier.RESIDENT) for item in pod.resident)
+            for item in pod.resident:
+                self._learn_bytes(item.id, item.bytes, only_if_unknown=True)
+        for cached in cache.scenes if cache else ():
+            self._learn_bytes(cached.id, cached.bytes)
+        for gone in self._digest_scenes.get(row, set()) - tiers.keys():
+            self._set_tier(row, gone, Tier.REMOTE)
+        for scene, tier in tiers.items():
+            self._set_tier(row, scene, tier)
+        self._digest_scenes[row] = set(tiers)
+        self._set_victims(row, node, tiers)
+
+    def set_claims(self, node: Node, claims: Iterable[Pod], departed: frozenset[str]) -> None:
+        """Write what is taken of a node by its digest and by `claims`, the pods bound or reserved there."""
+        row = self.row(node.name)
+        claimed = list(claims)
+        taken = occupancy(node, claimed, departed)
+        for columns in self.profiles.values():
+            columns.clear(row)
+        self._set_slices(row, node, taken)
+        self._set_incoming(row, node, claimed)
+
+    def _set_slices(self, row: int, node: Node, taken: Occupancy) -> None:
+        masks = [0] * len(node.gpus)
+        parts = [find_part(gpu.model) for gpu in node.gpus]
+        first_free: dict[MigProfile, tuple[int, int]] = {}
+        for (gpu, cut), holder in zip(taken.cuts, taken.holders, strict=True):
+            profile = profile_of(cut)
+            if profile is None:
+                continue
+            part = parts[gpu]
+            role = part.role_of(profile) if part else None
+            bits = role.mask(cut.start) if role else 0
+            columns = self._columns(profile)
+            columns.existing[row] += 1
+            columns.healthy[row] += cut.healthy
+            if holder or not cut.healthy:
+                masks[gpu] |= bits
+                continue
+            columns.free[row] += 1
+            first_free.setdefault(profile, (gpu, bits))
+        for profile, (gpu, bits) in first_free.items():
+            part = parts[gpu]
+            columns = self.profiles[profile]
+            columns.before[row] = masks[gpu]
+            columns.after[row] = masks[gpu] | bits
+            columns.part[row] = PART_INDEX[part.name] if part else 0
+        if taken.single is not None:
+            self.whole_gpus[row] = self.profiles[taken.single].healthy[row]
+            self.whole_gpus_free[row] = self.profiles[taken.single].free[row]
+        else:
+            self.whole_gpus[row] = taken.whole_gpus
+            self.whole_gpus_free[row] = taken.whole_gpus - taken.whole_gpus_used
+
+    def _set_incoming(self, row: int, node: Node, claims: list[Pod]) -> None:
+        """Downloads in flight: those of the digest, and those that pods on their way are about to start."""
+        incoming: dict[str, float] = {}
+        for item in node.scene_cache.fetching if node.scene_cache else ():
+            incoming[item.id] = float(max(0, item.total_bytes - item.done_bytes))
+            self._learn_bytes(item.id, item.total_bytes, only_if_unknown=True)
+        held = self._digest_scenes.get(row, set())
+        for pod in claims:
+            for scene in () if pod.ready else pod.scenes:
+                if scene not in held and scene not in incoming:
+                    size = self.bytes_of(scene) or pod.scene_bytes.get(scene, 0) or self.mean_scene_bytes()
+                    incoming[scene] = float(size)
+        for gone in self._incoming.get(row, {}).keys() - incoming.keys():
+            self.scenes[gone].remaining_bytes.pop(row, None)
+            if gone not in held:
+                self._set_tier(row, gone, Tier.REMOTE)
+        for coming, remaining_bytes in incoming.items():
+            if coming not in held:
+                self._set_tier(row, coming, Tier.FETCHING)
+                self.scenes[coming].remaining_bytes[row] = remaining_bytes
+        self._incoming[row] = incoming
+        self.queued_bytes[row] = sum(incoming.values())
+
+    def _set_victims(self, row: int, node: Node, tiers: dict[str, Tier]) -> None:
+        """What eviction would take first: least recently used, without what a pod of the node holds open."""
+        cached = sorted(node.scene_cache.scenes, key=lambda item: item.last_used_s) if node.scene_cache else []
+        victims = [item for item in cached if tiers[item.id] is Tier.DISK][:MOST_VICTIMS]
+        if len(victims) > self.victim_bytes.shape[1]:
+            wider = min(MOST_VICTIMS, 2 * len(victims)) - self.victim_bytes.shape[1]
+            self.victim_bytes = np.pad(self.victim_bytes, ((0, 0), (0, wider)))
+            self.victim_scene = np.pad(self.victim_scene, ((0, 0), (0, wider)))
+        self.victim_bytes[row] = 0
+        self.victim_bytes[row, : len(victims)] = [item.bytes for item in victims]
+        self.victim_scene[row, : len(victims)] = [self.scenes[item.id].index for item in victims]
+
+    def _columns(self, profile: MigProfile) -> ProfileColumns:
+        columns = self.profiles.get(profile)
+        if columns is None:
+            columns = self.profiles[profile] = ProfileColumns.empty(self._allocate)
+        return columns
+
+    def _column(self, scene: str) -> SceneColumn:
+        column = self.scenes.get(scene)
+        if column is None:
+            column = self.scenes[scene] = SceneColumn(len(self.scenes), np.zeros(self._allocate, np.uint8))
+            if column.index >= len(self.copies):
+                self.copies = _grown(self.copies, 2 * len(self.copies))
+        return column
+
+    def _learn_bytes(self, scene: str, size_bytes: int, only_if_unknown: bool = False) -> None:
+        column = self._column(scene)
+        if size_bytes > 0 and not (only_if_unknown and column.bytes):
+            column.bytes = size_bytes
+
+    def _set_tier(self, row: int, scene: str, tier: Tier) -> None:
+        column = self._column(scene)
+        here = tier >= Tier.DISK
+        was_here = column.tier[row] >= Tier.DISK
+        self.copies[column.index] += int(here) - int(was_here)
+        column.tier[row] = tier
+        if tier is not Tier.FETCHING:
+            column.remaining_bytes.pop(row, None)
+
+    def _grow(self) -> None:
+        self._allocate *= 2
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray) and name != "copies":
+                setattr(self, name, _grown(value, self._allocate))
+        self.seen_s[self._allocate // 2 :] = np.nan
+        for columns in self.profiles.values():
+            columns.grow(self._allocate)
+        for column in self.scenes.values():
+            column.tier = _grown(column.tier, self._allocate)
+
+
+def _grown(array: NDArray[Any], rows: int) -> NDArray[Any]:  # zeros below what was there
+    grown = np.zeros((rows, *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown

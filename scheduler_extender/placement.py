@@ -1,0 +1,321 @@
+"""Where a pod fits and what it costs there, in seconds.
+
+    cost_s = time_to_ready_s + fragmentation_s + eviction_s
+
+    time_to_ready_s  what the pod waits for its scenes:
+                     (queued + missing bytes) / fetch bandwidth, or the rest of a download in flight if that ends
+                     later, then the load: bytes / read bandwidth from disk, / page-cache bandwidth if another pod
+                     of the node holds the scene
+    fragmentation_s  fragmentation_s_per_slice * (F(after) - F(before)), F as in fleet.mig.fragmentation_table
+    eviction_s       eviction_weight * sum over the scenes thrown out of
+                     bytes / fetch bandwidth * share of requests * nodes / copies
+
+A node whose digest is old is trusted less and less: each term fades into what it would be if nothing were known, which
+is a cold node of average fragmentation and eviction. A node without a digest is that node. Bad or missing data is a
+price, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.mig import PARTS, fragmentation_table
+from fleet.snapshot import Pod
+from scheduler_extender.node_table import PART_INDEX, Floats, NodeTable, Rows, Tier
+
+Bytes8 = NDArray[np.uint8]
+
+
+class Reason(Enum):
+    """Why a pod does not fit a node: the closed list. Resolvable means that pods leaving would cure it."""
+
+    NO_FREE_SLICE = ("no_free_slice", True, "every slice of the profile is taken")
+    NO_FREE_GPU = ("no_free_gpu", True, "every whole GPU is taken")
+    NO_SUCH_PROFILE = ("no_such_profile", False, "no GPU has a slice of the profile")
+    TOO_FEW_SLICES = ("too_few_slices", False, "fewer slices of the profile exist than the pod asks for")
+    SLICES_UNHEALTHY = ("slices_unhealthy", False, "too few slices of the profile are healthy")
+    TOO_FEW_GPUS = ("too_few_gpus", False, "fewer healthy whole GPUs exist than the pod asks for")
+    SCENES_EXCEED_CACHE = ("scenes_exceed_cache", False, "the pod's scenes are larger than the node's scene cache")
+
+    def __init__(self, label: str, resolvable: bool, text: str) -> None:
+        self.label = label
+        self.resolvable = resolvable
+        self.text = text
+
+
+REASONS = tuple(Reason)
+FITS = -1  # in the answer of `fits`; else an index into REASONS
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What turns bytes and slices into seconds."""
+
+    # Up to half a second a slice, packing costs little locality; above, it drowns it (docs/extender.md).
+    fragmentation_s_per_slice: float = 0.1
+    eviction_weight: float = 4.0
+    page_cache_bytes_per_s: float = 6e9
+    # Where no node of the fleet has measured its own yet.
+    fetch_bytes_per_s: float = 250e6
+    read_bytes_per_s: float = 1.5e9
+    scene_bytes: float = 1e9
+    # Trust in a digest: whole for three polls, then halved each half-life, none once it counts as lost.
+    fresh_s: float = 15.0
+    half_life_s: float = 30.0
+    lost_s: float = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What pods asked for lately: fragmentation by part and mask [parts + 1, 256], and each scene's share of starts."""
+
+    fragmentation: Floats
+    scene_share: Mapping[str, float]
+    other_share: float  # of a scene that nobody asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One node's price for one pod."""
+
+    tier: str  # resident, disk, fetching, remote; none where the pod names no scene
+    time_to_ready_s: float
+    fragmentation_s: float
+    eviction_s: float
+    trust: float  # in the node's digest, 0 to 1
+
+    @property
+    def total_s(self) -> float:
+        return round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The prices of many nodes, one entry each; index them for a Cost."""
+
+    tier: NDArray[np.int8]  # Tier, -1 where the pod names no scene
+    time_to_ready_s: Floats
+    fragmentation_s: Floats
+    eviction_s: Floats
+    trust: Floats
+
+    @property
+    def total_s(self) -> Floats:
+        """Rounded to the microsecond, so that equal prices are equal whatever the order of their sums."""
+        total: Floats = np.round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s, 6)
+        return total
+
+    def __getitem__(self, index: int) -> Cost:
+        tier = int(self.tier[index])
+        return Cost(
+            "none" if tier < 0 else Tier(tier).name.lower(),
+            float(self.time_to_ready_s[index]),
+            float(self.fragmentation_s[index]),
+            float(self.eviction_s[index]),
+            float(self.trust[index]),
+        )
+
+
+def demand_of(profiles: Mapping[str, Mapping[str, float]], scenes: Mapping[str, float]) -> Demand:
+    """Demand from how often each role (by layout name) and each scene was asked for lately.
+
+    One request of each plain role and of each scene is added, so that what was never asked for is rare, not worthless.
+    """
+    tables = np.zeros((len(PARTS) + 1, 256))
+    for name, part in PARTS.items():
+        plain = {role.name: 1.0 for role in part.layout.roles if role.name in ("1g", "2g", "3g", "4g", "7g")}
+        counted = profiles.get(part.name, {})
+        frequency = {role.name: plain.get(role.name, 0.0) + counted.get(role.name, 0.0) for role in part.layout.roles}
+        table = fragmentation_table(part.layout, frequency)
+        tables[PART_INDEX[name], : len(table)] = table
+    total = sum(scenes.values()) + len(scenes) + 1
+    return Demand(tables, {scene: (count + 1) / total for scene, count in scenes.items()}, 1 / total)
+
+
+def scene_sizes(pod: Pod, table: NodeTable, prices: Prices) -> dict[str, float]:
+    """The bytes of each of the pod's scenes: as a node knows them, else as the pod says, else the mean of all."""
+    sizes: dict[str, float] = {
+        scene: float(table.bytes_of(scene) or pod.scene_bytes.get(scene, 0)) for scene in pod.scenes
+    }
+    unknown = [scene for scene, size in sizes.items() if not size]
+    if unknown:
+        sizes |= dict.fromkeys(unknown, table.mean_scene_bytes() or prices.scene_bytes)
+    return sizes
+
+
+def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
+    """[rows]: FITS, or the index of the first Reason why not.
+
+    A node that never sent a digest fits: kube-scheduler counts its resources without us.
+    """
+    verdict = np.full(len(rows), FITS, np.int8)
+
+    def rule_out(where: NDArray[np.bool_], reason: Reason) -> None:
+        verdict[where & (verdict == FITS)] = REASONS.index(reason)
+
+    for profile in sorted(set(pod.profiles)):
+        asked = pod.profiles.count(profile)
+        columns = table.profiles.get(profile)
+        if columns is None:
+            rule_out(np.ones(len(rows), np.bool_), Reason.NO_SUCH_PROFILE)
+            continue
+        existing = columns.existing[rows]
+        rule_out(existing == 0, Reason.NO_SUCH_PROFILE)
+        rule_out(existing < asked, Reason.TOO_FEW_SLICES)
+        rule_out(columns.healthy[rows] < asked, Reason.SLICES_UNHEALTHY)
+        rule_out(columns.free[rows] < asked, Reason.NO_FREE_SLICE)
+    if pod.gpus:
+        rule_out(table.whole_gpus[rows] < pod.gpus, Reason.TOO_FEW_GPUS)
+        rule_out(table.whole_gpus_free[rows] < pod.gpus, Reason.NO_FREE_GPU)
+    if pod.scenes:
+        # Only what is known counts here: a guess may price a node, never refuse it.
+        needed_bytes = sum(table.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
+        capacity_bytes = table.capacity_bytes[rows]
+        rule_out((capacity_bytes > 0) & (capacity_bytes < needed_bytes), Reason.SCENES_EXCEED_CACHE)
+    verdict[np.isnan(table.seen_s[rows])] = FITS
+    return verdict
+
+
+def trust_in(age_s: Floats, prices: Prices) -> Floats:
+    """[nodes]: how far a digest of that age is believed, 1 to 0; NaN (never seen) is 0."""
+    faded = 0.5 ** (np.maximum(age_s - prices.fresh_s, 0.0) / prices.half_life_s)
+    trust: Floats = np.where(np.isnan(age_s) | (age_s >= prices.lost_s), 0.0, faded)
+    return trust
+
+
+def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Prices, now_s: float) -> Costs:
+    """What the pod would cost on each of `rows`; `now_s` is on the clock of the digests' `seen_s`."""
+    trust = trust_in(now_s - table.seen_s[rows], prices)
+    sizes = scene_sizes(pod, table, prices)
+    fetch_prior = _prior(table.fetch_bytes_per_s, prices.fetch_bytes_per_s)
+    read_prior = _prior(table.read_bytes_per_s, prices.read_bytes_per_s)
+    fetch = _or_prior(table.fetch_bytes_per_s[rows], fetch_prior)
+    read = _or_prior(table.read_bytes_per_s[rows], read_prior)
+    missing_bytes, arriving_s, load_s = np.zeros((3, len(rows)))
+    worst = np.full(len(rows), -1 if not sizes else Tier.RESIDENT, np.int8)
+    for scene, size_bytes in sizes.items():
+        column = table.scenes.get(scene)
+        tier = column.tier[rows] if column else np.zeros(len(rows), np.uint8)
+        worst = np.minimum(worst, tier.astype(np.int8))
+        missing_bytes += size_bytes * (tier == Tier.REMOTE)
+        load_s += np.where(tier == Tier.RESIDENT, size_bytes / prices.page_cache_bytes_per_s, size_bytes / read)
+        if column and column.remaining_bytes:
+            remaining = _sparse(column.remaining_bytes, rows, len(table.seen_s))
+            arriving_s = np.maximum(arriving_s, np.where(tier == Tier.FETCHING, remaining / fetch, 0.0))
+    queued_bytes = table.queued_bytes[rows]
+    pull_s = np.where(missing_bytes > 0, (queued_bytes + missing_bytes) / fetch, 0.0)
+    ready_s = np.maximum(pull_s, arriving_s) + load_s
+    cold_s = sum(size / fetch_prior + size / read_prior for size in sizes.values())
+    fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
+    need_bytes = np.where(missing_bytes > 0, missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
+    eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
+    return Costs(
+        tier=worst,
+        time_to_ready_s=trust * ready_s + (1 - trust) * cold_s,
+        fragmentation_s=_faded(fragmentation_s, trust),
+        eviction_s=_faded(eviction_s, trust),
+        trust=trust,
+    )
+
+
+def scores(total_s: Floats) -> NDArray[np.int64]:
+    """[nodes] integers 0 to 10, the cheapest 10; infinite costs 0.
+
+    kube-scheduler takes integers of 0 to 10 and multiplies them, so costs need an order and a measure. Equal costs get
+    equal scores: a difference that we made up would outweigh real ones of other plugins. A cheaper node never
+    scores less, and with at most eleven different costs it always scores more, so our choice survives the rounding.
+    The measure is what a node loses against the cheapest: each step down doubles the seconds (up to 0.25 s is 9, 0.5 s
+    8, 64 s 1), so one hopeless node does not squeeze all others together, as a linear scale would.
+    """
+    result = np.zeros(len(total_s), np.int64)
+    finite = np.isfinite(total_s)
+    if not finite.any():
+        return result
+    levels, place = np.unique(total_s[finite], return_inverse=True)
+    lost_s = levels - levels[0]
+    steps = np.ceil(np.log2(np.maximum(lost_s, 1e-9) / 0.25))
+    level_scores = np.where(lost_s > 0, 9 - np.clip(steps, 0, 8), 10).astype(np.int64)
+    if len(levels) <= 11:
+        # Room for every cost: each is at least one below the one before, and leaves room for those that follow.
+        for index in range(1, len(levels)):
+            room = len(levels) - 1 - index
+            level_scores[index] = max(room, min(level_scores[index], level_scores[index - 1] - 1))
+    result[finite] = level_scores[place]
+    return result
+
+
+def _prior(measured: Floats, default: float) -> float:
+    """The median of the bandwidths that nodes measured, for a node that has none; `default` where none has."""
+    known = measured[measured > 0]
+    return float(np.median(known)) if len(known) else default
+
+
+def _or_prior(measured: Floats, prior: float) -> Floats:
+    chosen: Floats = np.where(measured > 0, measured, prior)
+    return chosen
+
+
+def _sparse(by_row: Mapping[int, float], rows: Rows, length: int) -> Floats:
+    dense = np.zeros(length)
+    dense[list(by_row)] = list(by_row.values())
+    return dense[rows]
+
+
+def _faded(term_s: Floats, trust: Floats) -> Floats:
+    """The term where the digest is trusted, the mean of the fully trusted where it is not: neither good nor bad."""
+    certain = trust >= 1.0
+    neutral_s = float(term_s[certain].mean()) if certain.any() else 0.0
+    faded: Floats = trust * term_s + (1 - trust) * neutral_s
+    return faded
+
+
+def _added_fragmentation(pod: Pod, rows: Rows, table: NodeTable, demand: Demand) -> Floats:
+    """[rows]: memory slices that the pod's slices make useless to others.
+
+    Several slices of a profile are priced as so many times the first: their GPUs are the driver's choice anyway.
+    """
+    added = np.zeros(len(rows))
+    for profile in pod.profiles:
+        columns = table.profiles.get(profile)
+        if columns is not None:
+            part = columns.part[rows]
+            added += demand.fragmentation[part, columns.after[rows]] - demand.fragmentation[part, columns.before[rows]]
+    return added
+
+
+def _evicted_s(
+    sizes: Mapping[str, float], rows: Rows, table: NodeTable, demand: Demand, need_bytes: Floats, fetch: Floats
+) -> Floats:
+    """[rows]: seconds of later fetches that making room causes, each scene by its chance to be wanted."""
+    lost_s = np.zeros(len(rows))
+    short = np.flatnonzero((need_bytes > 0) & (table.capacity_bytes[rows] > 0))
+    if not len(short):
+        return lost_s
+    victim = table.victim_scene[rows[short]]
+    victim_bytes = table.victim_bytes[rows[short]].copy()
+    for scene in sizes:
+        column = table.scenes.get(scene)
+        if column:  # room for one scene of the pod is not made by throwing out another
+            victim_bytes[victim == column.index] = 0
+    thrown_before = np.cumsum(victim_bytes, axis=1) - victim_bytes
+    thrown_bytes = np.where(thrown_before < need_bytes[short, None], victim_bytes, 0.0)
+    worth = _worth(table, demand)
+    lost_s[short] = (thrown_bytes * worth[victim]).sum(axis=1) / fetch[short]
+    return lost_s
+
+
+def _worth(table: NodeTable, demand: Demand) -> Floats:
+    """[scenes]: share of requests * nodes / copies, by the scene's index in the table."""
+    share = np.full(len(table.copies), demand.other_share)
+    for scene, of_requests in demand.scene_share.items():
+        column = table.scenes.get(scene)
+        if column:
+            share[column.index] = of_requests
+    nodes = int((~np.isnan(table.seen_s)).sum())
+    worth: Floats = share * nodes / np.maximum(table.copies, 1.0)
+    return worth

@@ -1,0 +1,118 @@
+"""Node digests by HTTP: every node is asked every few seconds with its last ETag, and each answer changes the cluster
+in one step. A node that does not answer keeps its last digest, which ages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import httpx2
+import msgspec
+import structlog
+
+from fleet.digest import DIGEST_VERSION, NodeDigest
+from scheduler_extender.cluster import Cluster
+
+MOST_DIGEST_BYTES = 64 << 20
+AT_ONCE = 64  # polls in flight
+
+_decode = msgspec.json.Decoder(NodeDigest).decode
+log = structlog.get_logger()
+
+
+class DigestError(ValueError):
+    """A digest that cannot be used; the text says which field and why."""
+
+
+def read_digest(body: bytes) -> NodeDigest:
+    """Decode and check a node digest; raises DigestError."""
+    try:
+        digest = _decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise DigestError(str(error)) from error
+    if digest.version != DIGEST_VERSION:
+        raise DigestError(f"version is {digest.version}: this extender reads version {DIGEST_VERSION}")
+    cache = digest.scene_cache
+    counts = {"capacity_bytes": cache.capacity_bytes, "free_bytes": cache.free_bytes}
+    counts |= {f"scenes[{item.id}].bytes": item.bytes for item in cache.scenes}
+    counts |= {f"fetching[{item.id}].total_bytes": item.total_bytes for item in cache.fetching}
+    for name, value in counts.items():
+        if value < 0:
+            raise DigestError(f"scene_cache.{name} is {value}: expected 0 or more")
+    return digest
+
+
+class DigestPoller:
+    """Asks each of `urls` (by node name) every `poll_s`; `clock` stamps when a digest was seen."""
+
+    def __init__(
+        self, cluster: Cluster, urls: Mapping[str, str], poll_s: float, timeout_s: float, clock: Callable[[], float]
+    ) -> None:
+        self.tried: set[str] = set()  # nodes that were asked at least once, whatever came of it
+        self.urls = dict(urls)
+        self._cluster = cluster
+        self._poll_s = poll_s
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._etags: dict[str, str] = {}
+        self._failing: set[str] = set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+        # Nodes are reached directly: a proxy of the environment is not meant for them.
+        async with httpx2.AsyncClient(timeout=self._timeout_s, limits=limits, trust_env=False) as client:
+            turn = asyncio.Semaphore(AT_ONCE)
+            async with asyncio.TaskGroup() as group:
+                for position, name in enumerate(self.urls):
+                    offset_s = self._poll_s * position / len(self.urls)
+                    group.create_task(self._poll_one(client, turn, name, offset_s))
+                group.create_task(self._expire())
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._cluster.expire(self._clock())
+
+    async def _poll_one(self, client: httpx2.AsyncClient, turn: asyncio.Semaphore, name: str, offset_s: float) -> None:
+        pause_s = offset_s or self._poll_s  # the first round asks at once, later ones are spread over the interval
+        while True:
+            async with turn:
+                await self._ask(client, name)
+            await asyncio.sleep(pause_s)
+            pause_s = self._poll_s
+
+    async def _ask(self, client: httpx2.AsyncClient, name: str) -> None:
+        headers = {"If-None-Match": self._etags[name]} if name in self._etags else {}
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                client.stream("GET", self.urls[name], headers=headers) as reply,
+            ):
+                if reply.status_code == 304 and headers:
+                    self._cluster.confirm_digest(name, self._clock())
+                else:
+                    digest = await self._read(reply)
+                    self._cluster.apply_digest(name, digest, self._clock())
+                    self._etags[name] = reply.headers.get("etag", "")
+                    if digest.node != name and name not in self._failing:
+                        log.warning("digest names another node", node=name, digest_node=digest.node)
+            if name in self._failing:
+                self._failing.discard(name)
+                log.info("node digest is back", node=name)
+        except Exception as error:  # one node's trouble, whatever it is, must not stop the polls of the others
+            if name not in self._failing:
+                self._failing.add(name)
+                log.warning("no node digest", node=name, url=self.urls[name], error=str(error) or type(error).__name__)
+        finally:
+            self.tried.add(name)
+
+    async def _read(self, reply: httpx2.Response) -> NodeDigest:
+        if reply.status_code != 200:
+            raise DigestError(f"HTTP status {reply.status_code}: expected 200")
+        body = bytearray()
+        async for chunk in reply.aiter_bytes():
+            body += chunk
+            if len(body) > MOST_DIGEST_BYTES:
+                raise DigestError(f"body is over {MOST_DIGEST_BYTES} bytes")
+        return read_digest(bytes(body))

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Make .venv with the command `splatfleet` in it, Triton in place and the render kernels compiled.
+# A second run costs nothing; a change of the lock, of pyproject.toml or of the kernels installs again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+TRITON_WHEEL=nvidia-pytriton==0.7.0
+
+fail() { echo "make install: $*" >&2; exit 1; }
+say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
+
+command -v "$PYTHON" >/dev/null || fail "no '$PYTHON' on PATH; install Python 3.11 or 3.12, or: make install PYTHON=/path/to/python3.12"
+version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+case $version in
+  3.11 | 3.12) ;;
+  *) fail "Python $version cannot run the Triton of the local fleet (its model process needs numpy < 2, see docs/triton.md); use: make install PYTHON=python3.12" ;;
+esac
+[ "$(uname -sm)" = "Linux x86_64" ] || fail "the Triton wheel is for Linux on x86-64, this is $(uname -sm)"
+"$PYTHON" -c 'import ctypes; libc = ctypes.CDLL("libc.so.6"); libc.gnu_get_libc_version.restype = ctypes.c_char_p
+v = tuple(map(int, libc.gnu_get_libc_version().decode().split(".")[:2])); raise SystemExit(v < (2, 35))' \
+  || fail "the Triton wheel needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04)"
+
+want=$({ cat requirements/dev.lock pyproject.toml scripts/install.sh renderer/cpu*.py; "$PYTHON" -V; pwd; } | sha256sum | cut -c1-16)
+stamp=$VENV/.installed
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then exit 0; fi
+
+say "1/4 virtual environment in $VENV (Python $version)"
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+say "2/4 $(grep -c '==' requirements/dev.lock) pinned packages (about a minute)"
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.lock
+say "3/4 Triton server (55 MB) and splatfleet itself"
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$TRITON_WHEEL"
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+say "4/4 Triton's Python backend, render kernels"
+"$VENV/bin/python" -m local_fleet.prepare
+echo "$want" > "$stamp"
+say "installed: $VENV/bin/splatfleet --help"

@@ -1,0 +1,178 @@
+"""`splatfleet autoscaler`: decisions with reasons from real demand; in Shadow mode until it has a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from autoscaler.decision import Decision
+    from autoscaler.demand import DemandSource
+    from autoscaler.pool import Pool
+
+
+class AutoscalerSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_AUTOSCALER_", populate_by_name=True)
+
+    pools: list[Any] = Field([], description="Pools: names, or JSON of their settings (see docs/autoscaler.md).")
+    prometheus: str | None = Field(None, description="URL of the Prometheus that holds the gateway's counters.")
+    gateway: str | None = Field(None, description="URL of the gateway to scrape where there is no Prometheus.")
+    exporters: list[str] = Field([], description="URLs of the exporters to scrape beside the gateway.")
+    interval_s: float = Field(15.0, gt=0, description="Seconds between two decisions.")
+    bin_s: float | None = Field(None, gt=0, description="Width of a demand bin; 60 with Prometheus, else the interval.")
+    history_days: float = Field(14.0, gt=0, le=400, description="Days of history that are asked of Prometheus.")
+    deadline_s: float = Field(5.0, gt=0, description="Longest that one look at the source may take.")
+    listen: str | None = Field(None, description="HOST:PORT for /metrics, /-/healthy and /-/ready; port 0 takes any.")
+    once: bool = Field(False, description="Decide once, as soon as there is demand to decide by, and stop.")
+    json_file: Path | None = Field(
+        None, alias="json", description="File that always holds the newest decisions, whole."
+    )
+
+
+def read_pools(settings: AutoscalerSettings) -> list[Pool]:
+    """The pools that the settings name; raises UsageError."""
+    from autoscaler.config import parse_pool
+
+    if not settings.pools:
+        raise UsageError("--pools: none is given (example: --pools renderer, or `pools:` in the file of --config)")
+    pools = []
+    for item in settings.pools:
+        try:
+            if isinstance(item, str) and item.lstrip().startswith("{"):
+                item = json.loads(item)
+            pool = parse_pool(item)
+        except ValueError as error:
+            raise UsageError(f"--pools: {error}") from error
+        pools.append(dataclasses.replace(pool, tick_s=settings.interval_s))
+    names = [pool.name for pool in pools]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--pools: {', '.join(names)} holds a name twice")
+    return pools
+
+
+def open_source(settings: AutoscalerSettings) -> DemandSource:
+    """Prometheus or the direct scrape, as the settings say; raises UsageError."""
+    if (settings.prometheus is None) == (settings.gateway is None):
+        raise UsageError("--prometheus or --gateway: give one of them (example: --gateway http://127.0.0.1:8080)")
+    for url in (settings.prometheus, settings.gateway, *settings.exporters):
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise UsageError(f"{url!r} is no URL, expected http://HOST:PORT or https://HOST:PORT")
+    if settings.prometheus is not None:
+        from autoscaler.prometheus import PrometheusDemand
+
+        return PrometheusDemand(
+            settings.prometheus, settings.bin_s or 60.0, settings.history_days * 86_400.0, settings.deadline_s
+        )
+    from autoscaler.scrape import DirectScrape
+
+    return DirectScrape(
+        settings.gateway or "", settings.exporters, settings.bin_s or settings.interval_s, settings.deadline_s
+    )
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT` as a pair; raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:9467)")
+    return host.strip("[]"), int(port)
+
+
+def write_json(path: Path, decisions: Sequence[Decision]) -> None:
+    """Put the decisions into the file in one rename, so that a reader never sees half of them."""
+    rows = [dataclasses.asdict(decision) for decision in decisions]
+    for row in rows:
+        if row["forecast"] is not None:
+            row["forecast"]["quantiles"] = {f"{q:g}": v for q, v in row["forecast"]["quantiles"].items()}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps({"mode": "shadow", "decisions": rows}, indent=1) + "\n")
+        os.replace(part, path)
+    except OSError as error:
+        raise UsageError(f"--json {path}: {error.strerror}") from error
+
+
+def run(settings: AutoscalerSettings) -> int:
+    """Forecast demand and decide replicas.
+
+    Alone it has no cluster and runs in Shadow mode: every decision is printed with its reason and nothing is scaled.
+    Demand comes from Prometheus, or from a direct scrape of the gateway and the exporters.
+    """
+    pools = read_pools(settings)
+    listen = parse_listen(settings.listen) if settings.listen is not None else None
+    source = open_source(settings)
+    from autoscaler.exposition import DecisionMetrics, StatusServer
+    from autoscaler.runner import Runner
+    from autoscaler.shadow import ShadowCluster
+
+    metrics = DecisionMetrics()
+    cluster = ShadowCluster(pools, source)
+    runner = Runner(cluster, settings.interval_s, metrics)
+
+    def report(decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            print(f"{time.strftime('%H:%M:%S')} {decision.pool} {decision.explanation}", flush=True)
+        if settings.json_file is not None:
+            write_json(settings.json_file, decisions)
+
+    def stop(*_: object) -> None:
+        runner.stopping.set()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    server = None
+    try:
+        if listen is not None:
+            try:
+                server = StatusServer(listen, metrics.registry, runner.healthy, runner.ready)
+            except OSError as error:
+                raise UsageError(f"--listen {settings.listen}: {error.strerror}") from error
+            print(f"autoscaler (Shadow) listens on http://{listen[0]}:{server.port}", flush=True)
+        if settings.once:
+            return 0 if _once(runner, cluster, settings, report) else 1
+        runner.run(report)
+        return 0
+    finally:
+        if server is not None:
+            server.close()
+        for number, action in previous.items():
+            signal.signal(number, action)
+
+
+def _once(runner: Any, cluster: Any, settings: AutoscalerSettings, report: Any) -> bool:
+    """One decision; a direct scrape needs a full bin between two looks before it knows a rate."""
+    from autoscaler.demand import Outcome
+
+    looks = 1 if settings.prometheus is not None else 4
+    bin_s = settings.bin_s or settings.interval_s
+    for look in range(looks):
+        decisions = runner.tick()
+        missing = any(outcome is Outcome.NO_DATA for outcome in cluster.outcomes.values())
+        if not missing or look == looks - 1 or runner.stopping.wait(bin_s):
+            break
+    report(decisions)
+    return all(outcome in (Outcome.OK, Outcome.RESET) for outcome in cluster.outcomes.values())
+
+
+COMMAND = verb(
+    "autoscaler",
+    AutoscalerSettings,
+    run,
+    example="""
+splatfleet autoscaler --pools renderer --gateway http://127.0.0.1:8080 --exporters http://127.0.0.1:9465 --interval-s 5
+splatfleet autoscaler --config autoscaler.yaml --listen 127.0.0.1:9467
+""",
+)
+for _parameter in COMMAND.params:
+    if _parameter.name == "json_file":
+        _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

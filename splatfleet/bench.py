@@ -1,0 +1,57 @@
+"""`splatfleet bench`: measure a part on this machine and print a table."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from fleet.labels import DATA_ENV
+from splatfleet.settings import UsageError, VerbSettings, verb
+
+
+class RendererSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_RENDERER_", populate_by_name=True)
+
+    scenes: Path | None = Field(
+        None, description=f"Folder of the real scenes; else scenes/ under {DATA_ENV} or ../shared."
+    )
+    frames: int = Field(60, ge=3, description="Views of the orbit a row renders.")
+    size: str = Field("512x512", description="Width x height in pixels.")
+    threads: list[int] = Field([], description="Numbers of threads to measure; else one and all that are granted.")
+    json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
+
+
+def renderer(settings: RendererSettings) -> None:
+    """Frames a second of the CPU rasterizer."""
+    from benchmarks import renderer as benchmark
+    from splatfleet.render import picture_size
+
+    folder = settings.scenes or Path(os.environ.get(DATA_ENV, "../shared")) / "scenes"
+    if settings.scenes is not None and not folder.is_dir():
+        raise UsageError(f"--scenes {folder}: no such folder")
+    if not folder.is_dir():
+        click.echo(f"no real scenes at {folder} (set {DATA_ENV}): a made one only", err=True)
+    found = folder if folder.is_dir() else None
+    report = benchmark.measure(found, settings.frames, picture_size(settings.size), settings.threads)
+    click.echo(benchmark.as_text(report))
+    if settings.json_file is not None:
+        settings.json_file.write_text(json.dumps(benchmark.as_json(report), indent=1) + "\n")
+
+
+COMMAND = click.Group(
+    "bench",
+    commands=[
+        verb("renderer", RendererSettings, renderer, "splatfleet bench renderer --frames 60 --json out.json"),
+    ],
+    help="Measure a part on this machine and print a table.",
+)
+
+for _command in COMMAND.commands.values():
+    for _parameter in _command.params:
+        if _parameter.name == "json_file":
+            _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

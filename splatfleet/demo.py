@@ -1,0 +1,90 @@
+"""`splatfleet demo`: a fleet of real Triton pods on this machine, to its scorecard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from splatfleet.settings import UsageError, VerbSettings, verb
+
+
+class DemoVerbSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_DEMO_", populate_by_name=True)
+
+    scenes: Path | None = Field(
+        None, description="Folder of splat scenes; ids from its manifest.json, else from the path. Absent: made here."
+    )
+    all: bool = Field(False, description="Scenes below 1,000 Gaussians too.")
+    trace: Path | None = Field(
+        None, description="Rate trace (CSV timestamp_s,requests; .gz too): its last three days are played."
+    )
+    duration: float = Field(120.0, ge=15, le=3600, description="Seconds for the three days; 40 s a day at 120.")
+    autoscaler: Literal["predictive", "reactive"] = Field(
+        "predictive", description="Reactive is the same policy without its forecast."
+    )
+    placement: Literal["scenes", "spread"] = Field(
+        "scenes", description="Ask the scheduler extender, or put each pod on the emptiest node."
+    )
+    seed: int = Field(1, description="Fixes made scenes, arrivals and popularity: runs differ in policy alone.")
+    rate: float = Field(25.0, gt=0, le=500, description="Mean requests a second, less where the machine is too slow.")
+    frame_seconds: float = Field(
+        0.15, gt=0, le=5, description="How long a frame keeps a slice busy at least: it stands for the slice's speed."
+    )
+    provision_seconds: float = Field(3.0, ge=0, le=600, description="What a node and an image take before a pod boots.")
+    fetch_mb_per_s: float = Field(4.0, gt=0, description="Bandwidth of a node to the object store.")
+    report: Path | None = Field(None, description="Folder for report.html, its plots and the sheet of frames.")
+    json_file: Path | None = Field(None, alias="json", description="Write the scorecard here.")
+    keep: bool = Field(False, description="Keep the run's folder with logs, stores and records.")
+
+
+def run(settings: DemoVerbSettings) -> int:
+    """Run a fleet of real Triton pods on this machine: three nodes, a gateway, exporters, the extender and the autoscaler.
+
+    Three days of traffic are replayed over splat scenes; at the end there is a scorecard.
+    """
+    for name in ("scenes", "trace"):
+        path = getattr(settings, name)
+        if path is not None and not path.exists():
+            raise UsageError(f"--{name} {path}: no such {'folder' if name == 'scenes' else 'file'}")
+    from local_fleet.demo import DemoFailed, DemoSettings, play
+
+    wanted = DemoSettings(
+        scenes=settings.scenes,
+        include_all=settings.all,
+        trace=settings.trace,
+        duration_s=settings.duration,
+        autoscaler=settings.autoscaler,
+        placement=settings.placement,
+        seed=settings.seed,
+        mean_rate_per_s=settings.rate,
+        frame_floor_s=settings.frame_seconds,
+        provision_s=settings.provision_seconds,
+        fetch_bytes_per_s=settings.fetch_mb_per_s * 1e6,
+        report=settings.report,
+        json_file=settings.json_file,
+        keep=settings.keep,
+    )
+    try:
+        play(wanted)
+    except DemoFailed as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("interrupted; every process of the demo has ended", err=True)
+        return 130
+    return 0
+
+
+COMMAND = verb(
+    "demo",
+    DemoVerbSettings,
+    run,
+    """
+splatfleet demo
+splatfleet demo --scenes scenes/ --trace traffic.csv.gz --duration 120 --json out.json --report out/
+splatfleet demo --autoscaler reactive --placement spread
+""",
+)

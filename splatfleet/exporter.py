@@ -1,0 +1,77 @@
+"""`splatfleet exporter`: metrics and digest of one node."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import click
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from fleet.labels import EXPORTER_PORT
+from splatfleet.settings import UsageError, VerbSettings, verb
+
+
+class ExporterSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_EXPORTER_")
+
+    triton: list[str] = Field([], description="Metrics address or URL of a Triton server of this node; repeatable.")
+    renderers_file: Path | None = Field(None, description="JSON file of the renderer pods, read again on change.")
+    node: str = Field(socket.gethostname(), description="This node; of the renderers file only its pods count.")
+    scene_cache: Path | None = Field(None, description="Folder of the node's scene store.")
+    gpus_file: Path | None = Field(None, description="JSON layout of GPUs and slices; without it NVML is asked.")
+    listen: str = Field(f"127.0.0.1:{EXPORTER_PORT}", description="Address to serve on; port 0 takes a free one.")
+    window_s: float = Field(30.0, gt=0, description="Window of the queue-to-compute ratio.")
+    deadline_s: float = Field(1.0, gt=0, description="Longest wait for any one source.")
+    dcgm: str = Field("", description="Address or URL of a dcgm-exporter on this node, for figures per slice.")
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """`host:port` as its parts; raises UsageError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--listen {text!r} is not host:port (example: 127.0.0.1:{EXPORTER_PORT})")
+    return host.strip("[]"), int(port)
+
+
+def run(settings: ExporterSettings) -> None:
+    """Serve Triton, scene-cache and GPU metrics and the node digest."""
+    import structlog
+
+    from exporter.app import serve
+    from exporter.sources import Sources, metrics_url
+
+    host, port = listen_address(settings.listen)
+    for flag, address in [("--triton", address) for address in settings.triton] + [("--dcgm", settings.dcgm)]:
+        try:
+            metrics_url(address or "127.0.0.1")
+        except ValueError as error:
+            raise UsageError(f"{flag}: {error}") from error
+    if not (settings.triton or settings.renderers_file or settings.scene_cache or settings.gpus_file or settings.dcgm):
+        raise UsageError("nothing to export: give --triton, --renderers-file, --scene-cache, --gpus-file or --dcgm")
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    sources = Sources(
+        node=settings.node,
+        triton=tuple(settings.triton),
+        renderers_file=settings.renderers_file,
+        scene_cache=settings.scene_cache,
+        gpus_file=settings.gpus_file,
+        dcgm=settings.dcgm,
+        window_s=settings.window_s,
+        deadline_s=settings.deadline_s,
+    )
+    try:
+        serve(sources, host, port)
+    except OSError as error:
+        raise click.ClickException(f"--listen {settings.listen}: {error.strerror or error}") from error
+
+
+COMMAND = verb(
+    "exporter",
+    ExporterSettings,
+    run,
+    "splatfleet exporter --triton http://127.0.0.1:8002/metrics --scene-cache /var/lib/splatfleet/scenes "
+    "--gpus-file gpus.json --listen 127.0.0.1:9465",
+)

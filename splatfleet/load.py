@@ -1,0 +1,199 @@
+"""`splatfleet load`: variable traffic against a gateway, and its score."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import math
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from fleet.traffic import RateTrace
+    from local_fleet.load import LoadPlan, LoadSummary
+    from local_fleet.orbits import Orbit
+
+
+class LoadSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_LOAD_", populate_by_name=True)
+
+    gateway: str = Field("http://127.0.0.1:8080", description="URL of the gateway.")
+    trace: Path | None = Field(
+        None, description="Rate trace (CSV timestamp_s,requests; .gz too); its last days are played."
+    )
+    shape: Literal["day", "flat"] = Field("day", description="Built-in traffic where no trace is given.")
+    scenes: str | None = Field(
+        None, description="Scene ids, comma-separated; else those the catalogue or gateway names."
+    )
+    catalogue: Path | None = Field(None, description="Catalogue with the scenes and their default cameras.")
+    duration: float = Field(60.0, gt=0, description="Seconds of traffic.")
+    seconds_per_day: float = Field(40.0, gt=0, description="Real seconds for a day of the trace; 86400 is as it was.")
+    mean_rate: float = Field(5.0, gt=0, description="Mean requests a second over the run.")
+    zipf: float = Field(1.0, ge=0, description="Exponent of the popularity of scenes; 0 is uniform.")
+    size: str = Field("256x256", description="WIDTHxHEIGHT of the frames in pixels.")
+    format: Literal["jpeg", "png", "webp", "raw"] = Field("jpeg", description="Image format to ask for.")
+    quality: int | None = Field(None, ge=1, le=100, description="Quality to ask for; the renderer's own where absent.")
+    pool: str | None = Field(None, description="Pool to ask; the gateway's first where absent.")
+    deadline_s: float | None = Field(None, gt=0, description="Deadline told to the gateway.")
+    timeout_s: float = Field(60.0, gt=0, description="Seconds after which the client gives a request up.")
+    max_open: int = Field(1000, ge=1, description="Open requests beyond which a request fails at once.")
+    seed: int = Field(0, description="Fixes arrivals and scenes.")
+    start_at: float | None = Field(None, description="Unix time of the run's zero; now where absent.")
+    json_file: Path | None = Field(None, alias="json", description="Write the summary here.")
+    records: Path | None = Field(None, description="Write one JSON line a request here.")
+    frames: Path | None = Field(None, description="Folder for sample frames.")
+    frame_every: int = Field(50, ge=1, description="Keep every so-manieth frame.")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`WIDTHxHEIGHT` as a pair of pixels; raises UsageError."""
+    width, x, height = text.lower().partition("x")
+    if not (x and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size: {text!r} is no size, expected WIDTHxHEIGHT (example: 256x256)")
+    return int(width), int(height)
+
+
+def read_trace(path: Path) -> RateTrace:
+    """A rate trace from a CSV file, gzipped or not; raises UsageError."""
+    from fleet.traffic import TraceError, parse_rate_trace
+
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt") as lines:
+            return parse_rate_trace(lines)
+    except (OSError, EOFError, UnicodeDecodeError, TraceError) as error:
+        raise UsageError(f"--trace {path}: {error}") from error
+
+
+def make_traffic(settings: LoadSettings) -> RateTrace:
+    """The rates that the settings describe, over the time of the run; raises UsageError."""
+    from fleet.traffic import day_shape, fill_gaps, flat, replay_days, scaled
+
+    days = settings.duration / settings.seconds_per_day
+    try:
+        if settings.trace is None and settings.shape == "flat":
+            return flat(settings.duration, settings.mean_rate)
+        if settings.trace is not None:
+            whole = fill_gaps(read_trace(settings.trace))
+        else:
+            whole = day_shape(math.ceil(days), seed=settings.seed)
+        traffic = replay_days(whole, days, settings.seconds_per_day).traffic
+        return scaled(traffic, settings.mean_rate / traffic.mean_per_s)
+    except (ValueError, ZeroDivisionError) as error:
+        where = f"--duration {settings.duration:g} with --seconds-per-day {settings.seconds_per_day:g}"
+        raise UsageError(f"{where}: {error}") from error
+
+
+def make_plan(settings: LoadSettings, orbits: tuple[Orbit, ...]) -> LoadPlan:
+    """Who asks for what when; raises UsageError."""
+    from fleet.traffic import arrivals, zipf_scenes
+    from local_fleet.load import LoadPlan
+
+    traffic = make_traffic(settings)
+    times_s = arrivals(traffic.rates_per_s, traffic.bin_s, settings.seed)
+    return LoadPlan(
+        arrivals_s=times_s,
+        scenes=zipf_scenes(len(orbits), settings.zipf, len(times_s), settings.seed),
+        orbits=orbits,
+        size=parse_size(settings.size),
+        format=settings.format,
+        quality=settings.quality,
+        pool=settings.pool,
+        deadline_s=settings.deadline_s,
+    )
+
+
+def find_orbits(settings: LoadSettings) -> tuple[Orbit, ...]:
+    """The scenes to ask for: those named, of the catalogue, or of the gateway; raises UsageError."""
+    from fleet.scene import SceneIdError, parse_scene_ids
+    from local_fleet.orbits import Orbit, orbit_of, orbits_of_status
+    from renderer.catalogue import CatalogueError, load_catalogue
+
+    status = ask_gateway(settings.gateway)
+    try:
+        if settings.catalogue is not None:
+            known = {str(scene): orbit_of(entry) for scene, entry in load_catalogue(settings.catalogue).entries.items()}
+        else:
+            known = {orbit.scene: orbit for orbit in orbits_of_status(status)}
+        named = parse_scene_ids(settings.scenes) if settings.scenes else tuple(known)
+    except (CatalogueError, SceneIdError) as error:
+        raise UsageError(str(error)) from error
+    if not named:
+        raise UsageError("no scene to ask for: give --scenes id,id or --catalogue FILE, the gateway names none")
+    return tuple(known.get(scene) or Orbit(scene) for scene in named)
+
+
+def ask_gateway(url: str) -> dict[str, Any]:
+    """What `/v1/status` says; raises ClickException where nobody answers."""
+    try:
+        with urllib.request.urlopen(url.rstrip("/") + "/v1/status", timeout=5.0) as answer:
+            status: dict[str, Any] = json.load(answer)
+            return status
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"--gateway {url}: no gateway answers there ({error})") from error
+
+
+def show(summary: LoadSummary) -> str:
+    """The summary as two lines for people."""
+    return (
+        f"{summary.requests} requests, {summary.frames} frames, {summary.violations} violations "
+        f"({summary.violation_ratio:.1%}), {summary.refused} refused, {summary.deadlines} too late, "
+        f"{summary.errors} errors, {summary.cold_requests} cold\n"
+        f"wait p50 {summary.wait_p50_s * 1000:.0f} ms, p99 {summary.wait_p99_s * 1000:.0f} ms; "
+        f"frame p50 {summary.frame_p50_s * 1000:.0f} ms, p99 {summary.frame_p99_s * 1000:.0f} ms; "
+        f"service p50 {summary.service_p50_s * 1000:.0f} ms; {summary.bytes_received / 1e6:.1f} MB"
+    )
+
+
+def _monotonic_s(unix_s: float | None) -> float | None:
+    return None if unix_s is None else time.monotonic() + unix_s - time.time()
+
+
+def run(settings: LoadSettings) -> int | None:
+    """Send variable traffic to a gateway, open loop, and score the answers."""
+    import msgspec
+
+    from local_fleet.load import LoadClient, LoadLimits, Saving, summarize, write_records
+
+    plan = make_plan(settings, find_orbits(settings))
+    if not len(plan.arrivals_s):
+        raise UsageError("--mean-rate and --duration make no request at all, raise one of them")
+    saving = None
+    if settings.frames is not None:
+        settings.frames.mkdir(parents=True, exist_ok=True)
+        saving = Saving(settings.frames, settings.frame_every)
+    limits = LoadLimits(settings.max_open, settings.timeout_s)
+    client = LoadClient(settings.gateway, plan, limits, saving)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(client.run(_monotonic_s(settings.start_at)))
+    if not client.records:
+        raise click.ClickException("interrupted before the first answer")
+    summary = summarize(client.records)
+    if settings.records is not None:
+        with settings.records.open("w") as file:
+            write_records(client.records, file)
+    if settings.json_file is not None:
+        settings.json_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+    click.echo(show(summary))
+    return 0 if summary.frames else 1
+
+
+COMMAND = verb(
+    "load",
+    LoadSettings,
+    run,
+    "splatfleet load --gateway http://127.0.0.1:8080 --shape day --duration 60 --mean-rate 5 --size 256x256 --seed 1",
+)
+for _parameter in COMMAND.params:
+    if _parameter.name == "json_file":
+        _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

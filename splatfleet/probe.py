@@ -1,0 +1,68 @@
+"""`splatfleet probe`: a tiny frame through the model, the one liveness check that a dead stub cannot pass."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from fleet.labels import TRITON_GRPC_PORT
+from splatfleet.settings import VerbSettings, verb
+
+SIZE_PX = 16
+
+
+class ProbeSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_PROBE_", populate_by_name=True)
+
+    grpc: str = Field(f"127.0.0.1:{TRITON_GRPC_PORT}", description="gRPC address of the renderer, HOST:PORT.")
+    scene: str = Field("", description="Scene to ask for; the server's default one if not given.")
+    timeout_s: float = Field(5.0, description="Seconds to wait for the frame.", gt=0)
+    json_file: Path | None = Field(
+        None, alias="json", description="Write the figures to this file; - is standard output."
+    )
+
+
+def run(settings: ProbeSettings) -> int:
+    """Ask a renderer for a tiny frame; exit 0 if it came, 1 if not."""
+    from renderer.camera import look_at, matrices
+    from renderer.client import RendererError, render_once
+
+    view, projection = matrices(look_at((0, -1, -4), (0, 0, 0), (0, -1, 0), 50, SIZE_PX, SIZE_PX))
+    parameters: dict[str, str | int | float] = {"width": SIZE_PX, "height": SIZE_PX}
+    if settings.scene:
+        parameters["scene"] = settings.scene
+    began_s = time.monotonic()
+    figures: dict[str, Any] = {"address": settings.grpc, "alive": True}
+    try:
+        figures["stats"] = render_once(settings.grpc, view, projection, parameters, timeout_s=settings.timeout_s).stats
+    except RendererError as error:
+        figures |= {"alive": False, "error": error.kind, "message": str(error)}
+    figures["seconds"] = time.monotonic() - began_s
+    _write(settings.json_file, figures)
+    if not figures["alive"]:
+        click.echo(f"{settings.grpc}: {figures['error']}: {figures['message']}", err=True)
+        return 1
+    if settings.json_file != Path("-"):
+        click.echo(f"{settings.grpc}: alive, {SIZE_PX}x{SIZE_PX} frame in {figures['seconds'] * 1e3:.0f} ms")
+    return 0
+
+
+def _write(path: Path | None, figures: dict[str, Any]) -> None:
+    text = json.dumps(figures, indent=1)
+    if path == Path("-"):
+        click.echo(text)
+    elif path is not None:
+        path.write_text(text + "\n")
+
+
+COMMAND = verb("probe", ProbeSettings, run, "splatfleet probe --grpc 127.0.0.1:8001 --timeout-s 5")
+
+for _parameter in COMMAND.params:
+    if _parameter.name == "json_file":
+        _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

@@ -1,0 +1,129 @@
+"""`splatfleet triton`: one real renderer server over a folder of scenes."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from fleet import labels
+from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from local_fleet.triton_server import Ports
+
+
+class TritonSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_TRITON_")
+
+    scenes: Path | None = Field(
+        None, description="Folder with scenes (PLY, SOG); its manifest.json gives ids if it is there."
+    )
+    catalogue: Path | None = Field(None, description="Scene catalogue (JSON), instead of --scenes.")
+    all: bool = Field(False, description="Take scenes below 1,000 Gaussians, too.")
+    http_port: int | None = Field(None, description="Port for HTTP; a free one if not given.", ge=1, le=65535)
+    grpc_port: int | None = Field(None, description="Port for gRPC; a free one if not given.", ge=1, le=65535)
+    metrics_port: int | None = Field(None, description="Port for metrics; a free one if not given.", ge=1, le=65535)
+    load: str = Field("", description="Scene ids, comma-separated, in memory before the server is ready.")
+    default_scene: str = Field("", description="Scene of a request that names none; the first one if not given.")
+    default_size: str = Field("512x512", description="Size of a request that names none.")
+    budget_bytes: int = Field(2 << 30, description="Scenes that the pod may keep in memory, bytes.", gt=0)
+    store: Path | None = Field(None, description="Scene store on disk; a temporary one if not given.")
+    store_capacity_bytes: int = Field(20 << 30, description="Scenes that the store may keep, bytes.", gt=0)
+    fetch_bytes_per_s: float = Field(0.0, description="Bandwidth cap of downloads into the store; 0 is none.", ge=0)
+    rasterizer: Literal["auto", "cpu", "oracle", "gpu"] = Field("auto", description="What renders.")
+    backends: Path = Field(Path(".triton"), description="Folder for the server's backend files, made once.")
+
+
+def run(settings: TritonSettings) -> int:
+    """Start one real renderer server (Triton) on this machine and keep it until Ctrl-C."""
+    from local_fleet.triton_server import TritonFailed, TritonServer, TritonUnavailable, build_backends
+
+    with tempfile.TemporaryDirectory(prefix="splatfleet-triton-") as folder:
+        environment = _environment(settings, Path(folder))
+        try:
+            server = TritonServer(build_backends(settings.backends), Path(folder), environment, _ports(settings))
+        except TritonUnavailable as error:
+            raise click.ClickException(str(error)) from error
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        try:
+            with server:
+                server.start()
+                server.wait_ready()
+                _announce(server.http_address, server.grpc_address, server.metrics_address)
+                while not ended.wait(0.5):
+                    if server.exit_code() is not None:
+                        raise TritonFailed(f"Triton died ({server.exit_code()}): {server.reason()}")
+        except TritonFailed as error:
+            raise click.ClickException(str(error).replace(f" (log: {server.log})", "")) from error
+    return 0
+
+
+def _environment(settings: TritonSettings, folder: Path) -> dict[str, str]:
+    catalogue = settings.catalogue.resolve() if settings.catalogue else _catalogue_of(settings, folder)
+    return {
+        labels.CATALOGUE_ENV: str(catalogue),
+        labels.SCENE_CACHE_ENV: str(settings.store.resolve() if settings.store else folder / "store"),
+        labels.SCENES_ENV: settings.load,
+        labels.DEFAULT_SCENE_ENV: settings.default_scene,
+        labels.DEFAULT_SIZE_ENV: settings.default_size,
+        labels.POD_BUDGET_ENV: str(settings.budget_bytes),
+        labels.STORE_CAPACITY_ENV: str(settings.store_capacity_bytes),
+        labels.FETCH_LIMIT_ENV: str(settings.fetch_bytes_per_s),
+        labels.RASTERIZER_ENV: settings.rasterizer,
+    }
+
+
+def _catalogue_of(settings: TritonSettings, folder: Path) -> Path:
+    from renderer.catalogue import save_catalogue
+    from renderer.scene_folder import build_catalogue
+
+    if settings.scenes is None:
+        raise UsageError("--scenes is needed (a folder), or --catalogue (a file)")
+    try:
+        catalogue, skipped = build_catalogue(settings.scenes, include_all=settings.all)
+    except ValueError as error:
+        raise UsageError(f"--scenes: {error}") from error
+    for line in skipped:
+        click.echo(line, err=True)
+    if not catalogue.entries:
+        raise click.ClickException(f"{settings.scenes} holds no scene that can be read")
+    click.echo(f"{len(catalogue.entries)} scenes: {', '.join(catalogue.entries)}")
+    path = folder / "catalogue.json"
+    save_catalogue(catalogue, path)
+    return path
+
+
+def _ports(settings: TritonSettings) -> Ports | None:
+    from local_fleet.triton_server import Ports, free_ports
+
+    given = (settings.http_port, settings.grpc_port, settings.metrics_port)
+    if not any(given):
+        return None
+    free = free_ports()
+    return Ports(given[0] or free.http, given[1] or free.grpc, given[2] or free.metrics)
+
+
+def _announce(http: str, grpc: str, metrics: str) -> None:
+    matrix = "1,0,0,0,0,1,0,0,0,0,1,3,0,0,0,1"
+    lens = "2,0,0,0,0,2,0,0,0,0,1,-0.01,0,0,1,0"
+    click.echo(f"renderer is ready: http://{http}  grpc {grpc}  http://{metrics}/metrics")
+    click.echo(
+        f"try:  splatfleet probe --grpc {grpc}\n"
+        f"or:   curl -s http://{http}/v2/models/{labels.MODEL_NAME}/infer -d '"
+        f'{{"parameters":{{"format":"png"}},"inputs":['
+        f'{{"name":"VIEW_MATRIX","shape":[4,4],"datatype":"FP32","data":[{matrix}]}},'
+        f'{{"name":"PROJECTION_MATRIX","shape":[4,4],"datatype":"FP32","data":[{lens}]}}],'
+        '"outputs":[{"name":"STATS"}]}' + "'"
+    )
+
+
+COMMAND = verb("triton", TritonSettings, run, "splatfleet triton --scenes scenes/ --http-port 8000 --grpc-port 8001")

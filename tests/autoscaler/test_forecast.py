@@ -1,0 +1,195 @@
+"""Calibration, the mixture against persistence, and histories as they come: short, broken, mostly zero."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoscaler.conformal import Calibrator
+from autoscaler.forecast import Forecaster, Shape, round_up, shape_for
+from fleet.traffic import parse_rate_trace
+
+
+def score(
+    counts: np.ndarray, bin_s: float, lead_s: float, season_s: tuple[float, ...], from_bin: int
+) -> tuple[float, float, float]:
+    """Pinball(0.9) of the mixture and of calibrated persistence, and coverage, over the bins after `from_bin`."""
+    shape = shape_for(float(np.nanmean(counts)), bin_s, lead_s, season_s, 0.9, None)
+    forecaster = Forecaster(shape)
+    ours, persistence, covered = [], [], []
+    issued: list[tuple[float, float]] = []
+    rates = counts / bin_s
+    width = shape.average_bins
+    filled = np.where(np.isfinite(rates), rates, 0.0)
+    known = np.convolve(np.isfinite(rates), np.ones(width))[: rates.size]
+    averages = np.where(known > 0, np.convolve(filled, np.ones(width))[: rates.size] / np.maximum(known, 1), np.nan)
+    for index, rate in enumerate(rates.tolist()):
+        forecaster.update(rate)
+        current = forecaster._current
+        assert current is not None
+        issued.append((float(current.quantiles[shape.working]), float(current.expert_quantiles[0, shape.working])))
+        due = index - shape.lead_bins
+        if due >= from_bin:
+            actual = float(np.nanmax(averages[due + 1 : index + 1]))
+            for value, losses in zip(issued[due], (ours, persistence), strict=True):
+                losses.append(max(0.9 * (actual - value), -0.1 * (actual - value)))
+            covered.append(actual <= issued[due][0])
+    return float(np.mean(ours)), float(np.mean(persistence)), float(np.mean(covered))
+
+
+def daily(days: int, day: int, mean: float, seed: int) -> np.ndarray:
+    phase = 2 * np.pi * np.arange(days * day) / day
+    return np.random.default_rng(seed).poisson(mean * (1 - 0.9 * np.cos(phase))).astype(float)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_conformal_covers_whatever_the_errors_are(level: float) -> None:
+    """Skewed errors whose size triples half-way: coverage over each half stays within 3 points."""
+    random = np.random.default_rng(1)
+    errors = random.exponential(1.0, 4000) * np.where(np.arange(4000) < 2000, 1.0, 3.0)
+    calibrator = Calibrator((level,), window=500)
+    met = []
+    for error in errors.tolist():
+        met.append(error <= calibrator.offset(0))
+        calibrator.update(error, met[-1:])
+    assert np.mean(met[200:2000]) == pytest.approx(level, abs=0.03)
+    assert np.mean(met[2000:]) == pytest.approx(level, abs=0.03)
+
+
+def test_a_random_walk_has_nothing_to_learn_and_costs_little() -> None:
+    for seed in range(3):
+        steps = np.random.default_rng(seed).normal(0, 8, 1500)
+        counts = np.maximum(np.cumsum(steps) + 800, 50)
+        ours, persistence, coverage = score(counts, 60.0, 300.0, (60.0 * 144,), 500)
+        assert ours <= 1.1 * persistence
+        assert coverage == pytest.approx(0.9, abs=0.04)
+
+
+def test_a_daily_cycle_is_foreseen() -> None:
+    ours, persistence, coverage = score(daily(10, 144, 300.0, 3), 600.0, 3600.0, (86_400.0,), 5 * 144)
+    assert ours <= 0.6 * persistence
+    assert coverage == pytest.approx(0.9, abs=0.04)
+
+
+def test_a_day_of_forty_seconds_is_a_day() -> None:
+    """The demo's scale: one-second bins, few arrivals in each, a lead of six seconds, three days of history."""
+    ours, persistence, coverage = score(daily(8, 40, 25.0, 4), 1.0, 6.0, (40.0,), 3 * 40)
+    assert ours <= 0.7 * persistence
+    assert coverage == pytest.approx(0.9, abs=0.08)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "most"), [("rate_cloud_crane09", 0.8), ("rate_web_nasa_jul95", 0.8), ("rate_web_nab_elb", 0.85)]
+)
+def test_recorded_traffic_is_foreseen_better_than_by_persistence(data_dir: Path, name: str, most: float) -> None:
+    path = data_dir / "traces" / f"{name}.csv.gz"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    with gzip.open(path, "rt") as lines:
+        trace = parse_rate_trace(lines)
+    step = round(600 / trace.bin_s)
+    counts = trace.counts[: 14 * 86_400 // int(trace.bin_s)]
+    counts = counts[: counts.size // step * step].reshape(-1, step).sum(axis=1)
+    ours, persistence, coverage = score(counts, 600.0, 1800.0, (86_400.0, 604_800.0), 7 * 144)
+    assert ours <= most * persistence
+    assert coverage == pytest.approx(0.9, abs=0.04)
+
+
+def test_gaps_do_not_stop_the_forecast() -> None:
+    counts = daily(8, 48, 200.0, 5)
+    counts[100:130] = np.nan
+    counts[200:296] = np.nan  # two whole days
+    forecaster = Forecaster(shape_for(200.0, 60.0, 120.0, (48 * 60.0,), 0.9, None))
+    for rate in (counts / 60.0).tolist():
+        forecaster.update(rate)
+    quantiles = forecaster.quantiles()
+    assert quantiles is not None
+    assert np.isfinite(quantiles).all()
+    assert (np.diff(quantiles) >= 0).all()
+    assert 0.1 < quantiles[0] < 10.0
+
+
+def test_only_gaps_is_no_forecast() -> None:
+    forecaster = Forecaster(shape_for(0.0, 60.0, 120.0, (86_400.0,), 0.9, None))
+    for _ in range(50):
+        forecaster.update(math.nan)
+    assert forecaster.quantiles() is None
+    assert forecaster.view() is None
+
+
+def test_the_first_datum_is_answered_by_persistence_with_room() -> None:
+    forecaster = Forecaster(shape_for(600.0, 60.0, 120.0, (86_400.0,), 0.9, None))
+    forecaster.update(10.0)
+    view = forecaster.view()
+    assert view is not None
+    assert view.gated
+    assert view.coverage is None
+    assert view.quantiles[0.9] > 10.0
+    assert view.weights["persistence"] == 1.0
+
+
+def test_mostly_zero_stays_small_and_finite() -> None:
+    random = np.random.default_rng(6)
+    counts = np.where(random.uniform(size=1500) < 0.03, random.poisson(20, 1500), 0).astype(float)
+    forecaster = Forecaster(shape_for(float(counts.mean()), 60.0, 240.0, (86_400.0,), 0.9, None))
+    for rate in (counts / 60.0).tolist():
+        forecaster.update(rate)
+    quantiles = forecaster.quantiles()
+    assert quantiles is not None
+    assert (quantiles >= 0).all()
+    assert quantiles[-1] <= counts.max() / 60.0
+
+
+def test_two_forecasters_of_one_history_agree() -> None:
+    rates = daily(6, 40, 30.0, 8).tolist()
+    one, two = (Forecaster(shape_for(30.0, 1.0, 5.0, (40.0,), 0.95, None)) for _ in range(2))
+    for rate in rates:
+        one.update(rate)
+        two.update(rate)
+    assert one.view() == two.view()
+
+
+def test_weights_and_quantiles_of_the_view() -> None:
+    forecaster = Forecaster(shape_for(300.0, 600.0, 3600.0, (86_400.0,), 0.95, None))
+    for rate in (daily(8, 144, 300.0, 9) / 600.0).tolist():
+        forecaster.update(rate)
+    view = forecaster.view()
+    assert view is not None
+    assert list(view.quantiles) == [0.5, 0.9, 0.95]
+    assert sum(view.weights.values()) == pytest.approx(1.0)
+    assert not view.gated
+    assert view.skill is not None
+    assert view.skill < 0.8
+    assert view.coverage == pytest.approx(0.95, abs=0.05)
+    longer = forecaster.peak(40, 1)
+    assert longer is not None
+    assert longer >= view.quantiles[0.9]
+
+
+def test_a_bin_costs_a_sliver_of_a_history() -> None:
+    """14 days of minutes: the state is incremental, a new bin is at least 500 times cheaper than the history."""
+    rates = (daily(14, 1440, 100.0, 10) / 60.0).tolist()
+    forecaster = Forecaster(shape_for(100.0, 60.0, 240.0, (86_400.0, 604_800.0), 0.9, None))
+    begin = time.process_time()
+    for index, rate in enumerate(rates):
+        forecaster.update(rate, issue=index > 20_160 - 4320)
+    whole = time.process_time() - begin
+    begin = time.process_time()
+    for rate in rates[:20]:
+        forecaster.update(rate)
+    assert (time.process_time() - begin) / 20 < whole / 500
+
+
+def test_shapes() -> None:
+    assert [round_up(bins) for bins in (1, 2, 3, 4, 5, 7, 9, 13, 17)] == [1, 2, 3, 4, 6, 8, 12, 16, 24]
+    dense = shape_for(5000.0, 60.0, 200.0, (604_800.0, 86_400.0), 0.9, None)
+    assert dense == Shape(60.0, 4, 1, (1440, 10_080), (0.5, 0.9), 1)
+    sparse = shape_for(20.0, 1.0, 6.0, (40.0,), 0.95, None)
+    assert (sparse.average_bins, sparse.lead_bins, sparse.quantiles) == (3, 7, (0.5, 0.9, 0.95))
+    assert shape_for(20.0, 1.0, 30.0, (40.0,), 0.9, None).seasons == ()  # a day shorter than two leads is noise

@@ -1,0 +1,257 @@
+"""Every reason reached by a table of observations, and what holds for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.decision import Decision, Reason
+from autoscaler.memory import PoolMemory
+from autoscaler.observation import Observation, PodState, ServiceTime, StartingPod
+from autoscaler.policy import decide
+from autoscaler.pool import Behavior, ForecastSettings, Mode, Objective, Pool, Triggers
+from fleet.scene import SceneId
+
+POOL = Pool(
+    "p",
+    min_replicas=1,
+    max_replicas=20,
+    tick_s=1.0,
+    service_s=0.15,
+    service_cv=0.2,
+    startup_s=5.0,
+    forecast=ForecastSettings(season_s=(40.0,)),
+    behavior=Behavior(down_window_s=6.0, stale_after_s=10.0, blind_after_s=60.0),
+)
+REACTIVE = replace(POOL, mode=Mode.REACTIVE)
+MEASURED = ServiceTime(0.15, 0.2, 500)
+SINUS = 30.0 - 25.0 * np.cos(2 * np.pi * np.arange(400) / 40)  # arrivals a second; lowest at multiples of 40
+
+
+def seen(demand: float | np.ndarray, desired: int, **more: object) -> Observation:
+    """A pool whose demand was the same for two minutes, or was the array."""
+    history = np.full(120, demand) if isinstance(demand, float) else demand
+    fields: dict[str, object] = {"ready": desired, "service": MEASURED, "pending": 0.0, "now_s": 1000.0} | more
+    return Observation(pool="p", bin_s=1.0, demand=history, desired=desired, **fields)  # type: ignore[arg-type]
+
+
+def ask(pool: Pool, observation: Observation, memory: PoolMemory | None = None) -> Decision:
+    return decide(pool, observation, memory or PoolMemory())
+
+
+def test_forecast_adds_pods_before_the_demand_is_there() -> None:
+    decision = ask(POOL, seen(SINUS[:292], 3))  # 8 s after the trough, rising
+    assert decision.reason is Reason.FORECAST
+    assert decision.replicas > decision.floor
+    assert "forecast q0.9" in decision.explanation
+    assert f"needs {decision.need}" in decision.explanation
+
+
+def test_demand_adds_pods_in_one_step() -> None:
+    decision = ask(REACTIVE, seen(40.0, 1))
+    assert (decision.reason, decision.replicas) == (Reason.DEMAND, 9)  # 40 x 0.15 / 0.7 = 8.6
+
+
+def test_pending_adds_pods() -> None:
+    decision = ask(REACTIVE, seen(1.0, 1, pending=20.0))
+    assert (decision.reason, decision.replicas) == (Reason.PENDING, 6)  # 0.5 s / 0.15 s = 3.3 a pod
+
+
+def test_queue_ratio_adds_one_pod_unless_one_starts() -> None:
+    decision = ask(REACTIVE, seen(1.0, 3, queue_to_compute=1.5, pending=2.0))
+    assert (decision.reason, decision.replicas) == (Reason.QUEUE_RATIO, 4)
+    starting = seen(1.0, 4, ready=3, queue_to_compute=1.5, pending=2.0, starting=(StartingPod("s", 1.0),))
+    assert ask(REACTIVE, starting).reason is not Reason.QUEUE_RATIO
+
+
+def test_backlog_is_drained_on_top_of_the_demand() -> None:
+    calm = ask(POOL, seen(20.0, 4))
+    loaded = ask(POOL, seen(20.0, 4, pending=10.0))
+    assert calm.need is not None
+    assert (loaded.reason, loaded.need) == (Reason.BACKLOG, calm.need + 1)  # 6 x 0.15 s within 6 s, rounded up
+
+
+def test_steady_and_starting() -> None:
+    need = ask(POOL, seen(20.0, 1)).replicas
+    assert ask(POOL, seen(20.0, need)).reason is Reason.STEADY
+    waiting = seen(20.0, need, ready=need - 1, starting=(StartingPod("s", 1.0),))
+    decision = ask(POOL, waiting)
+    assert (decision.reason, decision.replicas) == (Reason.STARTING, need)
+    assert "1 starting" in decision.explanation
+
+
+def test_surplus_goes_once_it_has_settled() -> None:
+    memory = PoolMemory()
+    reasons = []
+    for second in range(10):
+        demand = np.concatenate((np.full(120, 20.0), np.full(second, 2.0)))
+        reasons.append(ask(REACTIVE, seen(demand, 5, now_s=1000.0 + second), memory).reason)
+    assert Reason.SETTLING in reasons
+    assert reasons[-1] is Reason.SURPLUS
+    assert reasons.index(Reason.SURPLUS) >= 6  # the down window
+
+
+def test_a_pod_needed_again_within_a_start_up_is_kept() -> None:
+    """At the end of a short dip the forecast wants the pod back before a new one would have paid."""
+    shape = np.tile(np.concatenate((np.full(28, 40.0), np.full(12, 4.0))), 8)
+    pool = replace(POOL, behavior=replace(POOL.behavior, settle_s=0.0), startup_s=4.0)
+    decision = ask(pool, seen(shape[: 7 * 40 + 33], 7))  # 7 s before the demand is back, lead 5 s
+    assert decision.reason is Reason.KEEP
+    assert decision.replicas == 7
+    assert "needed again" in decision.explanation
+    later = ask(pool, seen(shape[: 7 * 40 + 29], 7))  # 11 s before: not worth keeping
+    assert later.reason is Reason.SURPLUS
+
+
+def test_what_if_keeps_pods_while_those_that_serve_are_too_few() -> None:
+    observation = seen(20.0, 12, ready=2, starting=tuple(StartingPod(f"s{i}", 1.0) for i in range(10)))
+    decision = ask(POOL, observation)
+    assert (decision.reason, decision.replicas) == (Reason.WHAT_IF, 12)
+
+
+def test_flap_budget_stops_steps_down_not_up() -> None:
+    memory = PoolMemory()
+    memory.reversals.extend([990.0] * POOL.behavior.max_reversals)
+    decision = ask(POOL, seen(2.0, 9), memory)
+    assert (decision.reason, decision.replicas) == (Reason.FLAP_BUDGET, 9)
+    assert ask(POOL, seen(40.0, 1), memory).replicas > 1
+    assert ask(POOL, seen(2.0, 9, now_s=2000.0), memory).reason is Reason.SURPLUS  # another day
+
+
+def test_at_max_says_what_was_wanted() -> None:
+    decision = ask(replace(POOL, max_replicas=4), seen(100.0, 2))
+    assert (decision.reason, decision.replicas) == (Reason.AT_MAX, 4)
+    assert "wanted, max 4" in decision.explanation
+
+
+def test_at_min() -> None:
+    decision = ask(replace(POOL, min_replicas=3), seen(0.0, 3))
+    assert (decision.reason, decision.replicas) == (Reason.AT_MIN, 3)
+
+
+def test_no_traffic_is_zero_where_zero_is_allowed() -> None:
+    decision = ask(replace(POOL, min_replicas=0), seen(0.0, 2))
+    assert (decision.reason, decision.replicas) == (Reason.SURPLUS, 0)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(
+    ("observation", "reason"),
+    [
+        (seen(np.zeros(0), 7), Reason.NO_DATA),
+        (seen(np.full(60, np.nan), 7), Reason.NO_DATA),
+        (seen(np.concatenate((np.full(60, 1.0), np.full(5, np.nan))), 7), Reason.NO_DATA),
+        (seen(1.0, 7, data_age_s=20.0), Reason.STALE),
+        (seen(1.0, 7, trusted=False, note="unreachable: refused"), Reason.STALE),
+        (seen(1.0, 7, data_age_s=120.0), Reason.BLIND),
+        (seen(90.0, 7, data_age_s=120.0), Reason.BLIND),
+    ],
+)
+def test_without_good_data_the_count_is_held(mode: Mode, observation: Observation, reason: Reason) -> None:
+    decision = ask(replace(POOL, mode=mode), observation)
+    assert (decision.reason, decision.replicas) == (reason, 7)
+    if observation.note:
+        assert observation.note in decision.explanation
+
+
+def test_a_queue_that_waits_adds_pods_even_without_demand_data() -> None:
+    decision = ask(POOL, seen(np.zeros(0), 2, pending=30.0))
+    assert (decision.reason, decision.replicas) == (Reason.PENDING, 9)
+
+
+def test_missing_bins_in_a_known_history_are_not_zero() -> None:
+    history = np.full(120, 20.0)
+    history[60:115] = np.nan
+    assert ask(POOL, seen(history, 4)).replicas == 4
+
+
+def test_an_unmeasured_service_time_is_said() -> None:
+    decision = ask(POOL, seen(20.0, 6, service=None))
+    assert "configured, not measured" in decision.explanation
+    assert "configured" not in ask(POOL, seen(20.0, 6)).explanation
+
+
+def test_measured_start_ups_make_the_lead() -> None:
+    decision = ask(POOL, seen(20.0, 6, startup_s=(2.0,) * 10))
+    assert decision.lead_s == pytest.approx(3.0)
+    assert ask(POOL, seen(20.0, 6)).lead_s == pytest.approx(6.0)
+
+
+def test_waiting_beyond_the_model_costs_pods_slowly() -> None:
+    memory = PoolMemory()
+    first = ask(POOL, seen(20.0, 6, queue_to_compute=0.9), memory)
+    for second in range(60):
+        last = ask(POOL, seen(20.0, 6, queue_to_compute=0.9, now_s=1001.0 + second), memory)
+    assert first.need is not None
+    assert last.need is not None
+    assert first.need < last.need <= 2 * first.need
+
+
+def test_the_coldest_pods_go_first_and_starting_ones_before_them() -> None:
+    hot, cold = SceneId("hot"), SceneId("cold")
+    pods = (
+        PodState("a", resident=(hot,)),
+        PodState("b", resident=(cold,)),
+        PodState("c", resident=(hot, cold)),
+        PodState("d", ready=False),
+    )
+    observation = seen(
+        1.0, 4, ready=3, pods=pods, starting=(StartingPod("d", 1.0),), scene_demand={hot: 90.0, cold: 10.0}
+    )
+    decision = ask(POOL, observation)
+    assert decision.victims == ("d", "b", "a")[: -decision.change]
+    assert decision.change < -1
+
+
+@pytest.mark.parametrize("utilization", [0.5, 0.7, 0.9])
+def test_reactive_is_the_textbook_rule(utilization: float) -> None:
+    """ceil(rate x service / utilization), no more and no less, while nothing waits."""
+    pool = replace(REACTIVE, triggers=Triggers(utilization=utilization), max_replicas=200)
+    for rate in (0.5, 7.0, 33.3, 120.0):
+        assert ask(pool, seen(rate, 0)).replicas == max(1, int(np.ceil(rate * 0.15 / utilization - 1e-9)))
+
+
+numbers = st.floats(0, 300)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    demand=st.lists(st.one_of(numbers, st.just(float("nan"))), max_size=90),
+    desired=st.integers(0, 25),
+    starting=st.integers(0, 4),
+    pending=st.one_of(st.none(), st.floats(0, 100)),
+    ratio=st.one_of(st.none(), st.floats(0, 50)),
+    data_age_s=st.sampled_from([0.0, 0.5, 20.0, 100.0]),
+    mode=st.sampled_from(list(Mode)),
+)
+def test_whatever_is_seen(
+    demand: list[float],
+    desired: int,
+    starting: int,
+    pending: float | None,
+    ratio: float | None,
+    data_age_s: float,
+    mode: Mode,
+) -> None:
+    """Within the limits, never below the floor, never down while blind, the same every time."""
+    pool = replace(POOL, mode=mode, min_replicas=2, objective=Objective(0.5, 0.02))
+    observation = seen(
+        np.array(demand, dtype=np.float64),
+        desired,
+        ready=max(0, desired - starting),
+        starting=tuple(StartingPod(str(i), float(i)) for i in range(min(starting, desired))),
+        pending=pending,
+        queue_to_compute=ratio,
+        data_age_s=data_age_s,
+    )
+    decision = ask(pool, observation)
+    assert pool.min_replicas <= decision.replicas <= pool.max_replicas
+    assert decision.replicas >= min(decision.floor, pool.max_replicas)
+    if decision.reason in (Reason.NO_DATA, Reason.STALE, Reason.BLIND):
+        assert decision.replicas >= min(desired, pool.max_replicas)
+    assert len(decision.victims) <= max(0, -decision.change)
+    assert decision == ask(pool, observation)

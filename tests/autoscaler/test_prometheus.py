@@ -1,0 +1,175 @@
+"""Demand from Prometheus: a real one where it is installed, and faults at the wire."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoscaler.demand import Outcome
+from autoscaler.pool import Pool
+from autoscaler.prometheus import PrometheusDemand, PrometheusError, within
+from tests.autoscaler.wire import Wire, serving
+
+POOL = Pool("renderer", tick_s=15.0)
+NOW_S = 1_700_000_040.0
+
+
+@pytest.fixture
+def prometheus() -> Iterator[Wire]:
+    with serving() as wire:
+        yield wire
+
+
+def answer(wire: Wire, values: list[tuple[float, str]]) -> None:
+    rows = [{"metric": {}, "values": values}] if values else []
+    wire.pages["/api/v1/query_range"] = json.dumps(
+        {"status": "success", "data": {"resultType": "matrix", "result": rows}}
+    )
+    wire.pages["/api/v1/query"] = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}})
+
+
+def test_bins_gaps_and_what_is_unknown(prometheus: Wire) -> None:
+    end_s = math.floor(NOW_S / 60) * 60.0
+    answer(prometheus, [(end_s - 240, "12"), (end_s - 120, "NaN"), (end_s - 60, "30"), (end_s, "31.5")])
+    source = PrometheusDemand(prometheus.url, history_s=600.0)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert reading.end_s == end_s
+    np.testing.assert_equal(reading.demand[-5:], [12.0, math.nan, math.nan, 30.0, 31.5])
+    assert np.isnan(reading.demand[:-5]).all()
+    assert (reading.pending, reading.queue_to_compute, reading.service, reading.ready) == (None,) * 4
+
+
+def test_only_what_is_missing_is_asked_again(prometheus: Wire) -> None:
+    end_s = math.floor(NOW_S / 60) * 60.0
+    answer(prometheus, [(end_s, "30")])
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    source.read(POOL, NOW_S)
+    answer(prometheus, [(end_s, "33"), (end_s + 60, "40")])
+    prometheus.asked.clear()
+    reading = source.read(POOL, NOW_S + 60)
+    source.close()
+    assert reading.demand[-2:].tolist() == [33.0, 40.0]
+    assert reading.demand.size == 1440
+    (asked,) = [path for path in prometheus.asked if "query_range" in path]
+    assert f"start={end_s - 60:.0f}" in asked
+
+
+def test_no_series_is_no_data_and_old_series_are_stale(prometheus: Wire) -> None:
+    answer(prometheus, [])
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    assert source.read(POOL, NOW_S).outcome is Outcome.NO_DATA
+    source.close()
+    answer(prometheus, [(math.floor(NOW_S / 60) * 60.0 - 600, "5")])
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome is Outcome.STALE
+    assert "old" in reading.detail
+
+
+@pytest.mark.parametrize(("text", "outcome"), [("-3", Outcome.BAD_VALUE), ("+Inf", Outcome.BAD_VALUE)])
+def test_values_that_are_no_counts(prometheus: Wire, text: str, outcome: Outcome) -> None:
+    answer(prometheus, [(math.floor(NOW_S / 60) * 60.0, text)])
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome is outcome
+    assert text in reading.detail
+
+
+def test_an_error_keeps_the_history_and_is_not_retried(prometheus: Wire) -> None:
+    """503 with Retry-After: 3600, which the library would obey."""
+    answer(prometheus, [(math.floor(NOW_S / 60) * 60.0, "30")])
+    source = PrometheusDemand(prometheus.url, history_s=600.0, deadline_s=3.0)
+    source.read(POOL, NOW_S)
+    prometheus.status = 503
+    prometheus.asked.clear()
+    reading = source.read(POOL, NOW_S + 60)
+    source.close()
+    assert reading.outcome is Outcome.UNREACHABLE
+    assert "503" in reading.detail
+    assert reading.demand[-1] == 30.0
+    assert len(prometheus.asked) == 1
+
+
+def test_a_server_that_drips_is_left_after_the_deadline(prometheus: Wire) -> None:
+    """A byte now and then defeats every timeout between two reads: twenty bytes each 0.2 s would take far longer."""
+    answer(prometheus, [(math.floor(NOW_S / 60) * 60.0 - 60 * i, "30") for i in range(60)])
+    prometheus.drip_s = 0.2
+    source = PrometheusDemand(prometheus.url, history_s=3600.0, deadline_s=0.5)
+    begin_s = time.monotonic()
+    reading = source.read(POOL, NOW_S)
+    assert time.monotonic() - begin_s < 5.0
+    assert reading.outcome is Outcome.UNREACHABLE
+    assert "no answer within 0.5 s" in reading.detail
+
+
+def test_nobody_there(free_port: int) -> None:
+    source = PrometheusDemand(f"http://127.0.0.1:{free_port}")
+    reading = source.read(POOL, NOW_S)
+    assert reading.outcome is Outcome.UNREACHABLE
+    assert "refused" in reading.detail
+    assert "query=" not in reading.detail
+
+
+def test_within_hands_on_answers_and_errors() -> None:
+    assert within(1.0, lambda: 7) == 7
+    with pytest.raises(PrometheusError, match="KeyError: 'x'"):
+        within(1.0, lambda: {}["x"])
+
+
+@pytest.mark.prometheus
+def test_a_real_prometheus(tmp_path: Path, free_port: int) -> None:
+    """A gateway's page, scraped each second for some bins: arrivals, scenes, pods and queue come back."""
+    local = Path(__file__).resolve().parents[2] / ".tools" / "prometheus" / "prometheus"
+    binary = str(local) if os.access(local, os.X_OK) else shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("no prometheus (scripts/install-prometheus.sh brings it)")
+    with serving() as gateway:
+        config = tmp_path / "prometheus.yml"
+        target = gateway.url.removeprefix("http://")
+        config.write_text(
+            "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
+            f'scrape_configs: [{{job_name: g, static_configs: [{{targets: ["{target}"]}}]}}]\n'
+        )
+        process = subprocess.Popen(
+            [
+                binary,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address=127.0.0.1:{free_port}",
+                "--log.level=error",
+            ],
+        )
+        try:
+            source = PrometheusDemand(f"http://127.0.0.1:{free_port}", bin_s=2.0, history_s=60.0)
+            begin_s = time.time()
+            while time.time() - begin_s < 9.0:
+                count = int((time.time() - begin_s) * 20)
+                gateway.pages["/metrics"] = (
+                    f'splatfleet_gateway_requests_total{{pool="renderer",scene="robot"}} {count}\n'
+                    'splatfleet_gateway_pending_requests{pool="renderer"} 3\n'
+                    'splatfleet_gateway_pods{pool="renderer",state="ready"} 2\n'
+                )
+                time.sleep(0.1)
+            reading = source.read(POOL, time.time())
+            source.close()
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+    assert reading.outcome is Outcome.OK, reading
+    assert np.nanmedian(reading.demand) == pytest.approx(40.0, rel=0.25)
+    assert np.isnan(reading.demand[0])  # before it ran: no data, not zero
+    assert reading.scene_demand["robot"] > 20  # type: ignore[index]
+    assert (reading.pending, reading.ready) == (3.0, 2)

@@ -1,0 +1,147 @@
+"""Demand by direct scrape over real HTTP: rates, resets, a dead gateway, a dead exporter, nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from autoscaler.demand import Outcome
+from autoscaler.loop import Memory, Pool, Reason, tick
+from autoscaler.scrape import DirectScrape
+from autoscaler.shadow import ShadowCluster
+from tests.autoscaler.wire import Wire, serving
+
+POOL = Pool("renderer", tick_s=1.0, startup_s=5.0)
+
+
+@pytest.fixture
+def gateway() -> Iterator[Wire]:
+    with serving() as wire:
+        yield wire
+
+
+@pytest.fixture
+def exporter() -> Iterator[Wire]:
+    with serving() as wire:
+        yield wire
+
+
+def gateway_page(wire: Wire, robot: float, tree: float, pending: float = 0.0) -> None:
+    wire.pages["/metrics"] = (
+        f'splatfleet_gateway_requests_total{{pool="renderer",scene="robot"}} {robot}\n'
+        f'splatfleet_gateway_requests_total{{pool="renderer",scene="tree"}} {tree}\n'
+        'splatfleet_gateway_requests_total{pool="other",scene="robot"} 1e6\n'
+        f'splatfleet_gateway_pending_requests{{pool="renderer"}} {pending}\n'
+        'splatfleet_gateway_pods{pool="renderer",state="ready"} 3\n'
+        'splatfleet_gateway_pods{pool="renderer",state="unready"} 2\n'
+    )
+
+
+def exporter_page(wire: Wire, queue_s: float, compute_s: float, done: float) -> None:
+    labels = 'pod="p1",pool="renderer",model="gaussian_renderer"'
+    wire.pages["/metrics"] = (
+        f"splatfleet_triton_queue_seconds_total{{{labels}}} {queue_s}\n"
+        f"splatfleet_triton_compute_seconds_total{{{labels}}} {compute_s}\n"
+        f'splatfleet_triton_requests_total{{{labels},outcome="success"}} {done}\n'
+        f'splatfleet_triton_requests_total{{{labels},outcome="rejected"}} 7\n'
+        f"splatfleet_triton_pending_requests{{{labels}}} 4\n"
+    )
+
+
+def test_rates_scenes_waiting_and_service_time(gateway: Wire, exporter: Wire) -> None:
+    source = DirectScrape(gateway.url, [exporter.url], bin_s=1.0)
+    for second in range(6):
+        gateway_page(gateway, 100 + 20 * second, 10 * second, pending=2)
+        exporter_page(exporter, 5 + 1.5 * second, 50 + 3 * second, 1000 + 20 * second)
+        reading = source.read(POOL, 1000.0 + second)
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert reading.demand.tolist() == [30.0] * 5
+    assert reading.end_s == 1005.0
+    assert reading.scene_demand == {"robot": 100.0, "tree": 50.0}
+    assert reading.pending == 6.0
+    assert reading.ready == 3
+    assert reading.queue_to_compute == pytest.approx(0.5)
+    assert reading.service is not None
+    assert (reading.service.mean_s, reading.service.samples) == (pytest.approx(0.15), 100)
+
+
+def test_a_restarted_gateway_is_a_reset_and_no_negative_demand(gateway: Wire) -> None:
+    source = DirectScrape(gateway.url, [], bin_s=1.0)
+    for second, robot in enumerate((100.0, 110.0, 4.0)):
+        gateway_page(gateway, robot, 0)
+        reading = source.read(POOL, 1000.0 + second)
+    source.close()
+    assert reading.outcome is Outcome.RESET
+    assert reading.demand.tolist() == [10.0, 4.0]
+
+
+def test_a_gateway_that_knows_nothing_of_the_pool_is_no_data(gateway: Wire) -> None:
+    gateway.pages["/metrics"] = "# nothing\n"
+    source = DirectScrape(gateway.url, [], bin_s=1.0)
+    reading = source.read(POOL, 1000.0)
+    source.close()
+    assert reading.outcome is Outcome.NO_DATA
+    assert reading.pending is None
+
+
+def test_a_quiet_pool_is_zero_and_not_no_data(gateway: Wire) -> None:
+    gateway_page(gateway, 100, 0)
+    source = DirectScrape(gateway.url, [], bin_s=1.0)
+    for second in range(3):
+        reading = source.read(POOL, 1000.0 + second)
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert reading.demand.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("page", "status", "outcome", "words"),
+    [
+        ("", 503, Outcome.UNREACHABLE, "503"),
+        ("<html>hello", 200, Outcome.UNREACHABLE, "not the text"),
+        ('splatfleet_gateway_requests_total{pool="renderer",scene="a"} -4\n', 200, Outcome.BAD_VALUE, "-4"),
+        ('splatfleet_gateway_requests_total{pool="renderer",scene="a"} NaN\n', 200, Outcome.BAD_VALUE, "nan"),
+    ],
+)
+def test_faults_are_outcomes_that_keep_the_history(
+    gateway: Wire, page: str, status: int, outcome: Outcome, words: str
+) -> None:
+    source = DirectScrape(gateway.url, [], bin_s=1.0)
+    for second in range(4):
+        gateway_page(gateway, 10 * second, 0)
+        source.read(POOL, 1000.0 + second)
+    gateway.pages["/metrics"], gateway.status = page, status
+    reading = source.read(POOL, 1004.0)
+    source.close()
+    assert reading.outcome is outcome
+    assert words in reading.detail
+    assert reading.demand.tolist() == [10.0, 10.0, 10.0]
+
+
+def test_a_gateway_that_dies_holds_the_count_and_says_so(gateway: Wire) -> None:
+    source = DirectScrape(gateway.url, [], bin_s=1.0, deadline_s=0.5)
+    cluster, memory = ShadowCluster([POOL], source), Memory()
+    for second in range(8):
+        gateway_page(gateway, 20 * second, 0)
+        (before,) = tick(cluster, memory, 1000.0 + second)
+    assert before.replicas > 3
+    gateway.status = 500
+    for second in range(8, 12):
+        (decision,) = tick(cluster, memory, 1000.0 + second)
+        assert decision.reason is Reason.STALE
+        assert decision.replicas >= before.replicas
+        assert "500" in decision.explanation
+    source.close()
+
+
+def test_a_dead_exporter_is_named_and_demand_goes_on(gateway: Wire, free_port: int) -> None:
+    source = DirectScrape(gateway.url, [f"http://127.0.0.1:{free_port}"], bin_s=1.0)
+    for second in range(3):
+        gateway_page(gateway, 10 * second, 0)
+        reading = source.read(POOL, 1000.0 + second)
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert f"{free_port}" in reading.detail
+    assert (reading.queue_to_compute, reading.service) == (None, None)

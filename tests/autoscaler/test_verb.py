@@ -1,0 +1,94 @@
+"""`splatfleet autoscaler` as a process: Shadow decisions, its metrics, its errors."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from splatfleet.autoscaler import COMMAND
+from tests.autoscaler.wire import serving
+
+
+def test_shadow_decisions_metrics_and_a_clean_end(tmp_path: Path, free_port: int) -> None:
+    with serving() as gateway:
+        config = tmp_path / "autoscaler.yaml"
+        config.write_text(
+            f"gateway: {gateway.url}\n"
+            "interval-s: 0.25\n"
+            f"listen: 127.0.0.1:{free_port}\n"
+            "pools:\n"
+            "  - name: renderer\n"
+            "    max_replicas: 6\n"
+            "    startup_s: 2\n"
+            "    objective: {max_queue_wait_s: 0.5, violation_ratio: 0.02}\n"
+        )
+        command = [sys.executable, "-m", "splatfleet", "autoscaler", "--config", str(config)]
+        command += ["--json", str(tmp_path / "out.json")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            begin_s = time.monotonic()
+            text = ""
+            while time.monotonic() - begin_s < 20 and "splatfleet_autoscaler_demand_requests_per_second{" not in text:
+                count = int((time.monotonic() - begin_s) * 40)
+                gateway.pages["/metrics"] = f'splatfleet_gateway_requests_total{{pool="renderer",scene="a"}} {count}\n'
+                time.sleep(0.05)
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=2) as page:
+                        text = page.read().decode()
+                except OSError:
+                    continue
+            for path in ("/-/healthy", "/-/ready"):
+                with urllib.request.urlopen(f"http://127.0.0.1:{free_port}{path}", timeout=2) as page:
+                    assert page.status == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert err == ""
+    assert "autoscaler (Shadow) listens on" in out
+    assert " renderer up 1->" in out
+    assert "splatfleet_autoscaler_desired_replicas" in text
+    assert 'splatfleet_autoscaler_decisions_total{pool="renderer",reason="no_data"}' in text
+    (decision,) = json.loads((tmp_path / "out.json").read_text())["decisions"]
+    assert 1 <= decision["replicas"] <= 6
+    assert decision["reason"] in decision["explanation"]
+
+
+def test_once_against_a_dead_prometheus_holds_and_says_so(free_port: int) -> None:
+    result = CliRunner().invoke(
+        COMMAND, ["--pools", "renderer", "--prometheus", f"http://127.0.0.1:{free_port}", "--once"]
+    )
+    assert result.exit_code == 1
+    assert "hold 1: no_data" in result.output
+    assert "refused" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--pools: none is given"),
+        (["--pools", "a"], "give one of them"),
+        (["--pools", "a", "--pools", "a", "--gateway", "http://x"], "twice"),
+        (["--pools", '{"name": "a", "max_replica": 3}'], "max_replica does not exist"),
+        (["--pools", '{"name": "a", "objective": {"wait": 3}}'], "objective.wait does not exist"),
+        (["--pools", '{"name": "a", "objective": 3}'], "expected a mapping"),
+        (["--pools", '{"name": "a", "max_replicas": "x"}'], "Expected `int`"),
+        (["--pools", '{"name": "a", "max_replicas": 0}'], "max_replicas is 0"),
+        (["--pools", '{"name": "a"'], "--pools"),
+        (["--pools", "a", "--gateway", "localhost:80"], "is no URL"),
+        (["--pools", "a", "--gateway", "http://x", "--listen", "nowhere"], "is no address"),
+    ],
+)
+def test_usage_errors_name_the_setting(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(COMMAND, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
