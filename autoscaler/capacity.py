@@ -6,6 +6,8 @@ A pod renders one frame at a time, so a pool of c pods is a queue with c servers
 
 from __future__ import annotations
 
+import math
+
 from autoscaler.observation import ServiceTime
 from autoscaler.pool import Objective
 
@@ -41,7 +43,7 @@ def wait_tail(wait_s: float, servers: int, rate_per_s: float, service: ServiceTi
 def _decay(wait_s: float, spare: float, service: ServiceTime) -> float:
     variation = max((1.0 + service.cv**2) / 2.0, 0.5)
     exponent = spare / service.mean_s * wait_s / variation
-    return float(2.718281828459045**-exponent)
+    return math.exp(-exponent)
 
 
 def replicas_for(rate_per_s: float, service: ServiceTime, objective: Objective, limit: int = 10_000) -> int:
@@ -68,21 +70,23 @@ def expected_queue_to_compute(servers: int, rate_per_s: float, service: ServiceT
     return erlang_c(servers, load) / (servers - load) * (1.0 + service.cv**2) / 2.0
 
 
-def corrected(correction: float, observed: float | None, expected: float | None) -> float:
+def corrected(correction: float, observed: float | None, expected: float | None, share: float) -> float:
     """Move the service-time correction one small step towards what was observed.
 
-    `observed` and `expected` are queue-to-compute ratios of the same moment. Up by 2 % where requests wait clearly
-    longer than foreseen, down by 0.5 % where they wait less or as foreseen, and never beyond CORRECTION_BOUNDS: the
-    ratio is noisy and lags, so it may calibrate but never steer.
+    `observed` and `expected` are queue-to-compute ratios of the same moment, `share` is the part of a lead time that
+    a step stands for. Up by 5 % a lead where requests wait clearly longer than foreseen, down by 1.25 % where they
+    wait less or as foreseen, and never beyond CORRECTION_BOUNDS: the ratio is noisy and lags, so it may calibrate but
+    never steer.
     """
     if observed is None or expected is None:
         return correction
     low, high = CORRECTION_BOUNDS
     if observed > 2.0 * expected + 0.05:
-        return min(correction * 1.02, high)
+        return min(correction * math.exp(0.05 * share), high)
+    step = math.exp(0.0125 * share)
     if observed < 0.5 * expected and expected > 0.1:
-        return max(correction / 1.005, low)
-    return max(correction / 1.005, 1.0) if correction > 1.0 else min(correction * 1.005, 1.0)
+        return max(correction / step, low)
+    return max(correction / step, 1.0) if correction > 1.0 else min(correction * step, 1.0)
 
 
 def drain_replicas(pending: float, service_s: float, drain_s: float) -> int:

@@ -38,9 +38,9 @@ class Evidence:
 
 def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence:
     """Everything that the choice needs, from what was seen and what is remembered."""
-    service, measured = _service(pool, observation, memory)
     startup_s = startup_quantile(pool, observation)
     lead_s = startup_s + pool.tick_s
+    service, measured = _service(pool, observation, memory, lead_s)
     rate = recent_rate(pool, observation, lead_s)
     blind = _blindness(pool, observation, rate)
     if blind is Reason.BLIND:
@@ -74,15 +74,29 @@ def _with_forecast(pool: Pool, observation: Observation, evidence: Evidence, for
     return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
 
 
-def _service(pool: Pool, observation: Observation, memory: PoolMemory) -> tuple[ServiceTime, bool]:
+def _service(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> tuple[ServiceTime, bool]:
+    """The service time to count with, and whether it was measured."""
     seen = observation.service
     measured = seen is not None and seen.samples >= MIN_SERVICE_SAMPLES and seen.mean_s > 0
     plain = seen if measured and seen is not None else ServiceTime(pool.service_s, pool.service_cv)
-    if not observation.starting and observation.ready > 0:
-        rate = recent_rate(pool, observation, 4 * pool.tick_s)
-        expected = expected_queue_to_compute(observation.ready, rate, plain) if rate else None
-        memory.correction = corrected(memory.correction, observation.queue_to_compute, expected)
+    rate = recent_rate(pool, observation, lead_s)
+    if rate and observation.ready > 0 and not observation.starting:
+        share = min(pool.tick_s / lead_s, 1.0)
+        expected = _tolerated_ratio(pool, observation.ready, rate, plain)
+        memory.correction = corrected(memory.correction, observation.queue_to_compute, expected, share)
     return ServiceTime(plain.mean_s * memory.correction, plain.cv, plain.samples), measured
+
+
+def _tolerated_ratio(pool: Pool, ready: int, rate_per_s: float, service: ServiceTime) -> float | None:
+    """Queue-to-compute ratio to be expected, at least that of a pool which just meets its objective.
+
+    A pool that waits more than an ample one would, and less than an adequate one may, needs no correction.
+    """
+    expected = expected_queue_to_compute(ready, rate_per_s, service)
+    if expected is None:
+        return None
+    adequate = replicas_for(rate_per_s, service, pool.objective)
+    return max(expected, expected_queue_to_compute(adequate, rate_per_s, service) or 0.0)
 
 
 def startup_quantile(pool: Pool, observation: Observation) -> float:

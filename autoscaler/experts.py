@@ -34,11 +34,11 @@ class Persistence:
         self.name = "persistence"
         self._level = math.nan
 
-    def update(self, rate: float, level: float) -> None:  # noqa: ARG002
+    def update(self, rate: float, level: float) -> None:
         if level == level:
             self._level = level
 
-    def peak(self, bins: int) -> float | None:  # noqa: ARG002
+    def peak(self, bins: int) -> float | None:
         return None if math.isnan(self._level) else self._level
 
 
@@ -56,7 +56,7 @@ class DampedTrend:
         self._level = math.nan
         self._trend = 0.0
 
-    def update(self, rate: float, level: float) -> None:  # noqa: ARG002
+    def update(self, rate: float, level: float) -> None:
         if math.isnan(self._level):
             self._level = rate
             return
@@ -147,7 +147,7 @@ class HoltWinters:
         self._phase = -1
         self._damps: dict[int, Floats] = {}
 
-    def update(self, rate: float, level: float) -> None:  # noqa: ARG002
+    def update(self, rate: float, level: float) -> None:
         self._phase = (self._phase + 1) % self._season
         if self._shape is None:
             self._first.append(rate)

@@ -52,8 +52,10 @@ class _Issued:
 class Forecaster:
     """Fed bin by bin with `update`; `view` and `peak` answer for the bins that follow."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, silent_bins: int = 0) -> None:
+        """During the first `silent_bins` bins only the experts learn: nothing is issued and nothing calibrated."""
         self.shape = shape
+        self._silent_bins = silent_bins
         day = shape.seasons[0] if shape.seasons else 60 * shape.lead_bins
         self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins)
         self.names = tuple(expert.name for expert in self._experts)
@@ -78,8 +80,8 @@ class Forecaster:
         self.seen = 0
         self._current: _Issued | None = None
 
-    def update(self, rate: float, issue: bool = True) -> None:
-        """The next bin's rate in requests/s, nan without data. With `issue` False only the experts learn."""
+    def update(self, rate: float) -> None:
+        """The next bin's rate in requests/s, nan without data."""
         self.seen += 1
         self._recent.append(rate)
         known = [value for value in self._recent if value == value]
@@ -92,7 +94,7 @@ class Forecaster:
         self._averages.append(level)
         while self._pending and self._pending[0].due <= self.seen:
             self._learn(self._pending.popleft())
-        if issue:
+        if self.seen > self._silent_bins:
             self._current = self._issue(level)
             if self._current is not None:
                 self._pending.append(self._current)
@@ -172,6 +174,10 @@ class Forecaster:
     def quantiles(self) -> Floats | None:
         """[quantiles] requests/s, the highest inside the lead window; None before the first datum."""
         return None if self._current is None else self._current.quantiles
+
+    def reference(self) -> Floats | None:
+        """[quantiles] what calibrated persistence says of the same: the bar to beat."""
+        return None if self._current is None else self._current.expert_quantiles[PERSISTENCE]
 
     def peak(self, bins: int, quantile: int) -> float | None:
         """Highest demand over another number of bins, with the offset that `quantile` has for the lead window."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from autoscaler.forecast import Forecaster, Shape, shape_for
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Floats, Observation
 from autoscaler.pool import Pool
+
+BINS_AT_ONCE = 600  # a rebuild that is longer goes on over several ticks, beside the forecaster that it replaces
 
 
 def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> Forecaster | None:
@@ -21,20 +25,58 @@ def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float
         return None
     shape = _shape(pool, observation, lead_s)
     end_s = observation.now_s - observation.data_age_s
-    forecaster = memory.forecaster
-    if forecaster is None or not _fits(forecaster, shape):
-        forecaster = _build(shape, rates)
-        memory.forecaster = forecaster
+    current = memory.forecaster
+    if current is None or current.shape.bin_s != shape.bin_s or _lost(memory.fed_until_s, end_s, rates, shape.bin_s):
+        current, memory.successor = _begin(shape, rates), None
+        _extend(current, rates, rates.size)
     else:
-        new = round((end_s - memory.fed_until_s) / shape.bin_s)
-        if new > 4 * rates.size + 100:
-            forecaster = memory.forecaster = _build(shape, rates)
-        elif new > 0:
-            lost = max(0, new - rates.size)
-            for rate in [float("nan")] * lost + rates[rates.size - (new - lost) :].tolist():
-                forecaster.update(rate)
-    memory.fed_until_s = end_s
-    return forecaster
+        _extend(current, rates, _new_bins(memory.fed_until_s, end_s, shape.bin_s))
+        current = _succeed(current, shape, rates, end_s, memory)
+    memory.forecaster, memory.fed_until_s = current, end_s
+    return current
+
+
+def _succeed(current: Forecaster, shape: Shape, rates: Floats, end_s: float, memory: PoolMemory) -> Forecaster:
+    """The forecaster to use from now on, where another shape is wanted: the successor once it has caught up."""
+    if _fits(current, shape):
+        memory.successor = None
+        return current
+    if memory.successor is None or not _fits(memory.successor, shape):
+        memory.successor = _begin(shape, rates)
+        memory.successor_until_s = end_s - rates.size * shape.bin_s
+    behind = _new_bins(memory.successor_until_s, end_s, shape.bin_s)
+    step = min(behind, BINS_AT_ONCE)
+    _extend(memory.successor, rates, behind, step)
+    memory.successor_until_s += step * shape.bin_s
+    if step < behind:
+        return current
+    current, memory.successor = memory.successor, None
+    return current
+
+
+def _begin(shape: Shape, rates: Floats) -> Forecaster:
+    """Experts see the whole history, calibration its last three seasons: enough to trust, and bounded."""
+    day = shape.seasons[0] if shape.seasons else 60
+    return Forecaster(shape, silent_bins=max(0, rates.size - max(3 * day, 300)))
+
+
+def _extend(forecaster: Forecaster, rates: Floats, behind: int, step: int | None = None) -> None:
+    """Feed the first `step` of the last `behind` bins (all of them without it); bins before the history are nan."""
+    missing = max(0, behind - rates.size)
+    bins = [float("nan")] * missing + rates[rates.size - (behind - missing) :].tolist()
+    for rate in bins[: behind if step is None else step]:
+        forecaster.update(rate)
+
+
+def _new_bins(until_s: float, end_s: float, bin_s: float) -> int:
+    if math.isinf(until_s):
+        return 0
+    return max(0, round((end_s - until_s) / bin_s))
+
+
+def _lost(until_s: float, end_s: float, rates: Floats, bin_s: float) -> bool:
+    """So long ago that what the history holds now is worth more than what was learned then."""
+    return _new_bins(until_s, end_s, bin_s) > 2 * rates.size + 100
 
 
 def _shape(pool: Pool, observation: Observation, lead_s: float) -> Shape:
@@ -57,13 +99,3 @@ def _fits(forecaster: Forecaster, shape: Shape) -> bool:
     if (old.bin_s, old.seasons, old.quantiles) != (shape.bin_s, shape.seasons, shape.quantiles):
         return False
     return 0.66 * old.lead_bins <= shape.lead_bins <= old.lead_bins
-
-
-def _build(shape: Shape, rates: Floats) -> Forecaster:
-    """Experts see the whole history, calibration its last three seasons: enough to trust, and bounded."""
-    forecaster = Forecaster(shape)
-    day = shape.seasons[0] if shape.seasons else 60
-    silent = max(0, rates.size - max(3 * day, 300))
-    for index, rate in enumerate(rates.tolist()):
-        forecaster.update(rate, issue=index >= silent)
-    return forecaster

@@ -17,6 +17,8 @@ class PoolMemory:
 
     forecaster: Forecaster | None = None
     fed_until_s: float = -math.inf  # end of the last bin that the forecaster was fed
+    successor: Forecaster | None = None  # of another shape, still catching up with the history
+    successor_until_s: float = -math.inf
     correction: float = 1.0  # of the service time, learned from the waiting that was observed
     wants: deque[tuple[float, int]] = field(default_factory=deque)  # (now_s, count wanted), for the settling window
     reversals: deque[float] = field(default_factory=deque)  # times at which up followed down

@@ -118,7 +118,7 @@ class NodeCollector:
     def _pods(self, statuses: list[SourceStatus]) -> list[Renderer]:
         """The Triton servers of this node; one address is one pod, however often it is named."""
         pods = {
-            metrics_url(address): Renderer(_host(address), "", self.sources.node, "", "", address)
+            _host(address): Renderer(_host(address), "", self.sources.node, "", "", address)
             for address in self.sources.triton
         }
         if self._renderers is not None:
@@ -127,7 +127,7 @@ class NodeCollector:
             duration_s = time.perf_counter() - start_s
             statuses.append(SourceStatus("renderers", str(self._renderers.path), duration_s, self._renderers.problem))
             pods |= {
-                pod.metrics_address: pod
+                _host(pod.metrics_address): pod
                 for pod in file.renderers
                 if pod.node == self.sources.node and pod.metrics_address
             }

@@ -87,7 +87,7 @@ class StoreReader:
     def _list(self) -> None:
         try:
             with os.scandir(self.layout.scenes) as entries:
-                listed = {entry.name: entry.inode() for entry in entries if entry.name.endswith(".json")}
+                listed = {e.name: e.inode() for e in entries if e.name.endswith(".json") and e.name[0] != "."}
         except FileNotFoundError:
             listed = {}
         for name, inode in listed.items():

@@ -27,10 +27,10 @@ _GPU_USED = "nv_gpu_memory_used_bytes"
 _GPU_TOTAL = "nv_gpu_memory_total_bytes"
 _RESIDENT = metrics.RENDERER_SCENE_RESIDENT_BYTES.name
 _BUDGET = metrics.RENDERER_BUDGET_BYTES.name
-# Triton always has this one, so a text without any of these is not Triton's.
-_ALWAYS = "nv_pinned_memory_pool_total_bytes"
-WANTED = _COMPUTE_US | {
-    _SUCCESS, _FAILURE, _QUEUE_US, _PENDING, _GPU_DUTY, _GPU_USED, _GPU_TOTAL, _RESIDENT, _BUDGET, _ALWAYS,
+# A Triton without a model has at least one of these, so a text without any of WANTED is not Triton's.
+_ALWAYS = frozenset({"nv_pinned_memory_pool_total_bytes", "nv_cpu_memory_total_bytes"})
+WANTED = _DURATIONS_US | _ALWAYS | {
+    _SUCCESS, _FAILURE, _PENDING, _GPU_DUTY, _GPU_USED, _GPU_TOTAL, _RESIDENT, _BUDGET,
 }  # fmt: skip
 OUTCOMES = ("success", "backend", "canceled", "rejected", "other")
 

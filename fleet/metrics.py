@@ -329,8 +329,8 @@ AUTOSCALER_FLOOR = _metric(
 AUTOSCALER_FORECAST = _metric(
     "autoscaler_forecast_requests_per_second",
     "gauge",
-    ("pool", "quantile"),
-    "Forecast of the highest demand inside the lead window, by quantile.",
+    ("pool", "level"),
+    "Forecast of the highest demand inside the lead window, by quantile level.",
     ("dashboard",),
 )
 AUTOSCALER_DEMAND = _metric(

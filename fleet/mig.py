@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,7 +220,7 @@ _ALIASES: tuple[tuple[str, str], ...] = (
 )
 
 
-@cache
+@lru_cache(1024)  # texts of others: bounded
 def find_part(gpu_model: str) -> Part | None:
     """The part of `H100-80`, of `NVIDIA H100 80GB HBM3` or of a product label; None where it is not known."""
     if gpu_model in PARTS:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 
 from fleet.digest import NodeDigest, PodDigest, SceneCache, Slice
 from fleet.mig import MigError, MigProfile
@@ -103,20 +103,18 @@ class Occupancy:
     def free(self, profile: MigProfile) -> list[tuple[int, Slice]]:
         """Healthy slices of a profile that nobody takes, in the order in which a driver lists them."""
         pairs = zip(self.cuts, self.holders, strict=True)
-        return [cut for cut, holder in pairs if not holder and cut[1].healthy and profile_of(cut[1]) == profile]
+        return [
+            cut for cut, holder in pairs if not holder and cut[1].healthy and parsed_profile(cut[1].profile) == profile
+        ]
 
 
-@cache
-def _profile(text: str) -> MigProfile | None:
+@lru_cache(4096)  # texts of others: bounded
+def parsed_profile(text: str) -> MigProfile | None:
+    """The profile that a digest names; None where no GPU has it."""
     try:
         return MigProfile.parse(text)
     except MigError:
         return None
-
-
-def profile_of(cut: Slice) -> MigProfile | None:
-    """The profile of a slice; None where the digest names one that no GPU has."""
-    return _profile(cut.profile)
 
 
 def _single_profile(node: Node) -> MigProfile | None:
@@ -124,7 +122,7 @@ def _single_profile(node: Node) -> MigProfile | None:
     profiles = {cut.profile for gpu in node.gpus for cut in gpu.slices}
     if len(profiles) != 1 or not all(gpu.slices for gpu in node.gpus):
         return None
-    return _profile(profiles.pop())
+    return parsed_profile(profiles.pop())
 
 
 def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozenset()) -> Occupancy:
@@ -149,7 +147,7 @@ def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozen
         else:
             wanted += [single] * pod.gpus
         for (_, cut), holder in zip(cuts, holders, strict=True):
-            profile = profile_of(cut)
+            profile = parsed_profile(cut.profile)
             if holder == pod.uid and profile in wanted:
                 wanted.remove(profile)
         for missing in wanted:
@@ -160,6 +158,6 @@ def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozen
 
 def _take_first(cuts: list[tuple[int, Slice]], holders: list[str], profile: MigProfile, uid: str) -> None:
     for position, (_, cut) in enumerate(cuts):
-        if not holders[position] and cut.healthy and profile_of(cut) == profile:
+        if not holders[position] and cut.healthy and parsed_profile(cut.profile) == profile:
             holders[position] = uid
             return

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import structlog
 from rich.console import Console
 
 from autoscaler.loop import Behavior, ForecastSettings, Memory, Mode, Objective, Pool, tick
@@ -43,6 +44,7 @@ from local_fleet.triton_server import TritonUnavailable, build_backends
 from renderer.splats import SceneFileError
 
 POOL = "renderer"
+LOG_PROCESSORS = [structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()]
 ZIPF_EXPONENT = 1.0
 WAIT_OBJECTIVE_S = 0.5
 START_DELAY_S = 2.5  # the load client imports and plans in this time
@@ -156,8 +158,13 @@ class _Play:
         self.view = view
         self.stack = stack
         self.folder = Path(tempfile.mkdtemp(prefix="splatfleet-demo-"))
-        if not settings.keep:
+        if settings.keep:
+            view.note(f"the run's folder: {self.folder}")
+        else:
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        log = stack.enter_context((self.folder / "fleet.log").open("a", buffering=1))
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(log), processors=LOG_PROCESSORS)
+        stack.callback(structlog.reset_defaults)
         self.records, self.frames = self.folder / "records.jsonl", self.folder / "frames"
         self.machine = MachineLoad()
         self.machine.start()

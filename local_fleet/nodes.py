@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.digest import GpuDigest, Slice
+from renderer.scene_store import SceneStore
 
 GPU_MODEL = "H100-80"
 POD_PROFILE = "1g.10gb"
@@ -53,7 +54,8 @@ def make_nodes(folder: Path, store_capacity_bytes: int, seed: int) -> list[Local
         gpu_uuid = f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, f'{seed}/{name}')}"
         cuts = tuple(Slice(profile, start) for profile, start in layout)
         node = LocalNode(name, folder / name, store_capacity_bytes, GpuDigest(gpu_uuid, GPU_MODEL, slices=cuts))
-        node.store.mkdir(parents=True)
+        node.folder.mkdir(parents=True)
+        SceneStore(node.store, store_capacity_bytes)  # says its capacity from the start, before a pod uses it
         node.gpus_file.write_text(json.dumps({"gpus": [dataclasses.asdict(node.gpu)]}))
         nodes.append(node)
     return nodes

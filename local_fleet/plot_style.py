@@ -104,7 +104,12 @@ def time_axis(axes: Sequence[Axes], timeline: Timeline, palette: Palette, from_s
     axes[-1].set_xlabel("seconds of the replay")
 
 
-def to_svg(figure: Figure, name: str, palette: Palette, title: str) -> str:
+def plain(text: str) -> str:
+    """Text from outside as matplotlib draws it letter for letter: no mathematics, no hidden legend entry."""
+    return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def to_svg(figure: Figure, name: str, palette: Palette) -> str:
     """The figure as an inline `<svg>`: text stays text, every palette colour becomes `var(--name)`.
 
     `name` keeps the ids of several drawings on one page apart.
@@ -128,4 +133,4 @@ def to_svg(figure: Figure, name: str, palette: Palette, title: str) -> str:
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for colour_name, colour in palette.named().items():
         text = text.replace(colour, f"var(--{colour_name})")
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)

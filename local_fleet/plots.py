@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from local_fleet.load import WAIT_OBJECTIVE_S, FrameRecord
-from local_fleet.plot_style import LIGHT, Palette, legend, new_figure, time_axis
+from local_fleet.plot_style import LIGHT, Palette, legend, new_figure, plain, time_axis
 from local_fleet.scorecard import violates
-from local_fleet.timeline import Moment, PodView, Timeline
+from local_fleet.timeline import Moment, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,20 +106,20 @@ def wait_figure(timeline: Timeline, records: Sequence[FrameRecord], palette: Pal
 def pods_figure(timeline: Timeline, palette: Palette = LIGHT) -> Figure:
     """Pods that exist, stacked by node: ready solid, starting hatched, draining pale."""
     figure, (axes,) = new_figure(palette, (2.4,))
-    times_s = [moment.t_s for moment in timeline.moments]
+    times_s = [*(moment.t_s for moment in timeline.moments), *_ends_s(timeline)[-1:]]
     below = np.zeros(len(times_s))
     names = sorted({pod.node for moment in timeline.moments for pod in moment.pods} - {""})
     for number, node in enumerate(names):
         colour = palette.nodes[number % len(palette.nodes)]
         for stages, style in (
-            (("ready",), {"facecolor": colour, "alpha": 0.85, "label": node}),
+            (("ready",), {"facecolor": colour, "alpha": 0.85, "label": plain(node)}),
             (("draining",), {"facecolor": colour, "alpha": 0.35}),
             (STARTING, {"facecolor": "none", "edgecolor": colour, "hatch": "/////"}),
         ):
-            count = np.array([_count(moment.pods, node, stages) for moment in timeline.moments], float)
-            axes.fill_between(times_s, below, below + count, where=count > 0, step="post", linewidth=0, **style)
+            count = _counts(timeline, node, stages)
+            axes.fill_between(times_s, below, below + count, step="post", linewidth=0, **style)
             below = below + count
-    unplaced = np.array([_count(moment.pods, "", STARTING) for moment in timeline.moments], float)
+    unplaced = _counts(timeline, "", STARTING)
     if unplaced.any():
         axes.fill_between(
             times_s, below, below + unplaced, step="post", facecolor="none", edgecolor=palette.muted, hatch="....",
@@ -157,8 +158,7 @@ def scenes_figure(timeline: Timeline, records: Sequence[FrameRecord], palette: P
             [t_s for t_s, _ in points], [row for _, row in points], mark, markersize=4, color=palette.bad,
             markeredgewidth=0, alpha=0.85, rasterized=_heavy(points), label=f"{label} ({len(points)})",
         )  # fmt: skip
-    # Ids come from outside: a `$` must not start mathematics.
-    axes.set_yticks(range(len(scenes)), [shown.replace("$", r"\$") for shown in (scene[:28] for scene in scenes)])
+    axes.set_yticks(range(len(scenes)), [plain(scene[:28]) for scene in scenes])
     axes.set_ylim(len(scenes) - 0.4, -1.2)  # room for the names of the days
     axes.grid(False, axis="y")
     axes.fill_between(
@@ -226,8 +226,10 @@ def _holders(moment: Moment, scene: str) -> int:
     return sum(pod.stage == "ready" and scene in pod.scenes for pod in moment.pods)
 
 
-def _count(pods: Sequence[PodView], node: str, stages: Sequence[str]) -> int:
-    return sum(pod.node == node and pod.stage in stages for pod in pods)
+def _counts(timeline: Timeline, node: str, stages: Sequence[str]) -> NDArray[np.float64]:
+    """Pods of a node in some stages at every moment, the last one held until its end."""
+    counts = [sum(pod.node == node and pod.stage in stages for pod in moment.pods) for moment in timeline.moments]
+    return np.array([*counts, *counts[-1:]], float)
 
 
 def _series(moments: Sequence[Moment], read: Callable[[Moment], float | None]) -> list[float]:

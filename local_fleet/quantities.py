@@ -6,10 +6,10 @@ NO_DATA = "–"
 
 
 def seconds(value_s: float | None) -> str:
-    """`8.4 ms`, `0.31 s`, `73 s`."""
+    """`8.4 ms`, `310 ms`, `1.25 s`, `73 s`."""
     if value_s is None:
         return NO_DATA
-    if abs(value_s) < 0.0995:
+    if abs(value_s) < 0.9995:
         return f"{value_s * 1000:.3g} ms"
     return f"{value_s:.2f} s" if abs(value_s) < 9.995 else f"{value_s:,.0f} s"
 
@@ -48,7 +48,7 @@ def rate(value_per_s: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A count with thousands apart, or a plain number with some digits after the point."""
+    """A count with thousands apart, or a small number with some digits after the point."""
     if value is None:
         return NO_DATA
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}f}"
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:,.{digits}f}"

@@ -67,7 +67,7 @@ def render_table(card: Scorecard) -> RenderableType:
             table.add_row(row.label, Text(row.write(getattr(card, row.field)), style=_alarm(row, card)))
         table.add_section()
     decisions = ", ".join(f"{reason} {count}" for reason, count in card.decisions.items()) or "none"
-    return Group(table, Text(f"decisions: {decisions}", style="dim"), Text(_conditions(card), style="dim"))
+    return Group(table, Text(f"decisions: {decisions}", style="dim"), Text(conditions(card), style="dim"))
 
 
 def compare(left: Scorecard, right: Scorecard) -> RenderableType:
@@ -119,6 +119,20 @@ def name(card: Scorecard) -> str:
     return f"{card.autoscaler} · {card.placement}"
 
 
+def conditions(card: Scorecard) -> str:
+    """What the run was, in one line: length, seed, machine."""
+    machine = card.machine
+    load = [machine.get("load_average_start"), machine.get("load_average_end")]
+    words = [
+        f"{card.duration_s:g} s of replay",
+        f"seed {card.seed}" if card.seed is not None else "",
+        f"{machine['cores']} cores" if "cores" in machine else "",
+        str(machine.get("cpu", "")),
+        "load " + " → ".join(f"{average[0]:.2f}" for average in load if average) if any(load) else "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
 def _ratio_cell(row: Row, left: float | None, right: float | None) -> Text:
     if left is None or right is None or right == 0:
         return Text("" if left == right else quantities.NO_DATA)
@@ -136,16 +150,3 @@ def _alarm(row: Row, card: Scorecard) -> str:
     if row.field == "machine_cpu_ratio_p95" and value is not None and value > 0.7:
         return "bold yellow"  # the queueing measured is then the machine's too
     return "bold" if row.field in ("requests", "violations", "pod_seconds") else ""
-
-
-def _conditions(card: Scorecard) -> str:
-    machine = card.machine
-    load = [machine.get("load_average_start"), machine.get("load_average_end")]
-    words = [
-        f"{card.duration_s:g} s of replay",
-        f"seed {card.seed}" if card.seed is not None else "",
-        f"{machine['cores']} cores" if "cores" in machine else "",
-        str(machine.get("cpu", "")),
-        "load " + " → ".join(f"{average[0]:.2f}" for average in load if average) if any(load) else "",
-    ]
-    return ", ".join(word for word in words if word)

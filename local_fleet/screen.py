@@ -35,9 +35,9 @@ _START = re.compile(r"@(\d+)$")
 
 def draw(timeline: Timeline, moment: Moment, width: int, height: int) -> list[Text]:
     """The whole screen, at most `height` lines of `width` cells; decisions give way first, then the chart."""
-    width = max(width, NARROWEST)
+    width, shown = max(width, NARROWEST), width
     head = [heading(timeline, moment, width), figures(moment), Text()]
-    cell_width = max(6, (width - MARGIN) // max((node.slices_total for node in moment.nodes), default=1))
+    cell_width = max(6, (width - MARGIN) // max([1, *(len(_seats(node, moment.pods)) for node in moment.nodes)]))
     fixed = len(head) + len(STAGE_LEGEND)
     roomy = height >= fixed + CHART_ROWS + 1 + 3 * len(moment.nodes) + DECISIONS
     nodes = [line for node in moment.nodes for line in node_lines(node, moment.pods, cell_width, 2 if roomy else 1)]
@@ -51,7 +51,7 @@ def draw(timeline: Timeline, moment: Moment, width: int, height: int) -> list[Te
     lines = [*head, *chart, *nodes, *STAGE_LEGEND, *decisions]
     for line in lines:
         line.no_wrap = True
-        line.truncate(width, overflow="ellipsis")
+        line.truncate(shown, overflow="ellipsis")
     return lines[:height]
 
 

@@ -35,6 +35,7 @@ _SHM = Path("/dev/shm")
 _SHM_PREFIX = "splatfleet"
 _REASON = re.compile(r"(?:splatfleet: (?=renderer cannot start)|Failed to initialize Python stub: )(.*)")
 _COLLISION = re.compile(r"failed to start \w+ service|Address already in use|Socket .* already in use", re.IGNORECASE)
+_ERROR_LINE = re.compile(r"[EF]\d{4} |error: |terminate called")
 _RECENT_PORTS = 512
 
 # The kernel kills a process with this signal when the thread that started it ends; exec keeps the setting. Done in
@@ -159,10 +160,12 @@ class TritonServer:
 
     def _wait_ready(self, end_s: float) -> None:
         while time.monotonic() < end_s:
-            if self.exit_code() is not None:
-                raise TritonFailed(f"Triton ended with {self.exit_code()}: {self.reason()} (log: {self.log})")
-            if self.ready:
+            if self.ready and _listens(self._ports.metrics):  # HTTP answers a moment before the metrics do
                 return
+            text = self._log_text()
+            # The log tells seconds before a failed server has taken itself down.
+            if self.exit_code() is not None or _REASON.search(text) or _COLLISION.search(text):
+                raise TritonFailed(f"Triton cannot start: {self.reason()} (log: {self.log})")
             time.sleep(_POLL_S)
         raise TritonFailed(f"Triton was not ready in time: {self.reason()} (log: {self.log})")
 
@@ -190,7 +193,7 @@ class TritonServer:
         own = _REASON.search(text)
         if own:
             return own[1].strip()
-        bad = [line for line in text.splitlines() if re.match(r"[EF]\d{4} |error: |terminate called", line)]
+        bad = [line for line in text.splitlines() if _COLLISION.search(line) or _ERROR_LINE.match(line)]
         return " ".join((bad or text.splitlines() or ["no output"])[-1].split())[:500]
 
     def _log_text(self) -> str:
@@ -251,6 +254,12 @@ def free_ports() -> Ports:
         _recent_ports.extend(found)
         del _recent_ports[:-_RECENT_PORTS]
         return Ports(*found)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((HOST, port)) == 0
 
 
 _launches: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]

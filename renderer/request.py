@@ -102,6 +102,12 @@ def _unknown(name: str) -> str:
     return f"{name[:80]!r} is no parameter; {hint}"
 
 
+def _scene(value: Any) -> SceneId:
+    if not isinstance(value, str):
+        raise TypeError("a scene id as text")
+    return parse_scene_id(value)
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in choices:
@@ -157,7 +163,7 @@ def _finite(value: Any) -> float:
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "action": _one_of(get_args(Action)),
-    "scene": lambda value: parse_scene_id(value if isinstance(value, str) else repr(value)),
+    "scene": _scene,
     "width": _whole(1, MAX_SIZE_PX),
     "height": _whole(1, MAX_SIZE_PX),
     "format": _one_of(get_args(Format)),

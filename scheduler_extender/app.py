@@ -176,12 +176,14 @@ def _verb(
     async def route(request: Request) -> Response:
         started_s = time.perf_counter()
         outcome = "ok"
+        headers = {}
         try:
             args = wire.decode_args(await extender.body_of(request))
         except (wire.WireError, BodyError) as error:
             outcome = "bad_request"
             log.warning("bad request", verb=verb, error=str(error))
             content = refused(error)
+            headers = {"Connection": "close"}  # the rest of a body that we would not read may still be coming
         else:
             try:
                 if args.pod is None:
@@ -196,7 +198,7 @@ def _verb(
                 content = opened(args)
         extender.metrics.requests.labels(verb, outcome).inc()
         seconds.observe(time.perf_counter() - started_s)
-        return Response(content, media_type=JSON)
+        return Response(content, media_type=JSON, headers=headers)
 
     return route
 

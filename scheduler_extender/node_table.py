@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.mig import PARTS, MigProfile, find_part
-from fleet.snapshot import Node, Occupancy, Pod, occupancy, profile_of
+from fleet.snapshot import Node, Occupancy, Pod, occupancy, parsed_profile
 
 UNKNOWN_ROW = 0
 MOST_VICTIMS = 256  # scenes per node that eviction looks at, least recently used first
@@ -88,8 +89,10 @@ class NodeTable:
         self.queued_bytes: Floats = np.zeros(self._allocate)
         self.whole_gpus: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
         self.whole_gpus_free: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
-        self.victim_bytes: Floats = np.zeros((self._allocate, 1))
-        self.victim_scene: NDArray[np.int32] = np.zeros((self._allocate, 1), np.int32)
+        # [victims, rows]: what eviction takes first, second, ...; scene -1 where a node has no more.
+        self.victim_bytes: Floats = np.zeros((1, self._allocate))
+        self.victim_scene: NDArray[np.int32] = np.full((1, self._allocate), -1, np.int32)
+        self._priors: tuple[float | None, float | None] | None = None
         self.copies: Floats = np.zeros(16)  # by scene index
         self._digest_scenes: dict[int, set[str]] = {}
         self._incoming: dict[int, dict[str, float]] = {}  # row -> scene -> bytes still to come
@@ -117,10 +120,17 @@ class NodeTable:
         known = [column.bytes for column in self.scenes.values() if column.bytes]
         return sum(known) / len(known) if known else 0.0
 
+    def measured_bytes_per_s(self) -> tuple[float | None, float | None]:
+        """The medians of the fetch and the read bandwidths that nodes measured; None where none has."""
+        if self._priors is None:
+            self._priors = _median(self.fetch_bytes_per_s), _median(self.read_bytes_per_s)
+        return self._priors
+
     def set_digest(self, node: Node) -> None:
         """Write what a node holds: its cache, its bandwidths and its scenes. `set_claims` must follow."""
         row = self.row(node.name)
         self.seen_s[row] = np.nan if node.seen_s is None else node.seen_s
+        self._priors = None
         cache = node.scene_cache
         self.capacity_bytes[row] = cache.capacity_bytes if cache else 0
         self.free_bytes[row] = cache.free_bytes if cache else 0
@@ -152,29 +162,31 @@ class NodeTable:
 
     def _set_slices(self, row: int, node: Node, taken: Occupancy) -> None:
         masks = [0] * len(node.gpus)
-        parts = [find_part(gpu.model) for gpu in node.gpus]
-        first_free: dict[MigProfile, tuple[int, int]] = {}
+        free: dict[str, list[tuple[int, int]]] = {}  # profile -> (GPU, its bits) of each free slice
+        counts: dict[str, list[int]] = {}  # profile -> existing, healthy
         for (gpu, cut), holder in zip(taken.cuts, taken.holders, strict=True):
-            profile = profile_of(cut)
-            if profile is None:
-                continue
-            part = parts[gpu]
-            role = part.role_of(profile) if part else None
-            bits = role.mask(cut.start) if role else 0
-            columns = self._columns(profile)
-            columns.existing[row] += 1
-            columns.healthy[row] += cut.healthy
+            count = counts.setdefault(cut.profile, [0, 0])
+            count[0] += 1
+            count[1] += cut.healthy
+            bits = _bits(node.gpus[gpu].model, cut.profile, cut.start)
             if holder or not cut.healthy:
                 masks[gpu] |= bits
+            else:
+                free.setdefault(cut.profile, []).append((gpu, bits))
+        for text, (existing, healthy) in counts.items():
+            profile = parsed_profile(text)
+            if profile is None:
                 continue
-            columns.free[row] += 1
-            first_free.setdefault(profile, (gpu, bits))
-        for profile, (gpu, bits) in first_free.items():
-            part = parts[gpu]
-            columns = self.profiles[profile]
-            columns.before[row] = masks[gpu]
-            columns.after[row] = masks[gpu] | bits
-            columns.part[row] = PART_INDEX[part.name] if part else 0
+            columns = self._columns(profile)
+            columns.existing[row] = existing
+            columns.healthy[row] = healthy
+            if text in free:
+                gpu, bits = free[text][0]
+                part = find_part(node.gpus[gpu].model)
+                columns.free[row] = len(free[text])
+                columns.before[row] = masks[gpu]
+                columns.after[row] = masks[gpu] | bits
+                columns.part[row] = PART_INDEX[part.name] if part else 0
         if taken.single is not None:
             self.whole_gpus[row] = self.profiles[taken.single].healthy[row]
             self.whole_gpus_free[row] = self.profiles[taken.single].free[row]
@@ -209,13 +221,13 @@ class NodeTable:
         """What eviction would take first: least recently used, without what a pod of the node holds open."""
         cached = sorted(node.scene_cache.scenes, key=lambda item: item.last_used_s) if node.scene_cache else []
         victims = [item for item in cached if tiers[item.id] is Tier.DISK][:MOST_VICTIMS]
-        if len(victims) > self.victim_bytes.shape[1]:
-            wider = min(MOST_VICTIMS, 2 * len(victims)) - self.victim_bytes.shape[1]
-            self.victim_bytes = np.pad(self.victim_bytes, ((0, 0), (0, wider)))
-            self.victim_scene = np.pad(self.victim_scene, ((0, 0), (0, wider)))
-        self.victim_bytes[row] = 0
-        self.victim_bytes[row, : len(victims)] = [item.bytes for item in victims]
-        self.victim_scene[row, : len(victims)] = [self.scenes[item.id].index for item in victims]
+        if len(victims) > len(self.victim_bytes):
+            more = min(MOST_VICTIMS, 2 * len(victims)) - len(self.victim_bytes)
+            self.victim_bytes = np.pad(self.victim_bytes, ((0, more), (0, 0)))
+            self.victim_scene = np.pad(self.victim_scene, ((0, more), (0, 0)), constant_values=-1)
+        self.victim_bytes[:, row], self.victim_scene[:, row] = 0, -1
+        self.victim_bytes[: len(victims), row] = [item.bytes for item in victims]
+        self.victim_scene[: len(victims), row] = [self.scenes[item.id].index for item in victims]
 
     def _columns(self, profile: MigProfile) -> ProfileColumns:
         columns = self.profiles.get(profile)
@@ -248,13 +260,29 @@ class NodeTable:
     def _grow(self) -> None:
         self._allocate *= 2
         for name, value in vars(self).items():
-            if isinstance(value, np.ndarray) and name != "copies":
+            if isinstance(value, np.ndarray) and value.ndim == 1 and name != "copies":
                 setattr(self, name, _grown(value, self._allocate))
+        more = ((0, 0), (0, self._allocate // 2))
+        self.victim_bytes = np.pad(self.victim_bytes, more)
+        self.victim_scene = np.pad(self.victim_scene, more, constant_values=-1)
         self.seen_s[self._allocate // 2 :] = np.nan
         for columns in self.profiles.values():
             columns.grow(self._allocate)
         for column in self.scenes.values():
             column.tier = _grown(column.tier, self._allocate)
+
+
+@lru_cache(4096)  # what digests say is bounded here too
+def _bits(gpu_model: str, profile_text: str, start: int) -> int:
+    """The memory slices of a slice; 0 where the part or its profile is not known."""
+    part, profile = find_part(gpu_model), parsed_profile(profile_text)
+    role = part.role_of(profile) if part and profile else None
+    return role.mask(start) if role and start in role.starts else 0
+
+
+def _median(measured: Floats) -> float | None:
+    known = measured[measured > 0]
+    return float(np.median(known)) if len(known) else None
 
 
 def _grown(array: NDArray[Any], rows: int) -> NDArray[Any]:  # zeros below what was there

@@ -192,8 +192,9 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
     """What the pod would cost on each of `rows`; `now_s` is on the clock of the digests' `seen_s`."""
     trust = trust_in(now_s - table.seen_s[rows], prices)
     sizes = scene_sizes(pod, table, prices)
-    fetch_prior = _prior(table.fetch_bytes_per_s, prices.fetch_bytes_per_s)
-    read_prior = _prior(table.read_bytes_per_s, prices.read_bytes_per_s)
+    # A node that has measured nothing yet is taken for the median of those that have.
+    fetch_median, read_median = table.measured_bytes_per_s()
+    fetch_prior, read_prior = fetch_median or prices.fetch_bytes_per_s, read_median or prices.read_bytes_per_s
     fetch = _or_prior(table.fetch_bytes_per_s[rows], fetch_prior)
     read = _or_prior(table.read_bytes_per_s[rows], read_prior)
     missing_bytes, arriving_s, load_s = np.zeros((3, len(rows)))
@@ -249,12 +250,6 @@ def scores(total_s: Floats) -> NDArray[np.int64]:
     return result
 
 
-def _prior(measured: Floats, default: float) -> float:
-    """The median of the bandwidths that nodes measured, for a node that has none; `default` where none has."""
-    known = measured[measured > 0]
-    return float(np.median(known)) if len(known) else default
-
-
 def _or_prior(measured: Floats, prior: float) -> Floats:
     chosen: Floats = np.where(measured > 0, measured, prior)
     return chosen
@@ -294,18 +289,21 @@ def _evicted_s(
     """[rows]: seconds of later fetches that making room causes, each scene by its chance to be wanted."""
     lost_s = np.zeros(len(rows))
     short = np.flatnonzero((need_bytes > 0) & (table.capacity_bytes[rows] > 0))
-    if not len(short):
-        return lost_s
-    victim = table.victim_scene[rows[short]]
-    victim_bytes = table.victim_bytes[rows[short]].copy()
-    for scene in sizes:
-        column = table.scenes.get(scene)
-        if column:  # room for one scene of the pod is not made by throwing out another
-            victim_bytes[victim == column.index] = 0
-    thrown_before = np.cumsum(victim_bytes, axis=1) - victim_bytes
-    thrown_bytes = np.where(thrown_before < need_bytes[short, None], victim_bytes, 0.0)
-    worth = _worth(table, demand)
-    lost_s[short] = (thrown_bytes * worth[victim]).sum(axis=1) / fetch[short]
+    worth = _worth(table, demand) if len(short) else need_bytes
+    # Room for one scene of the pod is not made by throwing out another.
+    own = [table.scenes[scene].index for scene in sizes if scene in table.scenes]
+    need = need_bytes[short]
+    for scenes, sizes_bytes in zip(table.victim_scene, table.victim_bytes, strict=True):
+        if not len(short):
+            break
+        scene = scenes[rows[short]]
+        thrown_bytes = sizes_bytes[rows[short]]
+        for index in own:
+            thrown_bytes = np.where(scene == index, 0.0, thrown_bytes)
+        lost_s[short] += thrown_bytes * worth[scene] / fetch[short]
+        need = need - thrown_bytes
+        more = (need > 0) & (scene >= 0)
+        short, need = short[more], need[more]
     return lost_s
 
 

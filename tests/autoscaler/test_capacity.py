@@ -74,15 +74,15 @@ def test_drain() -> None:
 
 
 def test_correction_is_slow_and_bounded_both_ways() -> None:
-    value = corrected(1.0, observed=3.0, expected=0.2)
-    assert 1.0 < value <= 1.03
+    value = corrected(1.0, observed=3.0, expected=0.2, share=0.2)
+    assert 1.0 < value <= 1.02
     for _ in range(500):
-        value = corrected(value, observed=3.0, expected=0.2)
+        value = corrected(value, observed=3.0, expected=0.2, share=0.2)
     assert value == CORRECTION_BOUNDS[1]
     for _ in range(500):
-        value = corrected(value, observed=0.0, expected=0.5)
+        value = corrected(value, observed=0.0, expected=0.5, share=0.2)
     assert value == CORRECTION_BOUNDS[0]
     for _ in range(500):
-        value = corrected(value, observed=0.2, expected=0.2)
+        value = corrected(value, observed=0.2, expected=0.2, share=0.2)
     assert value == pytest.approx(1.0)
-    assert corrected(1.3, observed=None, expected=0.2) == 1.3
+    assert corrected(1.3, observed=None, expected=0.2, share=0.2) == 1.3

@@ -30,9 +30,10 @@ def score(
     averages = np.where(known > 0, np.convolve(filled, np.ones(width))[: rates.size] / np.maximum(known, 1), np.nan)
     for index, rate in enumerate(rates.tolist()):
         forecaster.update(rate)
-        current = forecaster._current
-        assert current is not None
-        issued.append((float(current.quantiles[shape.working]), float(current.expert_quantiles[0, shape.working])))
+        quantiles, reference = forecaster.quantiles(), forecaster.reference()
+        assert quantiles is not None
+        assert reference is not None
+        issued.append((float(quantiles[shape.working]), float(reference[shape.working])))
         due = index - shape.lead_bins
         if due >= from_bin:
             actual = float(np.nanmax(averages[due + 1 : index + 1]))
@@ -175,10 +176,10 @@ def test_weights_and_quantiles_of_the_view() -> None:
 def test_a_bin_costs_a_sliver_of_a_history() -> None:
     """14 days of minutes: the state is incremental, a new bin is at least 500 times cheaper than the history."""
     rates = (daily(14, 1440, 100.0, 10) / 60.0).tolist()
-    forecaster = Forecaster(shape_for(100.0, 60.0, 240.0, (86_400.0, 604_800.0), 0.9, None))
+    forecaster = Forecaster(shape_for(100.0, 60.0, 240.0, (86_400.0, 604_800.0), 0.9, None), silent_bins=20_160 - 4320)
     begin = time.process_time()
-    for index, rate in enumerate(rates):
-        forecaster.update(rate, issue=index > 20_160 - 4320)
+    for rate in rates:
+        forecaster.update(rate)
     whole = time.process_time() - begin
     begin = time.process_time()
     for rate in rates[:20]:

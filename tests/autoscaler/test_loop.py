@@ -38,7 +38,7 @@ class World:
 def test_a_tick_scales_every_pool() -> None:
     world = World()
     decisions = tick(world, Memory(), 100.0)
-    assert [d.reason for d in decisions] == [Reason.FORECAST, Reason.FORECAST]
+    assert [d.reason for d in decisions] == [Reason.DEMAND, Reason.DEMAND]
     assert world.desired == {d.pool: d.replicas for d in decisions}
     assert min(world.desired.values()) >= 5
 
@@ -60,7 +60,7 @@ def test_a_pool_that_cannot_be_scaled_says_so_and_is_tried_again() -> None:
     first, second = tick(world, memory, 100.0)
     assert first.reason is Reason.ACT_FAILED
     assert "the API server did not answer" in first.explanation
-    assert second.reason is Reason.FORECAST
+    assert second.reason is Reason.DEMAND
     world.stuck = False
     tick(world, memory, 101.0)
     assert world.desired["first"] == world.desired["second"]

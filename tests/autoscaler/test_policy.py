@@ -183,9 +183,9 @@ def test_measured_start_ups_make_the_lead() -> None:
 
 def test_waiting_beyond_the_model_costs_pods_slowly() -> None:
     memory = PoolMemory()
-    first = ask(POOL, seen(20.0, 6, queue_to_compute=0.9), memory)
+    first = ask(POOL, seen(20.0, 6, queue_to_compute=2.0), memory)
     for second in range(60):
-        last = ask(POOL, seen(20.0, 6, queue_to_compute=0.9, now_s=1001.0 + second), memory)
+        last = ask(POOL, seen(20.0, 6, queue_to_compute=2.0, now_s=1001.0 + second), memory)
     assert first.need is not None
     assert last.need is not None
     assert first.need < last.need <= 2 * first.need

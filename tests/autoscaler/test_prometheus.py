@@ -140,7 +140,7 @@ def test_a_real_prometheus(tmp_path: Path, free_port: int) -> None:
         config = tmp_path / "prometheus.yml"
         target = gateway.url.removeprefix("http://")
         config.write_text(
-            "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
+            "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\n"
             f'scrape_configs: [{{job_name: g, static_configs: [{{targets: ["{target}"]}}]}}]\n'
         )
         process = subprocess.Popen(
@@ -153,9 +153,9 @@ def test_a_real_prometheus(tmp_path: Path, free_port: int) -> None:
             ],
         )
         try:
-            source = PrometheusDemand(f"http://127.0.0.1:{free_port}", bin_s=2.0, history_s=60.0)
+            source = PrometheusDemand(f"http://127.0.0.1:{free_port}", bin_s=3.0, history_s=60.0)
             begin_s = time.time()
-            while time.time() - begin_s < 9.0:
+            while time.time() - begin_s < 11.0:
                 count = int((time.time() - begin_s) * 20)
                 gateway.pages["/metrics"] = (
                     f'splatfleet_gateway_requests_total{{pool="renderer",scene="robot"}} {count}\n'
@@ -169,7 +169,7 @@ def test_a_real_prometheus(tmp_path: Path, free_port: int) -> None:
             process.terminate()
             process.wait(timeout=20)
     assert reading.outcome is Outcome.OK, reading
-    assert np.nanmedian(reading.demand) == pytest.approx(40.0, rel=0.25)
+    assert 35 < np.nanmedian(reading.demand) < 75  # 20/s in bins of 3 s; other work may delay a scrape
     assert np.isnan(reading.demand[0])  # before it ran: no data, not zero
     assert reading.scene_demand["robot"] > 20  # type: ignore[index]
     assert (reading.pending, reading.ready) == (3.0, 2)

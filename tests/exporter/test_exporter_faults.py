@@ -193,6 +193,32 @@ async def test_only_pods_of_this_node_are_scraped_and_name_their_slices(
     assert reading.digest.generation == 1
 
 
+async def test_a_server_named_twice_is_one_pod(
+    tmp_path: Path, serve_metrics: Callable[[str], MetricsServer], triton_text: str
+) -> None:
+    server = serve_metrics(triton_text)
+    addresses = {"grpc_address": "", "http_address": "", "metrics_address": server.address}
+    pod = {"uid": "pod-0", "pool": "viewers", "node": "n", **addresses}
+    write_json(tmp_path / "renderers.json", {"version": 1, "renderers": [pod]})
+    flags = (server.address, f"http://{server.address}/metrics")
+    reading = await _collect(Sources("n", flags, renderers_file=tmp_path / "renderers.json"))
+    assert server.requests == 1
+    assert [status.source for status in reading.sources] == ["renderers", "triton"]
+    assert [pod.uid for pod in reading.digest.pods] == ["pod-0"]
+
+
+async def test_a_pod_with_a_broken_address_is_down_alone(
+    tmp_path: Path, serve_metrics: Callable[[str], MetricsServer], triton_text: str
+) -> None:
+    addresses = {"grpc_address": "", "http_address": "", "metrics_address": "http://[::1/metrics"}
+    pod = {"uid": "pod-0", "pool": "viewers", "node": "n", **addresses}
+    write_json(tmp_path / "renderers.json", {"version": 1, "renderers": [pod]})
+    good = serve_metrics(triton_text).address
+    reading = await _collect(Sources("n", (good,), renderers_file=tmp_path / "renderers.json"))
+    assert {entry.pod for entry in reading.models} == {good}
+    assert sum(bool(status.problem) for status in reading.sources) == 1
+
+
 async def test_dcgm_down_leaves_no_series_and_no_zero(serve_bytes: Callable[..., str]) -> None:
     reading = await _collect(Sources("n", dcgm=serve_bytes(hang=True), deadline_s=0.2))
     assert [(status.source, bool(status.problem)) for status in reading.sources] == [("dcgm", True)]

@@ -169,7 +169,7 @@ def test_product_names(product: str, part: str | None) -> None:
 
 
 def test_unknown_gpu_says_what_is_known() -> None:
-    with pytest.raises(MigError, match="known: .*H100-80"):
+    with pytest.raises(MigError, match=r"known: .*H100-80"):
         largest_placeable(0, "Tesla T4")
 
 

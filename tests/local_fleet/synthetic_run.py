@@ -130,7 +130,9 @@ def _moment(t_s: float, step_s: float, pods: list[dict[str, object]], want: int,
     for pod in pods:
         age_s = t_s - float(str(pod["born_s"]))
         stage = "provisioning" if age_s < 2 else "booting" if age_s < STARTUP_S else "ready"
-        node, start = pod["place"]  # type: ignore[misc]
+        place = pod["place"]
+        assert isinstance(place, tuple)
+        node, start = place
         number = int(str(pod["n"]))
         scenes = tuple(sorted({SCENES[number % 6], SCENES[(number // 2) % 6]}))
         stage = "draining" if pod["end_s"] is not None else stage

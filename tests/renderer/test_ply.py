@@ -15,7 +15,8 @@ from renderer.formats import UnknownFormat, ply, read, read_header
 from renderer.splats import SceneFileError, Splats, resident_bytes
 from tests.renderer.scenes import random_splats
 
-NAMES = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]  # fmt: skip
+NAMES = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
+NAMES += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
 TYPES = {"f4": "float", "f8": "double"}
 
 
@@ -126,7 +127,7 @@ def test_a_foreign_file_of_a_trainer(data_dir: Path) -> None:
 
 @pytest.mark.data
 def test_the_same_three_splats_from_another_projects_converter(data_dir: Path) -> None:
-    """MetalSplatter's .splat copy: position and linear scale exact, colour and opacity in bytes, rotation cut to 1/128."""
+    """MetalSplatter's .splat copy: position and scale exact, colour and opacity in bytes, rotation cut to 1/128."""
     folder = data_dir / "scenes/conformance/metalsplatter"
     splats = read(folder / "test-splat.3-points-from-train.ply")
     raw = (folder / "test-splat.3-points-from-train.splat").read_bytes()
@@ -193,11 +194,11 @@ def test_a_damaged_or_lying_file_is_refused_in_one_line(
 BAD_VALUES = [
     ("x", np.nan, "position of Gaussian 2 is not finite"),
     ("y", np.inf, "position of Gaussian 2 is not finite"),
-    ("z", 1e9, "position of Gaussian 2 is 1e"),
+    ("z", 1e9, "position of Gaussian 2 is 1000000000.0; at most 1e+07"),
     ("opacity", np.nan, "opacity of Gaussian 2 is not finite"),
     ("f_dc_1", np.inf, "colour of Gaussian 2 is not finite"),
     ("scale_1", 500.0, "scale of Gaussian 2 is infinite after exp"),
-    ("scale_1", 20.0, "scale of Gaussian 2 is 4.8516"),
+    ("scale_1", 20.0, "scale of Gaussian 2 is 485165"),
     ("scale_1", np.nan, "scale of Gaussian 2 is not finite"),
     ("rot_3", np.nan, "rotation of Gaussian 2 is not finite"),
 ]
@@ -227,7 +228,7 @@ def test_ascii_rows_that_do_not_fit_the_header_are_refused(body: bytes, tmp_path
     path = write(tmp_path / "a.ply", table(), "ascii")
     head, _, _ = path.read_bytes().partition(b"end_header\n")
     path.write_bytes(head + b"end_header\n" + body)
-    with pytest.raises(SceneFileError, match="payload is|length is"):
+    with pytest.raises(SceneFileError, match=r"payload is|length is"):
         read(path)
 
 
@@ -268,5 +269,5 @@ def test_a_format_without_a_reader_is_named(name: str, content: bytes, said: str
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SceneFileError, match="No such file"):
         read_header(tmp_path / "absent.ply")
-    with pytest.raises(UnknownFormat, match="a folder without meta.json"):
+    with pytest.raises(UnknownFormat, match="a folder without meta"):
         read_header(tmp_path)

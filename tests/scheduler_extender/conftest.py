@@ -23,6 +23,7 @@ from scheduler_extender.placement import Prices
 from scheduler_extender.state import DigestPoller
 
 GB = 10**9
+Fault = Callable[[BaseHTTPRequestHandler], None]
 
 
 def digest(
@@ -65,7 +66,7 @@ class Exporter:
 
     def __init__(self) -> None:
         self.digest: NodeDigest | None = None
-        self.fault: Callable[[BaseHTTPRequestHandler], None] | None = None
+        self.fault: Fault | None = None
         self.answers: list[int] = []
         exporter = self
 
@@ -163,13 +164,20 @@ def rig() -> Iterator[Callable[..., Rig]]:
     """Start an extender over the given digests (None: an exporter that is dead); all of it ends with the test."""
     ends: list[Callable[[], None]] = []
 
-    def start(poll_s: float = 0.1, most_body_bytes: int = 1 << 20, **digests: NodeDigest | None) -> Rig:
+    def start(
+        poll_s: float = 0.1,
+        most_body_bytes: int = 1 << 20,
+        wait: bool = True,
+        fault: Fault | None = None,
+        **digests: NodeDigest | None,
+    ) -> Rig:
         clock = Clock()
         exporters = {}
         for keyword, said in digests.items():
             name = keyword.replace("_", "-")
             exporters[name] = Exporter()
             exporters[name].digest = said
+            exporters[name].fault = fault
             ends.append(exporters[name].stop)
             if said is None:
                 exporters[name].stop()
@@ -192,7 +200,8 @@ def rig() -> Iterator[Callable[..., Rig]]:
         client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
         ends.append(client.close)
         made = Rig(client, extender, clock, exporters)
-        made.until_digests(*(name for name in exporters if exporters[name].running))
+        if wait:
+            made.until_digests(*(name for name in exporters if exporters[name].running))
         return made
 
     yield start

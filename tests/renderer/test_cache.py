@@ -1,0 +1,219 @@
+"""The pod's scene cache: bytes, pins, single flight, eviction, failures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from fleet.scene import SceneId
+from renderer.scene_cache import Cause, OverBudget, SceneCache
+
+A, B, C, D = (SceneId(letter) for letter in "abcd")
+
+
+class Counts:
+    """What a watcher was told."""
+
+    def __init__(self) -> None:
+        self.hits = self.misses = 0
+        self.evictions: list[tuple[SceneId, Cause]] = []
+        self.highest_bytes = 0
+        self.resident: dict[SceneId, int] = {}
+        self.draining_bytes = 0
+
+    def looked_up(self, hit: bool) -> None:
+        self.hits += hit
+        self.misses += not hit
+
+    def evicted(self, scene: SceneId, cause: Cause) -> None:
+        self.evictions.append((scene, cause))
+
+    def changed(self, resident: dict[SceneId, int], draining_bytes: int) -> None:
+        self.resident, self.draining_bytes = resident, draining_bytes
+        self.highest_bytes = max(self.highest_bytes, sum(resident.values()) + draining_bytes)
+
+
+class Shelf:
+    """Scenes by size; loading one takes a while, or fails."""
+
+    def __init__(self, sizes: dict[SceneId, int]) -> None:
+        self.sizes = sizes
+        self.loads: list[SceneId] = []
+        self.errors: dict[SceneId, list[Exception]] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, scene: SceneId, reserve: Callable[[int], None]) -> str:
+        self.loads.append(scene)
+        reserve(self.sizes[scene])
+        assert self.gate.wait(10)
+        if self.errors.get(scene):
+            raise self.errors[scene].pop(0)
+        return f"pixels of {scene}"
+
+
+def make(budget_bytes: int = 100, **options: float) -> tuple[SceneCache[str], Shelf, Counts]:
+    shelf, counts = Shelf({A: 40, B: 40, C: 40, D: 101}), Counts()
+    return SceneCache(budget_bytes, shelf, counts, **options), shelf, counts
+
+
+def use(cache: SceneCache[str], scene: SceneId) -> str:
+    with cache.pinned(scene) as pin:
+        return pin.result
+
+
+def test_hit_and_load() -> None:
+    cache, shelf, counts = make()
+    assert [use(cache, A), use(cache, A)] == ["load", "hit"]
+    assert (counts.hits, counts.misses, shelf.loads) == (1, 1, [A])
+    assert cache.resident() == counts.resident == {A: 40}
+
+
+def test_least_recently_used_goes() -> None:
+    cache, _, counts = make()
+    for scene in (A, B, A, C):
+        use(cache, scene)
+    assert list(cache.resident()) == [A, C]
+    assert counts.evictions == [(B, "budget")]
+    assert counts.highest_bytes <= 100
+
+
+def test_pinned_scene_outlives_its_eviction_and_its_bytes_count() -> None:
+    cache, _, _ = make(patience_s=0.05)
+    with cache.pinned(A) as pin, cache.pinned(B):
+        with pytest.raises(OverBudget, match="scene c takes 40 bytes; of the pod's 100 80 are in use"):
+            use(cache, C)
+        assert pin.value == "pixels of a"
+        assert cache.draining_bytes() == 40, "one scene drains, not both"
+        assert list(cache.resident()) == [B]
+    assert cache.draining_bytes() == 0
+
+
+def test_load_waits_until_a_frame_ends() -> None:
+    cache, _, counts = make()
+    done = threading.Event()
+    with ExitStack() as frame:
+        frame.enter_context(cache.pinned(A))
+        use(cache, B)
+        frame.enter_context(cache.pinned(B))
+        thread = threading.Thread(target=lambda: (use(cache, C), done.set()))
+        thread.start()
+        assert not done.wait(0.1)
+    assert done.wait(5)
+    thread.join()
+    assert counts.highest_bytes <= 100
+
+
+def test_scene_larger_than_the_budget_is_refused_and_evicts_nothing() -> None:
+    cache, _, counts = make()
+    use(cache, A)
+    with pytest.raises(OverBudget, match="scene d takes 101 bytes, the pod's budget is 100"):
+        use(cache, D)
+    assert counts.evictions == []
+    assert cache.state(D)[0] == "failed"
+
+
+def test_a_hundred_askers_one_load() -> None:
+    cache, shelf, counts = make()
+    shelf.gate.clear()
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(use(cache, A))) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    _until(lambda: counts.misses == 100)
+    assert cache.state(A)[0] == "loading"
+    shelf.gate.set()
+    for thread in threads:
+        thread.join()
+    assert shelf.loads == [A]
+    assert sorted(results) == ["load"] + ["wait"] * 99
+
+
+def test_failure_reaches_every_waiter_stands_a_while_and_is_tried_again() -> None:
+    cache, shelf, _ = make(retry_after_s=0.2)
+    shelf.errors[A] = [ValueError("broken file")]
+    shelf.gate.clear()
+    errors: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(ValueError) as caught:
+            use(cache, A)
+        errors.append(str(caught.value))
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    _until(lambda: len(cache._slots) == 1)
+    shelf.gate.set()
+    for thread in threads:
+        thread.join()
+    assert errors == ["broken file"] * 5
+    assert (cache.state(A), cache.warm(A)) == (("failed", "broken file"), ("failed", "broken file"))
+    with pytest.raises(ValueError):
+        use(cache, A)
+    assert shelf.loads == [A], "a failure that stands was loaded again"
+    time.sleep(0.25)
+    assert use(cache, A) == "load"
+    assert cache.resident() == {A: 40}
+
+
+def test_warm_answers_at_once_and_drop_forgets() -> None:
+    cache, shelf, counts = make()
+    shelf.gate.clear()
+    began_s = time.monotonic()
+    assert cache.warm(A) == ("loading", "")
+    assert time.monotonic() - began_s < 1
+    assert not cache.drop(A), "a scene on its way cannot be dropped"
+    shelf.gate.set()
+    _until(lambda: cache.state(A)[0] == "resident")
+    assert cache.warm(A) == ("resident", "")
+    assert cache.drop(A)
+    assert cache.state(A) == ("unknown", "")
+    assert counts.evictions == [(A, "drop")]
+    assert shelf.loads == [A]
+
+
+def test_out_of_memory_evicts_one_and_tries_once_more() -> None:
+    cache, shelf, counts = make()
+    use(cache, A)
+    shelf.errors[B] = [MemoryError()]
+    assert use(cache, B) == "load"
+    assert counts.evictions == [(A, "memory")]
+    shelf.errors[C] = [MemoryError(), MemoryError()]
+    with pytest.raises(MemoryError):
+        use(cache, C)
+
+
+def test_bytes_never_pass_the_budget_under_random_use() -> None:
+    cache, _, counts = make(budget_bytes=120)
+    scenes = [SceneId(f"s{number}") for number in range(8)]
+    cache._load.sizes.update({scene: 10 + 7 * number for number, scene in enumerate(scenes)})  # type: ignore[attr-defined]
+
+    def work(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        for _ in range(200):
+            scene = scenes[int(random.integers(8))]
+            if random.random() < 0.1:
+                cache.drop(scene)
+            use(cache, scene)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0 < counts.highest_bytes <= 120
+    assert counts.hits + counts.misses == 600
+    assert cache.draining_bytes() == 0
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen in time"
+        time.sleep(0.005)

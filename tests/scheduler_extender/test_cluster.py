@@ -1,0 +1,181 @@
+"""State under events in any order: the table, kept row by row, equals one built from nothing; nothing leaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.digest import NodeDigest, Slice
+from fleet.mig import MigProfile
+from fleet.scene import SceneId
+from fleet.snapshot import Pod
+from scheduler_extender.cluster import Cluster
+from scheduler_extender.placement import FITS
+from tests.scheduler_extender.conftest import GB, digest
+
+ONE_G = MigProfile.parse("1g.10gb")
+NODES = ("n1", "n2", "n3")
+UIDS = tuple(f"uid-{number}" for number in range(8))
+
+
+def pod(uid: str, scene: str = "", node: str = "", finished: bool = False) -> Pod:
+    scenes = (SceneId(scene),) if scene else ()
+    return Pod(
+        uid, profiles=(ONE_G,), scenes=scenes, node=node, finished=finished, scene_bytes=dict.fromkeys(scenes, GB)
+    )
+
+
+@st.composite
+def digests(draw: st.DrawFn) -> NodeDigest:
+    held = dict.fromkeys(draw(st.sets(st.sampled_from(["a", "b", "c"]))), GB)
+    holders = draw(st.lists(st.sampled_from(["", "", *UIDS]), min_size=3, max_size=3))
+    slices = tuple(Slice("1g.10gb", start, True, uid) for start, uid in enumerate(holders))
+    return digest(draw(st.sampled_from(NODES)), held, slices, capacity_bytes=12 * GB, free_bytes=0)
+
+
+EVENTS = st.one_of(
+    st.tuples(st.just("digest"), digests()),
+    st.tuples(st.just("bound"), st.sampled_from(UIDS), st.sampled_from(NODES), st.sampled_from(["", "a", "d"])),
+    st.tuples(st.just("deleted"), st.sampled_from(UIDS)),
+    st.tuples(st.just("finished"), st.sampled_from(UIDS), st.sampled_from(NODES)),
+    st.tuples(st.just("placed"), st.sampled_from(UIDS), st.sampled_from(["", "a", "d"])),
+    st.tuples(st.just("time"), st.floats(0, 20)),
+)
+
+
+def apply(cluster: Cluster, event: tuple[object, ...], now_s: float) -> None:
+    match event:
+        case "digest", NodeDigest() as said:
+            cluster.apply_digest(said.node, said, now_s)
+        case "bound", str(uid), str(node), str(scene):
+            cluster.set_pod(pod(uid, scene, node), now_s)
+        case "deleted", str(uid):
+            cluster.remove_pod(uid, now_s)
+        case "finished", str(uid), str(node):
+            cluster.set_pod(pod(uid, "", node, finished=True), now_s)
+        case "placed", str(uid), str(scene):
+            asked = pod(uid, scene)
+            cluster.reserve(cluster.decide(asked, NODES, now_s), now_s)
+    cluster.expire(now_s)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(EVENTS, max_size=25))
+def test_rows_kept_in_step_equal_rows_built_anew(events: list[tuple[object, ...]]) -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    now_s = 0.0
+    for event in events:
+        now_s += event[1] if event[0] == "time" else 0.1  # type: ignore[operator]
+        apply(cluster, event, now_s)
+    anew = Cluster(NODES, cluster.prices)
+    anew.snapshot, anew.reservations = cluster.snapshot, cluster.reservations
+    anew._bound, anew._departed, anew._starts = cluster._bound, cluster._departed, cluster._starts
+    for node in cluster.snapshot.nodes.values():
+        anew.table.set_digest(node)
+    anew._refresh(set(NODES))
+    for scene in ("", "a", "d"):
+        for uid in ("somebody-new", *UIDS[:2]):
+            asked = pod(uid, scene)
+            ours, theirs = cluster.decide(asked, NODES, now_s), anew.decide(asked, NODES, now_s)
+            assert ours.verdict.tolist() == theirs.verdict.tolist()
+            np.testing.assert_allclose(ours.total_s, theirs.total_s)
+            assert ours.scores.tolist() == theirs.scores.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(EVENTS, max_size=25))
+def test_no_reservation_outlives_its_time_or_its_pod(events: list[tuple[object, ...]]) -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    now_s = 0.0
+    for event in events:
+        now_s += event[1] if event[0] == "time" else 0.1  # type: ignore[operator]
+        apply(cluster, event, now_s)
+        for uid in UIDS:
+            known = cluster.snapshot.pods.get(uid)
+            if known is not None and (known.holds or known.finished):
+                held = cluster.reservations.get(uid)
+                assert held is None or known.finished  # asked for again after it had finished
+    cluster.expire(now_s + 30.0)
+    assert len(cluster.reservations) == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["", "a", "b"]), min_size=22, max_size=30), st.randoms(use_true_random=False))
+def test_a_burst_never_overcommits(scenes: list[str], random: object) -> None:
+    """Whatever the scenes and whichever pods are bound at once, no node gets more pods than it has slices."""
+    cluster = Cluster(NODES)
+    for name, held in zip(NODES, ({"a": GB}, {"b": GB}, {}), strict=True):
+        cluster.apply_digest(name, digest(name, held), 0.0)
+    chosen: list[str] = []
+    for number, scene in enumerate(scenes):
+        asked = pod(f"burst-{number}", scene)
+        left = [name for name, verdict in zip(NODES, cluster.fit(asked, NODES), strict=True) if verdict == FITS]
+        assert bool(left) == (len(chosen) < 21)
+        if not left:
+            break
+        decision = cluster.decide(asked, left, 1.0)
+        cluster.reserve(decision, 1.0)
+        chosen.append(decision.winner)
+        if random.random() < 0.5:  # type: ignore[attr-defined]
+            cluster.set_pod(replace(asked, node=decision.winner), 1.0)
+    assert max(chosen.count(name) for name in NODES) == 7
+
+
+def test_a_winner_elsewhere_frees_the_place_that_was_held() -> None:
+    """kube-scheduler adds other plugins' scores and may choose another node than we thought."""
+    cluster = Cluster(NODES[:2])
+    for name in NODES[:2]:
+        cluster.apply_digest(name, digest(name, slices=(Slice("1g.10gb", 0),)), 0.0)
+    decision = cluster.decide(pod("uid-1"), NODES[:2], 1.0)
+    cluster.reserve(decision, 1.0)
+    other = next(name for name in NODES[:2] if name != decision.winner)
+    assert cluster.fit(pod("uid-2"), [decision.winner, other]).tolist() != [FITS, FITS]
+    cluster.set_pod(pod("uid-1", node=other), 1.1)
+    verdicts = dict(zip(NODES[:2], cluster.fit(pod("uid-2"), NODES[:2]).tolist(), strict=True))
+    assert verdicts[decision.winner] == FITS
+    assert verdicts[other] != FITS
+
+
+def test_its_own_reservation_does_not_stand_in_a_pods_way() -> None:
+    cluster = Cluster(["n1"])
+    cluster.apply_digest("n1", digest("n1", slices=(Slice("1g.10gb", 0),)), 0.0)
+    for _ in range(3):
+        decision = cluster.decide(pod("uid-1"), ["n1"], 1.0)
+        assert decision.winner == "n1"
+        cluster.reserve(decision, 1.0)
+    assert cluster.decide(pod("uid-2"), ["n1"], 1.0).winner == ""
+
+
+def test_growth_keeps_what_is_known() -> None:
+    cluster = Cluster()
+    names = [f"node-{number}" for number in range(200)]
+    for number, name in enumerate(names):
+        cluster.apply_digest(name, digest(name, {f"scene-{number}": GB}), 0.0)
+    for number in (0, 15, 16, 17, 99, 199):
+        decision = cluster.decide(pod("uid-1", f"scene-{number}"), names, 1.0)
+        assert decision.winner == names[number]
+
+
+def test_nodes_nobody_configured_take_no_memory() -> None:
+    cluster = Cluster(["n1"])
+    strangers = [f"stranger-{number}" for number in range(1000)]
+    decision = cluster.decide(pod("uid-1"), strangers, 1.0)
+    cluster.reserve(decision, 1.0)
+    cluster.set_pod(pod("uid-2", "a", strangers[0]), 1.0)
+    cluster.remove_pod("uid-2", 1.0)
+    assert list(cluster.table.rows) == ["n1"]
+
+
+def test_the_demand_mix_is_that_of_the_last_pods() -> None:
+    cluster = Cluster(["n1"])
+    cluster.apply_digest("n1", digest("n1"), 0.0)
+    before_s = cluster.decide(pod("new"), ["n1"], 1.0).costs[0].fragmentation_s
+    for number in range(500):
+        cluster.set_pod(pod(f"old-{number}", node="n1"), 1.0)
+        cluster.remove_pod(f"old-{number}", 1.0)
+    after_s = cluster.decide(pod("new"), ["n1"], 2.0).costs[0].fragmentation_s
+    # Nobody asks for anything but 1g any more, so there is little left to fragment.
+    assert after_s < before_s / 4
