@@ -120,6 +120,8 @@ class Forecaster:
         weights = weights / weights.sum() if weights.sum() > 0 else np.eye(len(points))[PERSISTENCE]
         point = float(weights[alive] @ points[alive])
         blend = weights[alive] @ expert_quantiles[alive]
+        # Two estimates of the same quantiles: the experts' own, blended, and the blended point with its own errors.
+        # The first is sharper where experts differ in spread, the second keeps the coverage; their mean has both.
         extra = np.array(self._mixture_calibrator.offsets()) if self._mixture_calibrator.samples >= 20 else None
         calibrated = np.maximum(point + scale * extra, 0.0) if extra is not None else blend
         mixture = np.maximum.accumulate((calibrated + blend) / 2.0)

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from autoscaler.decision import Decision, WarmAsk
-from autoscaler.demand import DemandSource, Reading
+from autoscaler.demand import DemandSource, Outcome, Reading
 from autoscaler.observation import Floats, NodeState, Observation, PodState, StartingPod
 from autoscaler.pool import Pool
 from autoscaler.warmup import plan_new_pods
@@ -79,8 +79,9 @@ class LocalCluster:
         self._refresh_digests()
         pods = self._pods.listing()
         clock_s = self._pods.now_s()
-        demand = np.concatenate([self._history, reading.demand])
         end_s = reading.end_s if reading.demand.size else 0.0
+        unseen = max(0, round(end_s / self._source.bin_s) - reading.demand.size)  # before the first scrape
+        demand = np.concatenate([self._history, np.full(unseen, np.nan), reading.demand])
         starts = sorted((pod.ready_s, pod.ready_s - pod.asked_s) for pod in pods if pod.ready_s is not None)
         return Observation(
             pool=pool.name,
@@ -97,6 +98,8 @@ class LocalCluster:
             service=reading.service,
             startup_s=tuple(seconds for _, seconds in starts),
             data_age_s=max(0.0, now_s - end_s),
+            trusted=reading.outcome in (Outcome.OK, Outcome.RESET) or now_s < 2 * self._source.bin_s,
+            note=reading.detail,
             scene_demand=reading.scene_demand,
             scene_bytes=self._scene_bytes,
             pods=tuple(self._pod_state(pod) for pod in pods if pod.stage != "stopped"),

@@ -36,15 +36,18 @@ from local_fleet.replay import BIN_S, DemoTraffic, demo_traffic, read_trace, wri
 from local_fleet.report import FrameSample, Run, write_report
 from local_fleet.scenes import DemoScenes, gather
 from local_fleet.scheduling import ExtenderScheduler, Scheduler, SpreadScheduler
-from local_fleet.scorecard import RunTotals, Scorecard, read_records, score, to_json
-from local_fleet.scorecard_table import render_table
+from local_fleet.scorecard import RunTotals, Scorecard, read_records, read_scorecard, score, to_json
+from local_fleet.scorecard_table import compare, render_table, verdict
 from local_fleet.stack import Stack, start_stack
 from local_fleet.timeline import Timeline
 from local_fleet.triton_server import TritonUnavailable, build_backends
 from renderer.splats import SceneFileError
 
 POOL = "renderer"
-LOG_PROCESSORS = [structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()]
+LOG_PROCESSORS: list[structlog.typing.Processor] = [
+    structlog.processors.TimeStamper(fmt="iso"),
+    structlog.processors.JSONRenderer(),
+]
 ZIPF_EXPONENT = 1.0
 WAIT_OBJECTIVE_S = 0.5
 START_DELAY_S = 2.5  # the load client imports and plans in this time
@@ -69,6 +72,7 @@ class DemoSettings:
     max_pods: int = 18
     report: Path | None = None
     json_file: Path | None = None
+    compare: Path | None = None
     keep: bool = False
     backends: Path = field(default_factory=lambda: Path(".triton"))
 
@@ -88,6 +92,10 @@ def play(settings: DemoSettings, console: Console | None = None) -> Scorecard:
             with LiveView(console) as view:
                 run = _Play(settings, view, stack).to_the_end()
             console.print(render_table(run.scorecard))
+            if settings.compare is not None:
+                other = read_scorecard(settings.compare)
+                console.print(compare(run.scorecard, other))
+                console.print(verdict(run.scorecard, other), soft_wrap=True)
             if settings.json_file is not None:
                 settings.json_file.parent.mkdir(parents=True, exist_ok=True)
                 settings.json_file.write_text(to_json(run.scorecard) + "\n")
@@ -136,9 +144,7 @@ def make_pool(settings: DemoSettings, frame_floor_s: float, day_s: float, pod_bu
         max_replicas=settings.max_pods,
         objective=Objective(max_queue_wait_s=WAIT_OBJECTIVE_S),
         # HPA holds for 300 s where a start takes about three minutes; the same proportion here.
-        behavior=Behavior(
-            down_window_s=1.7 * startup_s, stale_after_s=3 * BIN_S, blind_after_s=10 * BIN_S
-        ),
+        behavior=Behavior(down_window_s=1.7 * startup_s, stale_after_s=3 * BIN_S, blind_after_s=10 * BIN_S),
         forecast=ForecastSettings(season_s=(day_s, 7 * day_s)),
         mode=Mode(settings.autoscaler),
         tick_s=BIN_S,

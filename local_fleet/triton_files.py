@@ -17,6 +17,7 @@ import numpy as np
 _STUB = "triton_python_backend_stub"
 _UTILS = "triton_python_backend_utils.py"
 _LIBRARY = "libtriton_python.so"
+DEFAULT_BACKENDS = Path(".triton")  # where build_backends puts them unless told otherwise
 PYTHONS = ("3.11", "3.12")
 
 
@@ -39,7 +40,7 @@ def library_path() -> str:
 def build_backends(folder: Path) -> Path:
     """Make `folder/<wheel>-<python>/` with the Python backend and the stub of this Python; once, then it is reused.
 
-    Checks that everything the stub links to is found: a stub that cannot load hangs the server for ever.
+    Checks each time that all the stub links to is found: a stub that cannot load hangs the server for ever.
     Raises TritonUnavailable.
     """
     _check_platform()
@@ -59,11 +60,11 @@ def build_backends(folder: Path) -> Path:
         for source in (wheel / "tritonserver" / "backends" / "python" / _LIBRARY, stub):
             shutil.copy2(source, made / "python" / source.name)
         shutil.copy2(wheel / "tritonserver" / "backends" / "python" / _UTILS, made / "python" / _UTILS)
-        _check_links(made / "python" / _STUB)
         try:
             made.rename(target)
         except OSError:  # somebody else was quicker
             shutil.rmtree(made, ignore_errors=True)
+    _check_links(backend / _STUB)
     return target
 
 

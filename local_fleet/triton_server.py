@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import itertools
 import os
-import queue
 import re
 import signal
 import socket
@@ -14,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import renderer
 from fleet.labels import MODEL_NAME
+from local_fleet.shared_memory import new_prefix, remove_regions, sweep_dead_regions
+from local_fleet.spawn import spawn, wait_gone
 from local_fleet.triton_files import TritonUnavailable, build_backends, library_path, server_binary
 
 __all__ = ["Ports", "TritonFailed", "TritonServer", "TritonUnavailable", "build_backends", "free_ports"]
@@ -31,22 +30,10 @@ HOST = "127.0.0.1"
 _EXIT_TIMEOUT_S = 3
 _PORT_TRIES = 4
 _POLL_S = 0.02
-_SHM = Path("/dev/shm")
-_SHM_PREFIX = "splatfleet"
 _REASON = re.compile(r"(?:splatfleet: (?=renderer cannot start)|Failed to initialize Python stub: )(.*)")
 _COLLISION = re.compile(r"failed to start \w+ service|Address already in use|Socket .* already in use", re.IGNORECASE)
 _ERROR_LINE = re.compile(r"[EF]\d{4} |error: |terminate called")
 _RECENT_PORTS = 512
-
-# The kernel kills a process with this signal when the thread that started it ends; exec keeps the setting. Done in
-# a process of its own before exec, since code between fork and exec of a threaded parent may hang.
-_PRELUDE = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("its parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class TritonFailed(Exception):
@@ -70,7 +57,8 @@ class TritonServer:
     ) -> None:
         """`backends` as build_backends made it; the log goes to `folder`, which is the process's current folder, too.
 
-        `environment` is added to our own; paths in it must be absolute. Without `ports` free ones are taken, and others tried where they are lost to somebody else.
+        `environment` is added to our own; paths in it must be absolute. Without `ports` free ones are taken,
+        and others tried where they are lost to somebody else.
         """
         self.folder = folder.resolve()
         self.log = self.folder / "triton.log"
@@ -79,7 +67,7 @@ class TritonServer:
         self._fixed_ports = ports is not None
         self._ports = ports or free_ports()
         self._process: subprocess.Popen[bytes] | None = None
-        self._shm_prefix = _shm_prefix()
+        self._shm_prefix = new_prefix()
 
     @property
     def http_address(self) -> str:
@@ -103,21 +91,10 @@ class TritonServer:
     def start(self) -> None:
         """Start the process and return at once. Addresses are final when `wait_ready` has returned."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _sweep_dead_regions()
+        sweep_dead_regions()
         environment = {**os.environ, **self._environment, **_paths(self._environment)}
-        prelude = [sys.executable, "-I", "-S", "-c", _PRELUDE, str(os.getpid())]
-        with self.log.open("ab") as sink:
-            self._process = _launch(
-                lambda: subprocess.Popen(
-                    [*prelude, *self._command()],
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    env=environment,
-                    cwd=self.folder,  # the stub has the current folder first on its module path
-                    start_new_session=True,
-                )
-            )
+        # The stub has the current folder first on its module path: it must be one that holds no modules.
+        self._process = spawn(self._command(), self.log, self.folder, environment)
 
     def _command(self) -> list[str]:
         ports = self._ports
@@ -218,8 +195,8 @@ class TritonServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        _wait_gone(process.pid)
-        _remove_regions(self._shm_prefix)
+        wait_gone(process.pid)
+        remove_regions(self._shm_prefix)
 
     def __enter__(self) -> TritonServer:
         return self
@@ -260,70 +237,3 @@ def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((HOST, port)) == 0
-
-
-_launches: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
-_launches = queue.SimpleQueue()
-_launcher_lock = threading.Lock()
-_launcher: threading.Thread | None = None
-
-
-def _launch(spawn: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Spawn from one thread that lives as long as this process: the parent-death signal follows the thread."""
-    global _launcher
-    with _launcher_lock:
-        if _launcher is None or not _launcher.is_alive():
-            _launcher = threading.Thread(target=_launch_for_ever, name="triton-launcher", daemon=True)
-            _launcher.start()
-    done: Future[subprocess.Popen[bytes]] = Future()
-    _launches.put((spawn, done))
-    return done.result()
-
-
-def _launch_for_ever() -> None:
-    while True:
-        spawn, done = _launches.get()
-        try:
-            done.set_result(spawn())
-        except BaseException as error:
-            done.set_exception(error)
-
-
-_numbers = itertools.count()
-
-
-def _shm_prefix() -> str:
-    """`splatfleet_<pid>_<start of that pid>_<n>_`: a later process can tell that its maker is dead."""
-    return f"{_SHM_PREFIX}_{os.getpid()}_{_started(os.getpid())}_{next(_numbers)}_"
-
-
-def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot, empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
-
-
-def _remove_regions(prefix: str) -> None:
-    for region in _SHM.glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)
-
-
-def _sweep_dead_regions() -> None:
-    """Remove regions whose maker was killed before it could."""
-    for region in _SHM.glob(f"{_SHM_PREFIX}_*"):
-        parts = region.name.split("_")
-        if len(parts) > 3 and parts[1].isdigit() and _started(int(parts[1])) != parts[2]:
-            region.unlink(missing_ok=True)
-
-
-def _wait_gone(group: int, deadline_s: float = 2.0) -> None:
-    """Wait until no process of a killed group is left."""
-    end_s = time.monotonic() + deadline_s
-    while time.monotonic() < end_s:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(_POLL_S)

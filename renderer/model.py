@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +21,8 @@ from renderer.pod import Answer, CannotStart, DeadlinePassed, LoadFailed, Render
 from renderer.pod_metrics import PodMetrics
 from renderer.pod_settings import PodSettingsError, read_settings
 from renderer.request import BadRequest
+
+_WATCH_S = 0.5
 
 _KINDS: tuple[tuple[type[Exception], Kind], ...] = (
     (BadRequest, "bad_request"),
@@ -32,6 +36,7 @@ class TritonPythonModel:
 
     def initialize(self, _args: dict[str, str]) -> None:
         """Load the pod's scenes; a pod that cannot is never Ready, and its log says why in one line."""
+        threading.Thread(target=_end_with_server, args=(os.getppid(),), name="parent-watch", daemon=True).start()
         try:
             settings = read_settings(os.environ)
             self._pod = RendererPod(settings, PodMetrics(triton, settings.budget_bytes))
@@ -60,6 +65,13 @@ class TritonPythonModel:
             if kind == "failed":
                 print(f"splatfleet: {error!r}", file=sys.stderr, flush=True)
             _fail(kind, str(error) or type(error).__name__)
+
+
+def _end_with_server(server_pid: int) -> None:
+    """End this process when Triton died: the stub's own watch takes a server that nobody reaped for alive."""
+    while os.getppid() == server_pid:
+        time.sleep(_WATCH_S)
+    os._exit(1)
 
 
 def _fail(kind: Kind, message: str) -> NoReturn:

@@ -144,16 +144,17 @@ def make_app(extender: Extender) -> FastAPI:
     app.router.add_route("/v1/pod-events", _pod_events(extender), methods=["POST"])
     app.router.add_route("/explain", _explain(extender), methods=["GET", "POST"])
 
+    # All routes are coroutines: the cluster changes on the event loop alone.
     @app.get("/metrics")
-    def metrics() -> Response:
+    async def metrics() -> Response:
         return Response(generate_latest(extender.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/-/healthy")
-    def healthy() -> dict[str, str]:
+    async def healthy() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/-/ready")
-    def ready() -> JSONResponse:
+    async def ready() -> JSONResponse:
         """Ready once every configured digest was asked for once; a node that did not answer is cold, not an error."""
         waiting = sorted(extender.poller.urls.keys() - extender.poller.tried)
         return JSONResponse({"ready": not waiting, "waiting_for": waiting[:20]}, 503 if waiting else 200)

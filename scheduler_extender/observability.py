@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -43,6 +43,7 @@ class ExtenderMetrics:
     """One registry per app, so that two apps in a process do not meet."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series would be metrics of no catalogue
         self.registry = CollectorRegistry()
         self.registry.register(_ClusterCollector(cluster, clock))
         self.seconds = Histogram(

@@ -56,6 +56,7 @@ class DigestPoller:
         self._clock = clock
         self._etags: dict[str, str] = {}
         self._failing: set[str] = set()
+        self._misnamed: set[str] = set()  # warned of once
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -95,7 +96,8 @@ class DigestPoller:
                     digest = await self._read(reply)
                     self._cluster.apply_digest(name, digest, self._clock())
                     self._etags[name] = reply.headers.get("etag", "")
-                    if digest.node != name and name not in self._failing:
+                    if digest.node != name and name not in self._misnamed:
+                        self._misnamed.add(name)
                         log.warning("digest names another node", node=name, digest_node=digest.node)
             if name in self._failing:
                 self._failing.discard(name)

@@ -173,6 +173,3 @@ splatfleet autoscaler --pools renderer --gateway http://127.0.0.1:8080 --exporte
 splatfleet autoscaler --config autoscaler.yaml --listen 127.0.0.1:9467
 """,
 )
-for _parameter in COMMAND.params:
-    if _parameter.name == "json_file":
-        _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import DATA_ENV
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.settings import UsageError, VerbSettings, resolve, verb
 
 
 class RendererSettings(VerbSettings):
@@ -43,15 +43,50 @@ def renderer(settings: RendererSettings) -> None:
         settings.json_file.write_text(json.dumps(benchmark.as_json(report), indent=1) + "\n")
 
 
+class PlainSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_")
+
+    json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
+
+
+def exporter(settings: PlainSettings) -> int:
+    """Seconds and bytes of a scrape with 20,000 scenes in the node's store."""
+    from benchmarks.exporter import main
+
+    return main(settings.json_file)
+
+
+def extender(settings: PlainSettings) -> None:
+    """Milliseconds of filter and prioritize over HTTP at 100, 1,000 and 5,000 nodes."""
+    from benchmarks.extender import main
+
+    main(settings.json_file)
+
+
+def forecast(settings: PlainSettings) -> None:
+    """Pinball loss and coverage of the forecast on recorded traffic, beside persistence."""
+    from benchmarks.forecast import main
+
+    main(settings.json_file)
+
+
+def everything(settings: PlainSettings) -> int:
+    """Every benchmark, one table each."""
+    renderer(resolve(RendererSettings, {}, dict(os.environ)))
+    code = exporter(settings)
+    extender(settings)
+    forecast(settings)
+    return code
+
+
 COMMAND = click.Group(
     "bench",
     commands=[
         verb("renderer", RendererSettings, renderer, "splatfleet bench renderer --frames 60 --json out.json"),
+        verb("exporter", PlainSettings, exporter, "splatfleet bench exporter --json out.json"),
+        verb("extender", PlainSettings, extender, "splatfleet bench extender --json out.json"),
+        verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
+        verb("all", PlainSettings, everything, "splatfleet bench all"),
     ],
-    help="Measure a part on this machine and print a table.",
+    help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer --json out.json",
 )
-
-for _command in COMMAND.commands.values():
-    for _parameter in _command.params:
-        if _parameter.name == "json_file":
-            _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

@@ -38,6 +38,7 @@ class DemoVerbSettings(VerbSettings):
     fetch_mb_per_s: float = Field(4.0, gt=0, description="Bandwidth of a node to the object store.")
     report: Path | None = Field(None, description="Folder for report.html, its plots and the sheet of frames.")
     json_file: Path | None = Field(None, alias="json", description="Write the scorecard here.")
+    compare: Path | None = Field(None, description="Scorecard of another run (its --json), shown beside this one.")
     keep: bool = Field(False, description="Keep the run's folder with logs, stores and records.")
 
 
@@ -46,7 +47,7 @@ def run(settings: DemoVerbSettings) -> int:
 
     Three days of traffic are replayed over splat scenes; at the end there is a scorecard.
     """
-    for name in ("scenes", "trace"):
+    for name in ("scenes", "trace", "compare"):
         path = getattr(settings, name)
         if path is not None and not path.exists():
             raise UsageError(f"--{name} {path}: no such {'folder' if name == 'scenes' else 'file'}")
@@ -66,6 +67,7 @@ def run(settings: DemoVerbSettings) -> int:
         fetch_bytes_per_s=settings.fetch_mb_per_s * 1e6,
         report=settings.report,
         json_file=settings.json_file,
+        compare=settings.compare,
         keep=settings.keep,
     )
     try:
@@ -85,6 +87,6 @@ COMMAND = verb(
     """
 splatfleet demo
 splatfleet demo --scenes scenes/ --trace traffic.csv.gz --duration 120 --json out.json --report out/
-splatfleet demo --autoscaler reactive --placement spread
+splatfleet demo --autoscaler reactive --placement spread --compare out.json
 """,
 )

@@ -94,18 +94,18 @@ def make_traffic(settings: LoadSettings) -> RateTrace:
         raise UsageError(f"{where}: {error}") from error
 
 
-def make_plan(settings: LoadSettings, orbits: tuple[Orbit, ...]) -> LoadPlan:
-    """Who asks for what when; raises UsageError."""
+def make_plan(settings: LoadSettings) -> LoadPlan:
+    """Who asks for what when; raises UsageError, and ClickException where the gateway does not answer."""
     from fleet.traffic import arrivals, zipf_scenes
     from local_fleet.load import LoadPlan
 
-    traffic = make_traffic(settings)
+    size, traffic, orbits = parse_size(settings.size), make_traffic(settings), find_orbits(settings)
     times_s = arrivals(traffic.rates_per_s, traffic.bin_s, settings.seed)
     return LoadPlan(
         arrivals_s=times_s,
         scenes=zipf_scenes(len(orbits), settings.zipf, len(times_s), settings.seed),
         orbits=orbits,
-        size=parse_size(settings.size),
+        size=size,
         format=settings.format,
         quality=settings.quality,
         pool=settings.pool,
@@ -115,19 +115,19 @@ def make_plan(settings: LoadSettings, orbits: tuple[Orbit, ...]) -> LoadPlan:
 
 def find_orbits(settings: LoadSettings) -> tuple[Orbit, ...]:
     """The scenes to ask for: those named, of the catalogue, or of the gateway; raises UsageError."""
-    from fleet.scene import SceneIdError, parse_scene_ids
+    from fleet.scene import SceneId, SceneIdError, parse_scene_ids
     from local_fleet.orbits import Orbit, orbit_of, orbits_of_status
     from renderer.catalogue import CatalogueError, load_catalogue
 
-    status = ask_gateway(settings.gateway)
     try:
-        if settings.catalogue is not None:
-            known = {str(scene): orbit_of(entry) for scene, entry in load_catalogue(settings.catalogue).entries.items()}
-        else:
-            known = {orbit.scene: orbit for orbit in orbits_of_status(status)}
-        named = parse_scene_ids(settings.scenes) if settings.scenes else tuple(known)
+        named = parse_scene_ids(settings.scenes or "")
+        catalogue = load_catalogue(settings.catalogue).entries if settings.catalogue else None
     except (CatalogueError, SceneIdError) as error:
         raise UsageError(str(error)) from error
+    status = ask_gateway(settings.gateway)
+    orbits = orbits_of_status(status) if catalogue is None else map(orbit_of, catalogue.values())
+    known = {orbit.scene: orbit for orbit in orbits}
+    named = named or tuple(map(SceneId, known))
     if not named:
         raise UsageError("no scene to ask for: give --scenes id,id or --catalogue FILE, the gateway names none")
     return tuple(known.get(scene) or Orbit(scene) for scene in named)
@@ -165,7 +165,7 @@ def run(settings: LoadSettings) -> int | None:
 
     from local_fleet.load import LoadClient, LoadLimits, Saving, summarize, write_records
 
-    plan = make_plan(settings, find_orbits(settings))
+    plan = make_plan(settings)
     if not len(plan.arrivals_s):
         raise UsageError("--mean-rate and --duration make no request at all, raise one of them")
     saving = None
@@ -194,6 +194,3 @@ COMMAND = verb(
     run,
     "splatfleet load --gateway http://127.0.0.1:8080 --shape day --duration 60 --mean-rate 5 --size 256x256 --seed 1",
 )
-for _parameter in COMMAND.params:
-    if _parameter.name == "json_file":
-        _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

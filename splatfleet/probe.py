@@ -62,7 +62,3 @@ def _write(path: Path | None, figures: dict[str, Any]) -> None:
 
 
 COMMAND = verb("probe", ProbeSettings, run, "splatfleet probe --grpc 127.0.0.1:8001 --timeout-s 5")
-
-for _parameter in COMMAND.params:
-    if _parameter.name == "json_file":
-        _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

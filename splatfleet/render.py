@@ -139,7 +139,3 @@ COMMAND = verb(
     "splatfleet render knot.ply --eye 1.9,-1.5,1.9 --target 0,-0.5,0 --up 0,-1,0 --fov-y 45 --out knot.png",
     arguments=["path"],
 )
-
-for _parameter in COMMAND.params:
-    if _parameter.name == "json_file":
-        _parameter.opts = ["--json"]  # a field cannot be called json: pydantic's own method is

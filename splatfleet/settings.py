@@ -6,6 +6,7 @@ the environment over the file given with `--config`, the file over the default.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import tomllib
@@ -156,7 +157,7 @@ def verb(
             help="File with the same settings (YAML, TOML or JSON); flags and environment win over it.",
         )
     )
-    text = f"{(run.__doc__ or '').strip()}\n\n\b\nExample:\n" + "\n".join(
+    text = f"{inspect.cleandoc(run.__doc__ or '')}\n\n\b\nExample:\n" + "\n".join(
         f"  {line}" for line in example.strip().splitlines()
     )
     return click.Command(name, callback=callback, params=params, help=text, short_help=text.split("\n")[0])

@@ -181,6 +181,11 @@ def test_measured_start_ups_make_the_lead() -> None:
     assert ask(POOL, seen(20.0, 6)).lead_s == pytest.approx(6.0)
 
 
+def test_start_ups_that_triple_are_believed_within_ten_starts() -> None:
+    decision = ask(POOL, seen(20.0, 6, startup_s=(2.0,) * 40 + (6.0,) * 10))
+    assert decision.lead_s == pytest.approx(7.0)
+
+
 def test_waiting_beyond_the_model_costs_pods_slowly() -> None:
     memory = PoolMemory()
     first = ask(POOL, seen(20.0, 6, queue_to_compute=2.0), memory)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from local_fleet.live import LiveView, moment_line
+from local_fleet.live import REFRESH_EVERY_S, LiveView, moment_line
 from local_fleet.screen import draw, runs, scene_cells, shorten
 from local_fleet.timeline import DecisionView, Moment, NodeView, PodView, Timeline
 from tests.local_fleet.synthetic_run import make_timeline
@@ -148,7 +148,7 @@ def test_on_a_terminal_it_draws_and_leaves_the_last_moment() -> None:
             clock.now_s += 0.1
     text = out.getvalue()
     assert "starting gateway" in text
-    assert text.count("splatfleet ") <= 60 * 0.1 / 0.25 + 3  # at most four a second, whatever the ticks
+    assert text.count("splatfleet ") <= 60 * 0.1 / REFRESH_EVERY_S + 3  # whatever the ticks
     assert "0:59 of 1:00" in text[text.rindex("splatfleet ") :]
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is back
 

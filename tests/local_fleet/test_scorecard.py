@@ -180,7 +180,7 @@ def test_side_by_side_tells_gains_and_losses() -> None:
 
 def test_runs_under_other_conditions_are_called_so() -> None:
     left = card([record()])
-    right = replace(left, seed=8, settings={"frame_size": "64x48", "autoscaler": "reactive"}, autoscaler="reactive")
+    right = replace(left, seed=8, settings={"frame_size": "64x48", "startup_p50_s": 3.1}, autoscaler="reactive")
     assert unlike(left, right) == ["seed 7 and 8", "frame_size None and 64x48"]
     assert unlike(left, left) == []
 

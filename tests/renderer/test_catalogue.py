@@ -77,13 +77,15 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": 2, "scenes": []}', '{"version": 1}'])
 def test_no_catalogue_at_all(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)
-    with pytest.raises(CatalogueError, match="c.json"):
+    with pytest.raises(CatalogueError, match=r"c.json"):
         load_catalogue(tmp_path / "c.json")
 
 
 def test_unknown_id_and_path_as_id() -> None:
     catalogue = Catalogue([CatalogueEntry(SceneId(f"s{n}"), "file:///x") for n in range(7)])
-    with pytest.raises(UnknownScene, match="scene 'nope' is not in the catalogue; known are s0, s1, s2, s3, s4 and 2 more"):
+    with pytest.raises(
+        UnknownScene, match="scene 'nope' is not in the catalogue; known are s0, s1, s2, s3, s4 and 2 more"
+    ):
         catalogue.get("nope")
     for path in ("../../etc/passwd", "/etc/passwd", "a/b", "a..b", ""):
         with pytest.raises(SceneIdError, match="is not valid"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -179,7 +178,7 @@ def test_truncated_scene_leaves_nothing(tmp_path: Path, keep_bytes: int) -> None
     broken = tmp_path / "broken.ply"
     broken.write_bytes((tmp_path / "ball.ply").read_bytes()[:keep_bytes])
     store = SceneStore(tmp_path / "store", 10 * MIB)
-    with pytest.raises(SceneFileError, match="broken.ply"):
+    with pytest.raises(SceneFileError, match=r"broken.ply"):
         store.ensure(entry_of(broken))
     assert store.records() == ()
     assert in_flight(store) == []
@@ -196,7 +195,7 @@ def test_changed_catalogue_digest_fetches_anew(tmp_path: Path) -> None:
 
 def test_missing_source_and_refused_connection_are_named(tmp_path: Path, free_port: int) -> None:
     store = SceneStore(tmp_path / "store", 10 * MIB)
-    with pytest.raises(FetchFailed, match="scene gone: file://.*gone.ply: there is no such file"):
+    with pytest.raises(FetchFailed, match=r"scene gone: file://.*gone.ply: there is no such file"):
         store.ensure(entry_of(tmp_path / "gone.ply"))
     uri = f"http://127.0.0.1:{free_port}/a.ply"
     with pytest.raises(FetchFailed, match=f"scene a: {uri}"):
@@ -252,7 +251,7 @@ def test_http_file_with_a_difficult_name(tmp_path: Path, served: tuple[Path, str
     store = SceneStore(tmp_path / "store", 10 * MIB)
     with store.opened(CatalogueEntry(SceneId("ball"), f"{url}/a%20ball+1.ply")) as held:
         np.testing.assert_array_equal(held.read().means, splats.means)
-    with pytest.raises(FetchFailed, match="scene none: .*/none.ply: there is no such file"):
+    with pytest.raises(FetchFailed, match=r"scene none: .*/none.ply: there is no such file"):
         store.ensure(CatalogueEntry(SceneId("none"), f"{url}/none.ply"))
 
 
@@ -284,7 +283,7 @@ def test_meta_json_cannot_reach_out_of_its_folder(tmp_path: Path, served: tuple[
     (folder / "evil").mkdir()
     (folder / "evil" / "meta.json").write_text(json.dumps({"means": {"files": ["../../secret"]}}))
     (folder / "secret").write_text("secret")
-    with pytest.raises(FetchFailed, match="files names '../../secret', expected a plain file name"):
+    with pytest.raises(FetchFailed, match=r"files names '../../secret', expected a plain file name"):
         SceneStore(tmp_path / "store", MIB).ensure(CatalogueEntry(SceneId("evil"), f"{url}/evil/"))
     assert not any("secret" in line for line in asked)
 
@@ -294,11 +293,7 @@ def test_disk_full_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     make_scene(tmp_path / "big.ply", 20_000)
     store = SceneStore(tmp_path / "store", 100 * MIB)
 
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB // 2, MIB // 2))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    child = _ensure_in_process(tmp_path, entry_of(tmp_path / "big.ply"), preexec=small_files)
+    child = _ensure_in_process(tmp_path, entry_of(tmp_path / "big.ply"), largest_file_bytes=MIB // 2)
     _, complaint = child.communicate(timeout=60)
     assert child.returncode == 3
     assert "StoreFull" in complaint
@@ -312,11 +307,13 @@ def test_tmpfs_that_is_full(tmp_path: Path) -> None:
     make_scene(tmp_path / "big.ply", 20_000)
     mount = tmp_path / "tmpfs"
     mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", mount], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "none", mount], capture_output=True, check=False
+    ).returncode:
         pytest.skip("a tmpfs cannot be mounted here; RLIMIT_FSIZE stands in")
     try:
         store = SceneStore(mount / "store", 100 * MIB)
-        with pytest.raises(StoreFull, match="is full .No space left on device"):
+        with pytest.raises(StoreFull, match=r"is full .No space left on device"):
             store.ensure(entry_of(tmp_path / "big.ply"))
         assert store.records() == ()
         assert in_flight(store) == []
@@ -466,11 +463,13 @@ def _wait_for(condition: object, deadline_s: float = 20.0) -> None:
 
 
 _CHILD = """
-import json, sys
+import json, resource, sys
 from pathlib import Path
 from renderer.catalogue import load_catalogue
 from renderer.scene_store import SceneStore
-root, catalogue, rate = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+root, catalogue, rate, largest = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+if largest:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 entry = next(iter(load_catalogue(catalogue).entries.values()))
 try:
     stored = SceneStore(root, 100 << 20, rate or None).ensure(entry)
@@ -482,15 +481,22 @@ print(json.dumps({"fetched_bytes": stored.fetched_bytes, "packed_inode": stored.
 
 
 def _ensure_in_process(
-    folder: Path, entry: CatalogueEntry, bytes_per_s: float = 0.0, preexec: object = None
+    folder: Path, entry: CatalogueEntry, bytes_per_s: float = 0.0, largest_file_bytes: int = 0
 ) -> subprocess.Popen[str]:
     catalogue = folder / "catalogue.json"
     save_catalogue(Catalogue([entry]), catalogue)
     return subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(folder / "store"), str(catalogue), str(bytes_per_s)],
+        [
+            sys.executable,
+            "-c",
+            _CHILD,
+            str(folder / "store"),
+            str(catalogue),
+            str(bytes_per_s),
+            str(largest_file_bytes),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        preexec_fn=preexec,  # type: ignore[arg-type]
     )

@@ -11,8 +11,10 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.digest import FetchingScene, PodDigest, ResidentScene, Slice
+from fleet.metrics import CATALOGUE
 from tests.scheduler_extender.conftest import GB, Rig, digest, pod
 
 Start = Callable[..., Rig]
@@ -414,6 +416,16 @@ def test_unchanged_digests_cost_a_304_and_stay_fresh(rig: Start) -> None:
     started.until(lambda: started.exporters["one"].answers.count(304) >= 3)
     assert started.exporters["one"].answers.count(200) == 1
     assert started.metric('splatfleet_extender_node_digest_age_seconds{node="one"}') < 1
+
+
+def test_metrics_are_those_of_the_catalogue(rig: Start) -> None:
+    started = rig(one=digest("one"))
+    started.filter(pod("uid-1"), ["one"])
+    families = list(text_string_to_metric_families(started.client.get("/metrics").text))
+    ours = {metric.name.removesuffix("_total") for name, metric in CATALOGUE.items() if "_extender_" in name}
+    assert {family.name for family in families} == ours
+    seen = {sample.labels.get("verb") for family in families for sample in family.samples}
+    assert "filter" in seen
 
 
 def test_ready_once_every_digest_was_tried(rig: Start) -> None:

@@ -143,7 +143,7 @@ def test_failures_are_counted_and_hurt_nobody_else(server: TritonServer) -> None
 def test_late_frames_are_refused_before_the_launch(server: TritonServer) -> None:
     rendered = ("splatfleet_renderer_render_seconds_count", ())
     before = samples(server)[rendered]
-    with pytest.raises(RendererError, match="deadline_ms is .* not rendered") as caught:
+    with pytest.raises(RendererError, match=r"deadline_ms is .* not rendered") as caught:
         ask(server, deadline_ms=time.time() * 1000 - 50)
     assert caught.value.kind == "deadline"
     assert samples(server)[rendered] == before

@@ -7,4 +7,4 @@ from pathlib import Path
 if importlib.util.find_spec("renderer") is None:
     sys.path.append(str(Path(__file__).resolve().parents[4]))
 
-from renderer.model import TritonPythonModel as TritonPythonModel  # noqa: E402
+from renderer.model import TritonPythonModel as TritonPythonModel

@@ -1,0 +1,153 @@
+"""The gateway and the load client as commands, in front of real Triton pods with the real renderer."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+
+from fleet import labels
+from fleet.scene import SceneId
+from local_fleet.triton_server import TritonServer, TritonUnavailable, build_backends
+from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
+from renderer.formats.ply import write as write_ply
+from renderer.made import make
+from renderer.made_shapes import SHAPES
+from tests.conftest import REPOSITORY
+from tests.gateway.conftest import body, write_renderers
+
+pytestmark = pytest.mark.triton
+SCENES = sorted(SHAPES)[:3]
+COMMAND = [sys.executable, "-m", "splatfleet"]
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[list[TritonServer]]:
+    """Two pods; the first holds the first scene."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("the Triton wheel is for Linux on x86-64")
+    try:
+        backends = build_backends(REPOSITORY / ".triton")
+    except TritonUnavailable as error:
+        pytest.skip(str(error))
+    entries = []
+    for scene in SCENES:
+        write_ply(tmp_path / f"{scene}.ply", make(scene, 2_000))
+        entries.append(CatalogueEntry(SceneId(scene), (tmp_path / f"{scene}.ply").as_uri()))
+    save_catalogue(Catalogue(entries), tmp_path / "catalogue.json")
+    servers = []
+    for number, held in enumerate((SCENES[0], "")):
+        environment = {
+            labels.SCENES_ENV: held,
+            labels.CATALOGUE_ENV: str(tmp_path / "catalogue.json"),
+            labels.SCENE_CACHE_ENV: str(tmp_path / "store"),
+            labels.STORE_CAPACITY_ENV: str(1 << 30),
+            labels.POD_BUDGET_ENV: str(100_000_000),
+            labels.RASTERIZER_ENV: "cpu",
+        }
+        servers.append(TritonServer(backends, tmp_path / f"pod-{number}", environment))
+        servers[-1].start()
+    for server in servers:
+        server.wait_ready()
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+def entry(number: int, server: TritonServer) -> dict[str, Any]:
+    return {
+        "uid": f"pod-{number}",
+        "pool": "renderer",
+        "node": "node-1",
+        "grpc_address": server.grpc_address,
+        "http_address": server.http_address,
+        "metrics_address": server.metrics_address,
+        "ready": True,
+    }
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[str]:
+    """The URL of a gateway that runs as a command, with no pod yet."""
+    write_renderers(tmp_path / "renderers.json")
+    command = [*COMMAND, "gateway", "--renderers-file", str(tmp_path / "renderers.json"), "--listen", "127.0.0.1:0"]
+    command += ["--catalogue", str(tmp_path / "catalogue.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("gateway listens on http://127.0.0.1:"), line
+        yield line.split()[-1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
+def load(gateway: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run `splatfleet load`; its summary."""
+    file = folder / "load.json"
+    done = subprocess.run(
+        [*COMMAND, "load", "--gateway", gateway, "--json", str(file), "--size", "48x32", "--shape", "flat", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr
+    summary: dict[str, Any] = json.loads(file.read_text())
+    return summary
+
+
+def test_real_pods_serve_traffic_and_one_may_die(pods: list[TritonServer], gateway: str, tmp_path: Path) -> None:
+    with httpx2.Client(base_url=gateway, timeout=30, trust_env=False) as client:
+        held: list[httpx2.Response] = []
+        early = threading.Thread(target=lambda: held.append(client.post("/v1/render", json=view_of(SCENES[0]))))
+        early.start()
+        time.sleep(0.3)
+        write_renderers(tmp_path / "renderers.json", *(entry(n, server) for n, server in enumerate(pods)))
+        early.join(20)
+        answer = held[0]
+        assert (answer.status_code, answer.headers["x-splatfleet-cold"]) == (200, "pod")
+        picture = Image.open(io.BytesIO(answer.content))
+        assert (picture.format, picture.size) == ("JPEG", (48, 32))
+        assert len(picture.getcolors(48 * 32) or ()) > 10  # something is drawn
+        refused = client.post("/v1/render", json=body(SCENES[0], size=[48, 32]))  # the identity is no projection
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_request")
+
+    frames = tmp_path / "frames"
+    first = load(
+        gateway, tmp_path, "--duration", "4", "--mean-rate", "15", "--frames", str(frames), "--frame-every", "9"
+    )
+    assert first["requests"] > 30
+    assert (first["errors"], first["refused"]) == (0, 0)
+    assert first["frames"] == first["requests"]
+    assert 0 < first["scene_misses"] < first["scene_hits"]
+    assert list(frames.glob("*.jpg"))
+
+    timer = threading.Timer(2.0, os.kill, (pods[0].pid, signal.SIGKILL))
+    timer.start()
+    second = load(gateway, tmp_path, "--duration", "4", "--mean-rate", "15")
+    timer.join()
+    assert second["frames"] == second["requests"]
+    status = httpx2.get(f"{gateway}/v1/status", trust_env=False).json()["pools"]["renderer"]["pods"]
+    assert {uid: pod["state"] for uid, pod in status.items()} == {"pod-0": "unready", "pod-1": "ready"}
+    assert set(status["pod-1"]["resident"]) == set(SCENES)
+
+
+def view_of(scene: str) -> dict[str, Any]:
+    """A camera that sees the scene."""
+    from local_fleet.orbits import Orbit, encode_bodies
+
+    fields: dict[str, Any] = json.loads(encode_bodies(Orbit(scene), (48, 32), {}, poses=1)[0])
+    return fields
