@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import httpx2
 import numpy as np
 import structlog
 from rich.console import Console
@@ -32,12 +33,13 @@ from local_fleet.machine import MachineLoad, describe
 from local_fleet.moments import moment
 from local_fleet.nodes import make_nodes
 from local_fleet.pods import Pods, PodSettings
+from local_fleet.orbits import encode_bodies, orbit_of
 from local_fleet.replay import BIN_S, DemoTraffic, demo_traffic, read_trace, write_trace
 from local_fleet.report import FrameSample, Run, write_report
 from local_fleet.scenes import DemoScenes, gather
 from local_fleet.scheduling import ExtenderScheduler, Scheduler, SpreadScheduler
 from local_fleet.scorecard import RunTotals, Scorecard, read_records, read_scorecard, score, to_json
-from local_fleet.scorecard_table import compare, render_table, verdict
+from local_fleet.scorecard_table import compare, render_table
 from local_fleet.stack import Stack, start_stack
 from local_fleet.timeline import Timeline
 from local_fleet.triton_server import TritonUnavailable, build_backends
@@ -93,9 +95,7 @@ def play(settings: DemoSettings, console: Console | None = None) -> Scorecard:
                 run = _Play(settings, view, stack).to_the_end()
             console.print(render_table(run.scorecard))
             if settings.compare is not None:
-                other = read_scorecard(settings.compare)
-                console.print(compare(run.scorecard, other))
-                console.print(verdict(run.scorecard, other), soft_wrap=True)
+                console.print(compare(run.scorecard, read_scorecard(settings.compare)))
             if settings.json_file is not None:
                 settings.json_file.parent.mkdir(parents=True, exist_ok=True)
                 settings.json_file.write_text(to_json(run.scorecard) + "\n")
@@ -206,9 +206,9 @@ class _Play:
         settings = self.settings
         total_bytes = sum(self.scenes.resident_bytes.values())
         largest_bytes = max(self.scenes.resident_bytes.values())
-        # A pod holds about half of the scenes, a node's disk about two thirds (source and packed layout).
+        # A pod holds about half of the scenes, a node's disk (source and packed layout) about two thirds.
         self.pod_budget_bytes = max(round(1.05 * largest_bytes), round(0.5 * total_bytes))
-        nodes = make_nodes(self.folder, max(round(2.2 * largest_bytes), round(0.9 * total_bytes)), settings.seed)
+        nodes = make_nodes(self.folder, max(round(2.5 * largest_bytes), round(1.3 * total_bytes)), settings.seed)
         pod_settings = PodSettings(
             pool=POOL,
             catalogue=self.scenes.catalogue_file,
@@ -241,7 +241,20 @@ class _Play:
         begun_s = time.monotonic()
         cluster.begin(count, popularity(self.scenes.ids, self.settings.seed))
         self.view.note(f"{count} pods ready in {time.monotonic() - begun_s:.1f} s")
+        self._first_frame(parts)
         return cluster
+
+    def _first_frame(self, parts: Stack) -> None:
+        """One frame through the whole path before the traffic; raises RuntimeError where none comes."""
+        entry = next(iter(self.scenes.catalogue.entries.values()))
+        body = encode_bodies(orbit_of(entry), self.fit.size, {"format": "jpeg"}, poses=1)[0]
+        answer = httpx2.post(
+            parts.gateway_url + "/v1/render", content=body, headers={"content-type": "application/json"}, timeout=30.0
+        )
+        if answer.status_code != 200:
+            raise RuntimeError(f"the first frame did not come: {answer.status_code} {answer.text[:200]}")
+        self.first_frame_s = round(time.monotonic() - self.begun_s, 2)
+        self.view.note(f"first frame {self.first_frame_s:.1f} s after the start")
 
     def _start_load(self, parts: Stack) -> tuple[Child, float]:
         """Start the client; the replay's zero is a moment shortly ahead."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from splatfleet.addresses import parse_listen
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
@@ -79,14 +80,6 @@ def open_source(settings: AutoscalerSettings) -> DemandSource:
     return DirectScrape(
         settings.gateway or "", settings.exporters, settings.bin_s or settings.interval_s, settings.deadline_s
     )
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """`HOST:PORT` as a pair; raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:9467)")
-    return host.strip("[]"), int(port)
 
 
 def write_json(path: Path, decisions: Sequence[Decision]) -> None:

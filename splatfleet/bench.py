@@ -88,5 +88,5 @@ COMMAND = click.Group(
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),
     ],
-    help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer --json out.json",
+    help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer",
 )

@@ -43,9 +43,10 @@ class DemoVerbSettings(VerbSettings):
 
 
 def run(settings: DemoVerbSettings) -> int:
-    """Run a fleet of real Triton pods on this machine: three nodes, a gateway, exporters, the extender and the autoscaler.
+    """Run a fleet of real Triton pods on this machine, scaled and placed by our own cores, to its scorecard.
 
-    Three days of traffic are replayed over splat scenes; at the end there is a scorecard.
+    Three nodes with an exporter each, a gateway, the scheduler extender and the autoscaler; three days of traffic are
+    replayed over splat scenes.
     """
     for name in ("scenes", "trace", "compare"):
         path = getattr(settings, name)

@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import EXPORTER_PORT
+from splatfleet.addresses import parse_listen
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -28,14 +29,6 @@ class ExporterSettings(VerbSettings):
     dcgm: str = Field("", description="Address or URL of a dcgm-exporter on this node, for figures per slice.")
 
 
-def listen_address(text: str) -> tuple[str, int]:
-    """`host:port` as its parts; raises UsageError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"--listen {text!r} is not host:port (example: 127.0.0.1:{EXPORTER_PORT})")
-    return host.strip("[]"), int(port)
-
-
 def run(settings: ExporterSettings) -> None:
     """Serve Triton, scene-cache and GPU metrics and the node digest."""
     import structlog
@@ -43,7 +36,7 @@ def run(settings: ExporterSettings) -> None:
     from exporter.app import serve
     from exporter.sources import Sources, metrics_url
 
-    host, port = listen_address(settings.listen)
+    host, port = parse_listen(settings.listen)
     for flag, address in [("--triton", address) for address in settings.triton] + [("--dcgm", settings.dcgm)]:
         try:
             metrics_url(address or "127.0.0.1")

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from fleet.digest import DIGEST_PATH
 from fleet.labels import EXTENDER_PORT
+from splatfleet.addresses import parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -29,35 +30,16 @@ class ExtenderSettings(VerbSettings):
     max_body_bytes: int = Field(16 << 20, gt=0, description="Largest body that is read.")
 
 
-def digest_urls(pairs: list[str]) -> dict[str, str]:
-    """`NAME=URL` pairs as URLs of node digests by name; raises UsageError."""
-    urls: dict[str, str] = {}
-    for pair in pairs:
-        name, _, url = pair.partition("=")
-        parts = urlsplit(url)
-        if not name or parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"--node-digest {pair!r}: expected NAME=URL, for example gpu-1=http://127.0.0.1:9465")
-        if name in urls:
-            raise UsageError(f"--node-digest {pair!r}: node {name} is given twice")
-        urls[name] = url if parts.path.strip("/") else url.rstrip("/") + DIGEST_PATH
-    return urls
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """`HOST:PORT` as a pair; raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:{EXTENDER_PORT})")
-    return host.strip("[]"), int(port)
-
-
 def run(settings: ExtenderSettings) -> None:
     """Answer kube-scheduler's filter and prioritize calls.
 
     POST /filter, /prioritize and /explain take ExtenderArgs, POST /v1/pod-events what a pod watch says;
     /metrics, /-/healthy and /-/ready say how it goes.
     """
-    urls = digest_urls(settings.node_digest)
+    urls = {
+        name: url if urlsplit(url).path.strip("/") else url + DIGEST_PATH
+        for name, url in parse_node_digests(settings.node_digest).items()
+    }
     listen = parse_listen(settings.listen)
     from scheduler_extender import server
     from scheduler_extender.placement import Prices

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import GATEWAY_PORT
+from splatfleet.addresses import parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -27,29 +28,10 @@ class GatewayVerbSettings(VerbSettings):
     deadline_s: float = Field(60.0, gt=0, description="Seconds a request may take that gives no deadline_ms.")
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """`HOST:PORT` as a pair; raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:{GATEWAY_PORT})")
-    return host.strip("[]"), int(port)
-
-
-def parse_digests(pairs: list[str]) -> dict[str, str]:
-    """`NAME=URL` texts as a mapping; raises UsageError."""
-    digests: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, url = pair.partition("=")
-        if not equals or not name or not url.startswith(("http://", "https://")):
-            raise UsageError(f"--node-digest: {pair!r} is not NAME=URL (example: node-1=http://127.0.0.1:9465)")
-        digests[name] = url
-    return digests
-
-
 def run(settings: GatewayVerbSettings) -> None:
     """Route frame requests (POST /v1/render) to the pods that hold their scenes."""
     listen = parse_listen(settings.listen)
-    digests = parse_digests(settings.node_digest)
+    digests = parse_node_digests(settings.node_digest)
     from renderer.catalogue import CatalogueError
     from renderer.gateway.app import GatewaySettings, serve
     from renderer.gateway.routing import Limits

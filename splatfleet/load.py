@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import json
 import math
 import time
@@ -63,21 +62,10 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def read_trace(path: Path) -> RateTrace:
-    """A rate trace from a CSV file, gzipped or not; raises UsageError."""
-    from fleet.traffic import TraceError, parse_rate_trace
-
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt") as lines:
-            return parse_rate_trace(lines)
-    except (OSError, EOFError, UnicodeDecodeError, TraceError) as error:
-        raise UsageError(f"--trace {path}: {error}") from error
-
-
 def make_traffic(settings: LoadSettings) -> RateTrace:
     """The rates that the settings describe, over the time of the run; raises UsageError."""
-    from fleet.traffic import day_shape, fill_gaps, flat, replay_days, scaled
+    from fleet.traffic import TraceError, day_shape, fill_gaps, flat, replay_days, scaled
+    from local_fleet.replay import read_trace
 
     days = settings.duration / settings.seconds_per_day
     try:
@@ -89,6 +77,8 @@ def make_traffic(settings: LoadSettings) -> RateTrace:
             whole = day_shape(math.ceil(days), seed=settings.seed)
         traffic = replay_days(whole, days, settings.seconds_per_day).traffic
         return scaled(traffic, settings.mean_rate / traffic.mean_per_s)
+    except (OSError, EOFError, UnicodeDecodeError, TraceError) as error:
+        raise UsageError(f"--trace {settings.trace}: {error}") from error
     except (ValueError, ZeroDivisionError) as error:
         where = f"--duration {settings.duration:g} with --seconds-per-day {settings.seconds_per_day:g}"
         raise UsageError(f"{where}: {error}") from error

@@ -275,6 +275,8 @@ def serve(settings: GatewaySettings, listen: tuple[str, int]) -> None:
     """Serve until SIGTERM or SIGINT; raises OSError where the address is taken."""
     gateway = Gateway(settings)
     listener = socket.create_server(listen, backlog=1024)
+    # asyncio sets it only where a socket names its protocol, as these do not; connections inherit it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         gateway.app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, timeout_keep_alive=75
     )

@@ -1,0 +1,30 @@
+"""Addresses as flags give them: `HOST:PORT` to listen on, `NAME=URL` of a node's digest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from splatfleet.settings import UsageError
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT` as a pair; raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:8080)")
+    return host.strip("[]"), int(port)
+
+
+def parse_node_digests(pairs: Sequence[str]) -> dict[str, str]:
+    """`NAME=URL` texts as URLs by node name, without a trailing slash; raises UsageError."""
+    urls: dict[str, str] = {}
+    for pair in pairs:
+        name, _, url = pair.partition("=")
+        parts = urlsplit(url)
+        if not name or parts.scheme not in ("http", "https") or not parts.netloc:
+            raise UsageError(f"--node-digest {pair!r}: expected NAME=URL (example: node-1=http://127.0.0.1:9465)")
+        if name in urls:
+            raise UsageError(f"--node-digest {pair!r}: node {name} is given twice")
+        urls[name] = url.rstrip("/")
+    return urls

@@ -1,0 +1,128 @@
+"""The whole loop as a user runs it: real Triton pods, real HTTP, a scorecard, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+# What issue and README promise of the scorecard's JSON.
+PROMISED = {
+    *("requests", "violations", "wait_p50_s", "wait_p99_s", "frame_p50_s", "pod_seconds", "scene_hits", "scene_misses"),
+    *("bytes_fetched", "cold_requests", "decisions", "forecast_coverage", "machine_cpu_ratio_p95", "errors"),
+}
+
+pytestmark = pytest.mark.triton
+
+
+def _demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "splatfleet", "demo", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _left_behind(folder: Path) -> list[str]:
+    """Command lines of processes that mention the run's folder."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            text = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = (process / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if process.name != str(os.getpid()) and (str(folder) in text or str(folder) in environment):
+            found.append(text)
+    return found
+
+
+def test_a_demo_reaches_its_scorecard_and_leaves_nothing(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    demo = _demo(
+        run, "--duration", "15", "--rate", "6", "--provision-seconds", "1",
+        "--json", str(out / "out.json"), "--report", str(out),
+    )  # fmt: skip
+    text, _ = demo.communicate(timeout=150)
+    assert demo.returncode == 0, text
+    figures = json.loads((out / "out.json").read_text())
+    assert figures.keys() >= PROMISED
+    assert figures["requests"] > 30
+    assert figures["errors"] == 0
+    assert figures["pod_seconds"] > 15
+    assert figures["scene_hits"] > 0
+    assert figures["bytes_fetched"] > 0
+    assert sum(figures["decisions"].values()) == 16
+    assert 0 < figures["first_frame_s"] < 60
+    assert "Scorecard" in text
+    assert "decision=" in text
+    page = (out / "report.html").read_text()
+    assert "<html" in page
+    assert (out / "frames.png").stat().st_size > 5_000
+    assert _left_behind(run) == []
+    assert list(run.iterdir()) == []
+    assert not list(Path("/dev/shm").glob(f"splatfleet_{demo.pid}_*"))
+
+
+def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("t=2s") or line.startswith("t=0s"):
+            break
+    os.kill(demo.pid, signal.SIGINT)
+    text, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 130, text
+    assert "interrupted" in text
+    assert "Traceback" not in text
+    assert _left_behind(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kill_9_leaves_no_process(tmp_path: Path) -> None:
+    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("t=0s"):
+            break
+    demo.kill()
+    demo.communicate(timeout=10)
+    end_s = time.monotonic() + 10
+    while (left := _left_behind(tmp_path)) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "needle"),
+    [
+        (("--scenes", "/nowhere"), 2, "--scenes /nowhere: no such folder"),
+        (("--trace", "/nowhere.csv"), 2, "--trace /nowhere.csv: no such file"),
+        (("--scenes", "{empty}"), 1, "no scene that can be rendered"),
+        (("--trace", "{broken}"), 1, "timestamp_s,requests"),
+        (("--duration", "3"), 2, "--duration"),
+    ],
+)
+def test_a_wrong_input_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], code: int, needle: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.csv").write_text("time,count\n1,2\n")
+    names = {"empty": tmp_path / "empty", "broken": tmp_path / "broken.csv"}
+    demo = _demo(Path(tempfile.mkdtemp(dir=tmp_path)), *(part.format(**names) for part in arguments))
+    text, _ = demo.communicate(timeout=30)
+    assert demo.returncode == code, text
+    assert needle in text
+    assert "Traceback" not in text
