@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before fork: a child between fork and exec must not import
-
-
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel kills this process when the thread that forked it ends.
-
-    So fork only from threads that live as long as the child should.
-    """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+from local_fleet.spawn import spawn
 
 
 def free_ports(count: int) -> list[int]:
@@ -39,21 +28,11 @@ def free_ports(count: int) -> list[int]:
 class Child:
     """`splatfleet <verb> …` in a process group of its own, its output in a log file."""
 
-    def __init__(
-        self, verb: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, verb: str, arguments: Sequence[str], log: Path) -> None:
         self.verb = verb
         self.log = log
-        with log.open("wb") as sink:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "splatfleet", verb, *arguments],
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+        command = [sys.executable, "-m", "splatfleet", verb, *arguments]
+        self._process = spawn(command, log, Path.cwd(), os.environ)
 
     @property
     def pid(self) -> int:

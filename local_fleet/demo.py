@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +32,8 @@ from local_fleet.load import FrameRecord
 from local_fleet.machine import MachineLoad, describe
 from local_fleet.moments import moment
 from local_fleet.nodes import make_nodes
-from local_fleet.pods import Pods, PodSettings
 from local_fleet.orbits import encode_bodies, orbit_of
+from local_fleet.pods import Pods, PodSettings
 from local_fleet.replay import BIN_S, DemoTraffic, demo_traffic, read_trace, write_trace
 from local_fleet.report import FrameSample, Run, write_report
 from local_fleet.scenes import DemoScenes, gather
@@ -42,6 +42,7 @@ from local_fleet.scorecard import RunTotals, Scorecard, read_records, read_score
 from local_fleet.scorecard_table import compare, render_table
 from local_fleet.stack import Stack, start_stack
 from local_fleet.timeline import Timeline
+from local_fleet.triton_files import DEFAULT_BACKENDS
 from local_fleet.triton_server import TritonUnavailable, build_backends
 from renderer.splats import SceneFileError
 
@@ -76,7 +77,7 @@ class DemoSettings:
     json_file: Path | None = None
     compare: Path | None = None
     keep: bool = False
-    backends: Path = field(default_factory=lambda: Path(".triton"))
+    backends: Path = DEFAULT_BACKENDS
 
 
 class DemoFailed(Exception):

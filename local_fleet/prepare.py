@@ -1,4 +1,4 @@
-"""What `make install` does last: Triton's Python backend laid out, the render kernels compiled. Each takes effect once."""
+"""What `make install` does last: lay out Triton's Python backend and compile the render kernels, each once."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any
 from fleet.scene import SceneId, slug
 from renderer import formats
 from renderer.catalogue import Catalogue, CatalogueEntry
+from renderer.credits import credit_beside
 from renderer.scene_source import digest_of, local_files
 from renderer.splats import SceneFileError
 
@@ -39,7 +40,7 @@ def build_catalogue(folder: Path, include_all: bool = False) -> tuple[Catalogue,
     skipped: list[str] = []
     for found in _find(folder.resolve()):
         try:
-            entry = _entry(found)
+            entry = _entry(found, folder.resolve())
         except (SceneFileError, ValueError, OSError) as error:
             skipped.append(f"{found.name}: skipped, {error}")
             continue
@@ -54,7 +55,7 @@ def build_catalogue(folder: Path, include_all: bool = False) -> tuple[Catalogue,
     return Catalogue(entries.values()), skipped
 
 
-def _entry(found: _Found) -> CatalogueEntry:
+def _entry(found: _Found, root: Path) -> CatalogueEntry:
     header = formats.read_header(found.path)
     return CatalogueEntry(
         id=slug(found.name),
@@ -63,7 +64,7 @@ def _entry(found: _Found) -> CatalogueEntry:
         source_bytes=sum(path.stat().st_size for path in local_files(found.path).values()),
         resident_bytes=header.resident_bytes,
         gaussians=header.gaussians,
-        credit=found.credit,
+        credit=credit_beside(found.path, root) or found.credit,
     )
 
 
@@ -102,4 +103,6 @@ def _in_manifest(manifest: Path) -> Iterator[_Found]:
 
 
 def _credit(row: dict[str, Any]) -> str:
+    if isinstance(row.get("credit"), str):
+        return str(row["credit"])
     return ", ".join(str(row[name]) for name in ("licence", "license", "repo") if row.get(name))

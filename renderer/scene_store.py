@@ -83,7 +83,9 @@ class SceneStore:
         capacity_bytes: int,
         fetch_bytes_per_s_limit: float | None = None,
         on_fetched: Callable[[int], None] = lambda _count: None,
+        room_wait_s: float = 10.0,
     ) -> None:
+        """`room_wait_s` is how long a fetch waits while all that could make room for it is being read."""
         if capacity_bytes <= 0:
             raise ValueError(f"capacity_bytes is {capacity_bytes}, expected more than 0")
         if fetch_bytes_per_s_limit is not None and not fetch_bytes_per_s_limit > 0:
@@ -93,7 +95,7 @@ class SceneStore:
         self._on_fetched = on_fetched
         for folder in (self.layout.objects, self.layout.scenes, self.layout.fetching):
             folder.mkdir(parents=True, exist_ok=True)
-        self._space = StoreSpace(self.layout, capacity_bytes)
+        self._space = StoreSpace(self.layout, capacity_bytes, room_wait_s)
         self._pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
         self._measured()
 

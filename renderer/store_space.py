@@ -10,11 +10,14 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from fleet.scene import SceneId, SceneRecord, StoreLayout
 from renderer.store_files import locked, locked_if_free, read_json, tree_bytes
+
+_POLL_S = 0.1
 
 
 class StoreFull(Exception):
@@ -33,7 +36,8 @@ def read_record(path: Path) -> SceneRecord | None:
 class StoreSpace:
     """The bytes of one store."""
 
-    def __init__(self, layout: StoreLayout, capacity_bytes: int) -> None:
+    def __init__(self, layout: StoreLayout, capacity_bytes: int, wait_s: float) -> None:
+        self._wait_s = wait_s
         self._layout = layout
         self._capacity_bytes = capacity_bytes
         self._lock_file = layout.root / ".space.lock"
@@ -65,12 +69,29 @@ class StoreSpace:
         return max(promised, tree_bytes(self.part_folder(key)))
 
     def reserve(self, scene: str, key: str, need_bytes: int) -> None:
-        """Promise room to a download, evicting what was used least recently; raises StoreFull."""
+        """Promise room to a download, evicting what was used least recently; raises StoreFull.
+
+        Scenes are held only while somebody reads or fetches them, so a store that is full of held ones is waited for.
+        """
         if need_bytes > self._capacity_bytes:
             raise StoreFull(
                 f"scene {scene} has {need_bytes} bytes, "
                 f"the store {self._layout.root} holds {self._capacity_bytes} at most"
             )
+        end_s = time.monotonic() + self._wait_s
+        while True:
+            used_bytes = self._try_reserve(key, need_bytes)
+            if used_bytes is None:
+                return
+            if time.monotonic() >= end_s:
+                raise StoreFull(
+                    f"scene {scene} needs {need_bytes} bytes; of {self._capacity_bytes} in {self._layout.root} "
+                    f"{used_bytes} are held by scenes being read or fetched"
+                )
+            time.sleep(_POLL_S)
+
+    def _try_reserve(self, key: str, need_bytes: int) -> int | None:
+        """None once the room is promised; else the bytes that nobody may remove now."""
         with locked(self._lock_file, exclusive=True):
             for remove in self._removable(key):
                 if self.used_bytes(without=key) + need_bytes <= self._capacity_bytes:
@@ -78,11 +99,9 @@ class StoreSpace:
                 remove()
             used_bytes = self.used_bytes(without=key)
             if used_bytes + need_bytes > self._capacity_bytes:
-                raise StoreFull(
-                    f"scene {scene} needs {need_bytes} bytes; of {self._capacity_bytes} in {self._layout.root} "
-                    f"{used_bytes} are held by scenes being read or fetched"
-                )
+                return used_bytes
             self._reserve_file(key).write_text(str(need_bytes))
+            return None
 
     def reserve_free(self, key: str, need_bytes: int) -> bool:
         """Promise room that is free now, evicting nothing; False where there is too little."""

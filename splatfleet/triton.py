@@ -38,17 +38,17 @@ class TritonSettings(VerbSettings):
     store_capacity_bytes: int = Field(20 << 30, description="Scenes that the store may keep, bytes.", gt=0)
     fetch_bytes_per_s: float = Field(0.0, description="Bandwidth cap of downloads into the store; 0 is none.", ge=0)
     rasterizer: Literal["auto", "cpu", "oracle", "gpu"] = Field("auto", description="What renders.")
-    backends: Path = Field(Path(".triton"), description="Folder for the server's backend files, made once.")
 
 
 def run(settings: TritonSettings) -> int:
     """Start one real renderer server (Triton) on this machine and keep it until Ctrl-C."""
+    from local_fleet.triton_files import DEFAULT_BACKENDS
     from local_fleet.triton_server import TritonFailed, TritonServer, TritonUnavailable, build_backends
 
     with tempfile.TemporaryDirectory(prefix="splatfleet-triton-") as folder:
         environment = _environment(settings, Path(folder))
         try:
-            server = TritonServer(build_backends(settings.backends), Path(folder), environment, _ports(settings))
+            server = TritonServer(build_backends(DEFAULT_BACKENDS), Path(folder), environment, _ports(settings))
         except TritonUnavailable as error:
             raise click.ClickException(str(error)) from error
         ended = threading.Event()

@@ -71,7 +71,13 @@ def test_the_real_nasa_days(data_dir: Path) -> None:
 
 @pytest.mark.parametrize(
     ("busiest_per_s", "cost_s", "budget_s", "factor"),
-    [(10, 0.01, 1.0, 1.0), (100, 0.01, 1.0, 1.0), (100, 0.014, 1.0, 0.7), (100, 0.03, 1.0, 0.25), (100, 1.0, 1.0, 0.25)],
+    [
+        (10, 0.01, 1.0, 1.0),
+        (100, 0.01, 1.0, 1.0),
+        (100, 0.014, 1.0, 0.7),
+        (100, 0.03, 1.0, 0.25),
+        (100, 1.0, 1.0, 0.25),
+    ],
 )
 def test_the_rate_falls_in_fixed_steps(busiest_per_s: float, cost_s: float, budget_s: float, factor: float) -> None:
     assert rate_factor(busiest_per_s, cost_s, budget_s) == factor

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from renderer.formats import ply
 from renderer.scene_source import combined_digest, digest_of
 from renderer.scene_store import FetchFailed, NotStored, SceneStore
 from renderer.splats import SceneFileError, Splats
-from renderer.store_files import read_json
+from renderer.store_files import read_json, tree_bytes
 from renderer.store_space import StoreFull
 from tests.renderer.scenes import random_splats
 
@@ -111,7 +112,7 @@ def test_least_recently_used_goes_first(tmp_path: Path, scenes: list[CatalogueEn
 
 
 def test_what_is_open_is_never_evicted(tmp_path: Path, scenes: list[CatalogueEntry]) -> None:
-    store = SceneStore(tmp_path / "store", int(1.5 * size_of(scenes[0])))
+    store = SceneStore(tmp_path / "store", int(1.5 * size_of(scenes[0])), room_wait_s=0.2)
     store.ensure(scenes[0], pack=False)
     with store.open(scenes[0].id) as held:
         assert not store.evict(scenes[0].id)
@@ -119,6 +120,20 @@ def test_what_is_open_is_never_evicted(tmp_path: Path, scenes: list[CatalogueEnt
             store.ensure(scenes[1], pack=False)
         assert held.read().count == 800
     store.ensure(scenes[1], pack=False)
+    assert [record.id for record in store.records()] == ["s1"]
+
+
+def test_a_fetch_waits_for_a_reader_to_make_room(tmp_path: Path, scenes: list[CatalogueEntry]) -> None:
+    store = SceneStore(tmp_path / "store", int(1.5 * size_of(scenes[0])), room_wait_s=20.0)
+    store.ensure(scenes[0], pack=False)
+    with ThreadPoolExecutor(1) as worker, store.open(scenes[0].id):
+        fetched = worker.submit(store.ensure, scenes[1], False)
+        time.sleep(0.3)
+        assert not fetched.done()
+        with store.open(scenes[0].id):
+            time.sleep(0.1)
+        assert not fetched.done()  # the first reader still holds it
+    assert fetched.result(20.0).stage == "remote"
     assert [record.id for record in store.records()] == ["s1"]
 
 
@@ -383,7 +398,9 @@ def test_two_processes_do_one_download(tmp_path: Path) -> None:
     make_scene(tmp_path / "big.ply", 20_000)
     entry = entry_of(tmp_path / "big.ply")
     children = [_ensure_in_process(tmp_path, entry, bytes_per_s=2 * size_of(entry)) for _ in range(3)]
-    told = [json.loads(child.communicate(timeout=60)[0]) for child in children]
+    answers = [child.communicate(timeout=60) for child in children]
+    assert [complaint for _, complaint in answers] == [""] * 3
+    told = [json.loads(answer) for answer, _ in answers]
     assert sorted(each["fetched_bytes"] for each in told) == [0, 0, size_of(entry)]
     assert len({each["packed_inode"] for each in told}) == 1
 
@@ -451,7 +468,7 @@ def _bytes_on_disk(store: SceneStore) -> int:
         for folder, _, files in os.walk(root):
             if ".trash" not in folder:
                 paths = [Path(folder) / name for name in files if name == "source"]
-                total += sum(path.stat().st_size for path in paths if path.exists())
+                total += sum(tree_bytes(path) for path in paths)
     return total
 
 

@@ -102,7 +102,7 @@ FAILURES = [
     (["{knot}", "--out", "/nowhere/a.png"], 1, "--out /nowhere/a.png"),
     (["{knot}", "--rasterizer", "magic"], 2, "magic"),
     (["{cut}"], 1, "length is"),
-    (["{spz}"], 1, "SPZ; no reader"),
+    (["{spz}"], 1, "magic is"),
 ]
 
 
