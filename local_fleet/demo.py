@@ -220,6 +220,7 @@ class _Play:
             budget_bytes=self.pod_budget_bytes,
             fetch_bytes_per_s=settings.fetch_bytes_per_s,
             frame_size=self.fit.size,
+            seed=settings.seed,
         )
         self.view.note("starting three nodes, an exporter on each, the extender and the gateway")
         renderers_file = self.folder / "renderers.json"

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 STARTING = ("scheduling", "provisioning", "booting")
 DRAIN_S = 1.0  # the gateway re-reads the renderers file well within it; Triton finishes what it has queued
 BOOT_DEADLINE_S = 60.0
+PROVISION_SIGMA = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class PodSettings:
     budget_bytes: int
     fetch_bytes_per_s: float
     frame_size: tuple[int, int]
+    seed: int
 
 
 @dataclass(slots=True)
@@ -164,7 +167,7 @@ class Pods:
 
     def _run(self, pod: Pod) -> None:
         try:
-            if self._schedule(pod) and self._wait(pod, self.settings.provision_s) and self._boot(pod):
+            if self._schedule(pod) and self._wait(pod, self._provision_s(pod)) and self._boot(pod):
                 return
         except (TritonFailed, OSError, httpx2.HTTPError) as error:
             self.totals.failed_starts += 1
@@ -190,6 +193,12 @@ class Pods:
                     return True
             pod.stop_asked.wait(0.5)
         return False
+
+    def _provision_s(self, pod: Pod) -> float:
+        """Nodes and image pulls differ: log-normal about the setting, fixed by seed and number of the pod."""
+        number = int(pod.uid.rpartition("-")[2])
+        spread = np.random.default_rng((self.settings.seed, number)).lognormal(0.0, PROVISION_SIGMA)
+        return self.settings.provision_s * float(spread)
 
     def _wait(self, pod: Pod, seconds: float) -> bool:
         begun_s = time.monotonic()
