@@ -7,16 +7,30 @@ sh, covariances, each whole, in this order.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import itertools
+import math
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from renderer.splats import MAX_GAUSSIANS, MAX_SH_DEGREE, SceneFileError, Splats, coefficients, resident_bytes
+from renderer.splats import (
+    MAX_GAUSSIANS,
+    MAX_SH_DEGREE,
+    Float32,
+    SceneFileError,
+    Splats,
+    coefficients,
+    resident_bytes,
+)
+from renderer.store_files import sync_folder
 
 MAGIC = b"SPLTPACK"
 VERSION = 1
@@ -46,23 +60,30 @@ def write(splats: Splats, path: Path) -> None:
         digest.update(array.view(np.uint8).data)
     flags = _ANTIALIASED if splats.antialiased else 0
     header = _HEADER.pack(MAGIC, VERSION, splats.sh_degree, flags, 0, splats.count, digest.digest())
+    with replacing(path, durable=True) as file:
+        file.write(header)
+        for array in payload:
+            file.write(array.view(np.uint8).data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once it is whole; `durable` waits for the disk."""
+    if not path.name or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "a folder, a device or a pipe is not replaced by a file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(header)
-            for array in payload:
-                file.write(array.view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if durable:
+        sync_folder(path.parent)
 
 
 def read_packed_header(path: Path) -> PackedHeader:
@@ -104,8 +125,16 @@ def read(path: Path, verify: bool = False) -> Splats:
         raise SceneFileError(
             path, "sha256", "another than the header's", "the file is damaged; fetch and pack it again"
         )
-    count, k = header.gaussians, coefficients(header.sh_degree)
-    shapes: list[tuple[int, ...]] = [(count, 3), (count, 4), (count, 3), (count,), (count, k, 3), (count, 6)]
-    edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
-    parts = [slab[a:b].reshape(shape) for (a, b), shape in zip(itertools.pairwise(edges), shapes, strict=True)]
-    return Splats(parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], header.antialiased)
+    parts = views(slab, header.gaussians, header.sh_degree)
+    return Splats(*parts, header.antialiased)
+
+
+def views(slab: Float32, gaussians: int, sh_degree: int) -> tuple[Float32, Float32, Float32, Float32, Float32, Float32]:
+    """Means, quaternions, scales, opacities, sh and covariances as views into a slab of exactly their size."""
+    tails: tuple[tuple[int, ...], ...] = ((3,), (4,), (3,), (), (coefficients(sh_degree), 3), (6,))
+    shapes = [(gaussians, *tail) for tail in tails]
+    edges = itertools.accumulate((math.prod(shape) for shape in shapes), initial=0)
+    means, quaternions, scales, opacities, sh, covariances = (
+        slab[a:b].reshape(shape) for (a, b), shape in zip(itertools.pairwise(edges), shapes, strict=True)
+    )
+    return means, quaternions, scales, opacities, sh, covariances

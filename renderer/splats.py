@@ -16,6 +16,7 @@ MAX_SH_DEGREE = 3
 MAX_GAUSSIANS = 200_000_000
 MAX_COORDINATE = 1e7  # scene units; beyond it float32 has no sub-unit precision left
 MAX_SCALE = 1e6  # scene units
+MAX_COLOUR = 1e6  # of an SH coefficient: a trained one is below 100
 _FLOATS_WITHOUT_SH = 3 + 4 + 3 + 1 + 6
 
 
@@ -27,8 +28,8 @@ class SceneFileError(Exception):
         self.field = field
         self.value = value
         self.limit = limit
-        shown = " ".join(str(value).split())[:120]
-        super().__init__(f"{self.file}: {field} is {shown}; {limit}")
+        shown = f"{self.file}: {field[:120]} is {' '.join(str(value).split())[:120]}; {limit}"
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown))
 
 
 def coefficients(sh_degree: int) -> int:
@@ -118,24 +119,3 @@ def make_splats(
         covariances_of(unit, scales),
         antialiased,
     )
-
-
-def check_values(file: Path, means: Float32, quaternions: Float32, scales: Float32, rest: dict[str, Float32]) -> None:
-    """Raise SceneFileError for the first value that no rasterizer can draw; scales are linear."""
-    for name, array in {"position": means, "rotation": quaternions, "scale": scales, **rest}.items():
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        if bad.any():
-            raise SceneFileError(file, f"{name} of Gaussian {int(bad.argmax())}", "not finite", "all must be finite")
-    limits = (("position", np.abs(means), MAX_COORDINATE), ("scale", scales, MAX_SCALE))
-    for name, array, limit in limits:
-        bad = (array > limit).any(axis=1)
-        if bad.any():
-            first = int(bad.argmax())
-            raise SceneFileError(
-                file, f"{name} of Gaussian {first}", array[first].max(), f"at most {limit:g} is allowed"
-            )
-    zero = (quaternions * quaternions).sum(axis=1) < 1e-12
-    if zero.any():
-        raise SceneFileError(
-            file, f"rotation of Gaussian {int(zero.argmax())}", "a zero quaternion", "it has no direction"
-        )

@@ -5,45 +5,28 @@ opacity is a logit, scale_i natural logarithms, rot_0..3 wxyz, f_rest channel-ma
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from renderer.splats import (
-    MAX_GAUSSIANS,
-    MAX_SCALE,
-    Float32,
-    SceneFileError,
-    Splats,
-    check_values,
-    coefficients,
-    make_splats,
-)
+from renderer.formats.assembly import Assembly, blocks
+from renderer.formats.ply_header import Element, PlyHeader, read_ply_header
+from renderer.packed import replacing
+from renderer.splats import MAX_GAUSSIANS, Float32, SceneFileError, Splats, coefficients
 
-MAX_HEADER_BYTES = 1 << 16
-MAX_PROPERTIES = 512
-_TYPES = {
-    **dict.fromkeys(("float", "float32"), "f4"),
-    **dict.fromkeys(("double", "float64"), "f8"),
-    **dict.fromkeys(("char", "int8"), "i1"),
-    **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "i2"),
-    **dict.fromkeys(("ushort", "uint16"), "u2"),
-    **dict.fromkeys(("int", "int32"), "i4"),
-    **dict.fromkeys(("uint", "uint32"), "u4"),
-}
-_ENCODINGS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
+MAX_LINE_BYTES = 1 << 16  # of an ASCII row
 _POSITION = ("x", "y", "z")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _SCALE = ("scale_0", "scale_1", "scale_2")
 _COLOUR = ("f_dc_0", "f_dc_1", "f_dc_2")
 _DEGREE_OF_REST = {3 * (coefficients(degree) - 1): degree for degree in range(4)}
-_BLOCK = 65_536  # Gaussians converted at a time: the raw rows and one block of columns are all that is held twice
+
+Columns: TypeAlias = Callable[[tuple[str, ...]], Float32]  # names of properties -> [rows, names] of one block
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,119 +41,62 @@ class PlyLayout:
     antialiased: bool
     header_bytes: int
     disk_bytes: int
-
-
-@dataclass(slots=True)
-class _Element:
-    name: str
-    count: int
-    properties: list[tuple[str, str]]
+    format: str = "ply"
 
 
 def read_layout(path: Path) -> PlyLayout:
     """Read and check the header alone; raises SceneFileError."""
-    try:
-        with path.open("rb") as file:
-            lines = list(_header_lines(path, file))
-            header_bytes = file.tell()
-            disk_bytes = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise SceneFileError(path, "file", error.strerror or error, "expected a readable PLY") from error
-    encoding = _encoding(path, lines)
-    elements = _elements(path, lines)
-    vertex = _vertex(path, elements)
-    row = np.dtype([(name, (encoding if kind[1] != "1" else "") + kind) for name, kind in vertex.properties])
+    header = read_ply_header(path)
+    vertex = _vertex(header)
+    row = header.row(vertex)
     layout = PlyLayout(
         path,
         vertex.count,
         _sh_degree(path, row.names or ()),
         row,
-        encoding == "",
-        _antialiased(path, lines),
-        header_bytes,
-        disk_bytes,
+        header.byte_order == "",
+        _antialiased(header),
+        header.header_bytes,
+        header.disk_bytes,
     )
-    _check_length(layout, alone=len(elements) == 1)
+    _check_length(layout, alone=len(header.elements) == 1)
     return layout
 
 
 def read(path: Path) -> Splats:
     """Load the splats; raises SceneFileError."""
     layout = read_layout(path)
-    rows = _ascii_rows(layout) if layout.ascii else _binary_rows(layout)
-    means = _columns(rows, _POSITION)
-    rotations = _columns(rows, _ROTATION)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scales = np.exp(_columns(rows, _SCALE))
-        opacities = sigmoid(_columns(rows, ("opacity",))[:, 0])
-    if np.isposinf(scales).any():
-        first = int(np.isposinf(scales).any(axis=1).argmax())
-        raise SceneFileError(
-            path, f"scale of Gaussian {first}", "infinite after exp", f"at most {MAX_SCALE:g} is allowed"
-        )
-    sh = _spherical_harmonics(rows, layout.sh_degree)
-    check_values(path, means, rotations, scales, {"opacity": opacities, "colour": sh})
-    return make_splats(means, rotations, scales, opacities, sh, layout.antialiased)
+    scene = Assembly(path, layout.gaussians, layout.sh_degree)
+    rest = coefficients(layout.sh_degree) - 1
+    names = tuple(f"f_rest_{i}" for i in range(3 * rest))
+    with path.open("rb") as file, np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        file.seek(layout.header_bytes)
+        take = _ascii_rows(layout, file) if layout.ascii else _binary_rows(layout, file)
+        for rows, columns in zip(scene.blocks(), take, strict=True):
+            scene.means[rows] = columns(_POSITION)
+            scene.quaternions[rows] = columns(_ROTATION)
+            np.exp(columns(_SCALE), out=scene.scales[rows])
+            scene.opacities[rows] = sigmoid(columns(("opacity",))[:, 0])
+            scene.sh[rows, 0] = columns(_COLOUR)
+            if rest:
+                scene.sh[rows, 1:] = columns(names).reshape(-1, 3, rest).transpose(0, 2, 1)
+            scene.finish(rows)
+    return scene.splats(layout.antialiased)
 
 
 def sigmoid(logits: Float32) -> Float32:
     """Opacity in 0..1 of a logit."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         values: Float32 = 1 / (1 + np.exp(-logits))
     return values
 
 
-def _header_lines(path: Path, file: BinaryIO) -> Iterator[list[str]]:
-    while file.tell() <= MAX_HEADER_BYTES:
-        line = file.readline(4096)
-        if not line.endswith(b"\n"):
-            raise SceneFileError(path, "header", f"{file.tell()} bytes without end_header", "the file is cut off")
-        words = line.decode("ascii", "replace").split()
-        if words == ["end_header"]:
-            return
-        if words:
-            yield words
-    raise SceneFileError(path, "header", f"over {MAX_HEADER_BYTES} bytes", f"at most {MAX_HEADER_BYTES} are read")
-
-
-def _encoding(path: Path, lines: list[list[str]]) -> str:
-    named = next((words[1] for words in lines if words[0] == "format" and len(words) > 1), "absent")
-    if named not in _ENCODINGS:
-        raise SceneFileError(path, "format", named, f"expected one of {', '.join(_ENCODINGS)}")
-    return _ENCODINGS[named]
-
-
-def _elements(path: Path, lines: list[list[str]]) -> list[_Element]:
-    elements: list[_Element] = []
-    for words in lines:
-        match words:
-            case ["element", name, count] if count.isascii() and count.isdigit() and len(count) < 19:
-                elements.append(_Element(name, int(count), []))
-            case ["element", *rest]:
-                raise SceneFileError(path, "element", " ".join(rest), "expected a name and a count")
-            case ["property", "list", *_] if elements and elements[-1].name != "vertex":
-                pass
-            case ["property", kind, name] if elements and kind in _TYPES:
-                elements[-1].properties.append((name, _TYPES[kind]))
-            case ["property", *rest]:
-                raise SceneFileError(
-                    path, "property", " ".join(rest), f"expected one of {', '.join(_TYPES)} and a name"
-                )
-    return elements
-
-
-def _vertex(path: Path, elements: list[_Element]) -> _Element:
-    names = [element.name for element in elements]
-    if "chunk" in names:
-        from renderer.formats import UnknownFormat
-
-        raise UnknownFormat(path, "compressed PLY")
-    if not names or names[0] != "vertex":
-        raise SceneFileError(path, "first element", names[0] if names else "absent", "expected vertex")
+def _vertex(header: PlyHeader) -> Element:
+    path, elements = header.file, header.elements
+    if not elements or elements[0].name != "vertex":
+        raise SceneFileError(path, "first element", elements[0].name if elements else "absent", "expected vertex")
     vertex = elements[0]
-    have = [name for name, _ in vertex.properties]
-    if len(have) > MAX_PROPERTIES or len(set(have)) != len(have):
-        raise SceneFileError(path, "properties", len(have), f"at most {MAX_PROPERTIES}, each name once")
+    have = header.row(vertex).names or ()
     missing = [name for name in (*_POSITION, *_COLOUR, "opacity", *_SCALE, *_ROTATION) if name not in have]
     if missing == ["scale_2"]:
         raise SceneFileError(path, "scale_2", "absent", "these are flat 2DGS splats, which have no reader yet")
@@ -188,13 +114,13 @@ def _sh_degree(path: Path, names: tuple[str, ...]) -> int:
     return _DEGREE_OF_REST[rest]
 
 
-def _antialiased(path: Path, lines: list[list[str]]) -> bool:
+def _antialiased(header: PlyHeader) -> bool:
     """Brush writes `SplatRenderMode: mip`, Postshot `antialiased 1`."""
-    for words in lines:
-        match [word.lower() for word in words]:
-            case ["comment", "splatrendermode:", "2dgs"]:
-                raise SceneFileError(path, "SplatRenderMode", "2dgs", "flat 2DGS splats have no reader yet")
-            case ["comment", "splatrendermode:", "mip"] | ["comment", "antialiased", "1" | "true"]:
+    for words in header.comments:
+        match words:
+            case ["splatrendermode:", "2dgs"]:
+                raise SceneFileError(header.file, "SplatRenderMode", "2dgs", "flat 2DGS splats have no reader yet")
+            case ["splatrendermode:", "mip"] | ["antialiased", "1" | "true"]:
                 return True
     return False
 
@@ -213,69 +139,90 @@ def _check_length(layout: PlyLayout, alone: bool) -> None:
         raise SceneFileError(layout.file, "length", f"{layout.disk_bytes} bytes", said)
 
 
-def _binary_rows(layout: PlyLayout) -> NDArray[np.void]:
-    rows = np.fromfile(layout.file, layout.row, layout.gaussians, offset=layout.header_bytes)
-    if len(rows) != layout.gaussians:
-        raise SceneFileError(layout.file, "length", f"{len(rows)} Gaussians", f"the header says {layout.gaussians}")
-    return rows
+def _binary_rows(layout: PlyLayout, file: BinaryIO) -> Iterator[Columns]:
+    """One block of rows at a time; where all are float32 of this machine, columns come out of one matrix."""
+    plain = all(layout.row[name] == np.dtype("f4") for name in layout.row.names or ())
+    place = {name: column for column, name in enumerate(layout.row.names or ())}
+    for rows in blocks(layout.gaussians):
+        table = np.fromfile(file, layout.row, rows.stop - rows.start)
+        if len(table) != rows.stop - rows.start:
+            said = f"the header says {layout.gaussians}"
+            raise SceneFileError(layout.file, "length", f"{rows.start + len(table)} Gaussians", said)
+        if plain:
+            yield _of_matrix(table.view("f4").reshape(len(table), -1), place)
+        else:
+            yield _of_table(table)
 
 
-def _ascii_rows(layout: PlyLayout) -> NDArray[np.void]:
+def _of_matrix(matrix: Float32, place: dict[str, int]) -> Columns:
+    def columns(names: tuple[str, ...]) -> Float32:
+        first = place[names[0]]
+        places = [place[name] for name in names]
+        if places == list(range(first, first + len(names))):
+            return matrix[:, first : first + len(names)]
+        return matrix[:, places]
+
+    return columns
+
+
+def _of_table(table: NDArray[np.void]) -> Columns:
+    def columns(names: tuple[str, ...]) -> Float32:
+        out = np.empty((len(table), len(names)), np.float32)
+        for column, name in enumerate(names):
+            out[:, column] = table[name]
+        return out
+
+    return columns
+
+
+def _ascii_rows(layout: PlyLayout, file: BinaryIO) -> Iterator[Columns]:
     names = layout.row.names or ()
-    with layout.file.open("rb") as file:
-        file.seek(layout.header_bytes)
+    place = {name: column for column, name in enumerate(names)}
+    lines = _ascii_lines(layout, file)
+    for rows in blocks(layout.gaussians):
+        few = list(itertools.islice(lines, rows.stop - rows.start))
+        if len(few) != rows.stop - rows.start:
+            said = f"the header says {layout.gaussians}"
+            raise SceneFileError(layout.file, "payload", f"{rows.start + len(few)} rows", said)
         try:
-            table = np.loadtxt(file, np.float64, comments=None, ndmin=2, max_rows=layout.gaussians)
+            table: Any = np.loadtxt(few, np.float64, comments=None, ndmin=2)
         except ValueError as error:
             raise SceneFileError(layout.file, "payload", error, "expected rows of numbers") from error
-    if table.shape != (layout.gaussians, len(names)):
-        said = f"the header says {layout.gaussians} rows of {len(names)}"
-        raise SceneFileError(layout.file, "payload", f"{table.shape[0]} rows of {table.shape[1]}", said)
-    rows = np.empty(layout.gaussians, [(name, "f8") for name in names])
-    for column, name in enumerate(names):
-        rows[name] = table[:, column]
-    return rows
+        if table.shape != (len(few), len(names)):
+            said = f"the header says {layout.gaussians} rows of {len(names)}"
+            raise SceneFileError(layout.file, "payload", f"rows of {table.shape[1]} numbers", said)
+        yield _of_matrix(table.astype(np.float32), place)
 
 
-def _columns(rows: NDArray[np.void], names: tuple[str, ...]) -> Float32:
-    out = np.empty((len(rows), len(names)), np.float32)
-    with np.errstate(over="ignore"):
-        for column, name in enumerate(names):
-            out[:, column] = rows[name]
-    return out
-
-
-def _spherical_harmonics(rows: NDArray[np.void], sh_degree: int) -> Float32:
-    """[N, K, 3] out of channel-major f_rest, in blocks that stay in the processor's cache."""
-    count = coefficients(sh_degree)
-    sh = np.empty((len(rows), count, 3), np.float32)
-    names = [f"f_rest_{i}" for i in range(3 * (count - 1))]
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        out = sh[start : start + _BLOCK]
-        out[:, 0] = _columns(block, _COLOUR)
-        if names:
-            out[:, 1:] = _columns(block, tuple(names)).reshape(len(block), 3, count - 1).transpose(0, 2, 1)
-    return sh
+def _ascii_lines(layout: PlyLayout, file: BinaryIO) -> Iterator[str]:
+    """The lines that hold something; numpy alone would read a file without line ends whole."""
+    while line := file.readline(MAX_LINE_BYTES):
+        if len(line) == MAX_LINE_BYTES:
+            raise SceneFileError(layout.file, "payload", f"a line over {MAX_LINE_BYTES} bytes", "expected rows")
+        if text := line.decode("latin-1").strip():
+            yield text
 
 
 def write(path: Path, splats: Splats) -> None:
-    """Write binary little-endian Inria PLY; opacities of exactly 0 or 1 become logits of +-16."""
-    count = coefficients(splats.sh_degree)
-    rest = splats.sh[:, 1:].transpose(0, 2, 1).reshape(splats.count, 3 * (count - 1))
-    opacity = np.clip(splats.opacities.astype(np.float64), 1e-7, 1 - 1e-7)
-    columns = [
-        (_POSITION, splats.means),
-        (("nx", "ny", "nz"), np.zeros_like(splats.means)),
-        (_COLOUR, splats.sh[:, 0]),
-        (tuple(f"f_rest_{i}" for i in range(rest.shape[1])), rest),
-        (("opacity",), np.log(opacity / (1 - opacity))[:, None]),
-        (_SCALE, np.log(np.maximum(splats.scales, 1e-30))),
-        (_ROTATION, splats.quaternions),
-    ]
-    names = [name for group, _ in columns for name in group]
-    table = np.concatenate([np.asarray(values, "<f4") for _, values in columns], axis=1)
+    """Write binary little-endian Inria PLY, atomically; opacities of exactly 0 or 1 become logits of +-16."""
+    rest = coefficients(splats.sh_degree) - 1
+    names = [*_POSITION, "nx", "ny", "nz", *_COLOUR, *(f"f_rest_{i}" for i in range(3 * rest))]
+    names += ["opacity", *_SCALE, *_ROTATION]
     header = ["ply", "format binary_little_endian 1.0"]
     header += ["comment antialiased 1"] if splats.antialiased else []
     header += [f"element vertex {splats.count}", *(f"property float {name}" for name in names), "end_header", ""]
-    path.write_bytes("\n".join(header).encode() + table.tobytes())
+    with replacing(path) as file:
+        file.write("\n".join(header).encode())
+        for rows in blocks(splats.count):
+            opacity = np.clip(splats.opacities[rows].astype(np.float64), 1e-7, 1 - 1e-7)
+            sh = splats.sh[rows]
+            columns = (
+                splats.means[rows],
+                np.zeros_like(splats.means[rows]),
+                sh[:, 0],
+                sh[:, 1:].transpose(0, 2, 1).reshape(len(sh), 3 * rest),
+                np.log(opacity / (1 - opacity))[:, None],
+                np.log(np.maximum(splats.scales[rows], 1e-30)),
+                splats.quaternions[rows],
+            )
+            file.write(np.concatenate([np.asarray(values, "<f4") for values in columns], axis=1).tobytes())

@@ -17,24 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renderer.formats import webp
+from renderer.formats.assembly import Assembly, check_expansion
 from renderer.formats.ply import sigmoid
+from renderer.formats.smallest_three import place_largest
 from renderer.formats.sog_source import Source, open_source
 from renderer.splats import (
     MAX_GAUSSIANS,
     Float32,
     SceneFileError,
     Splats,
-    check_values,
     coefficients,
-    make_splats,
 )
 
 MAX_META_BYTES = 1 << 22
 MAX_TEXTURE_BYTES = 1 << 30
 _PALETTE_COLUMNS = 64
+_PIXEL_BYTES = 4
 _DEGREE_OF_BANDS = {0: 0, 3: 1, 8: 2, 15: 3}
 _QUATERNION_TAG = 252
-_SLOTS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # where the three stored components go, by largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class SogMeta:
     disk_bytes: int
     content: dict[str, Any]
 
+    @property
+    def format(self) -> str:
+        return f"sog-v{self.version}"
+
 
 def read_meta(path: Path) -> SogMeta:
     """Read meta.json and the sizes of the textures; no texture is decoded. Raises SceneFileError."""
@@ -57,19 +61,16 @@ def read_meta(path: Path) -> SogMeta:
 
 def read(path: Path) -> Splats:
     """Load the splats; raises SceneFileError."""
-    with open_source(path) as source:
+    with open_source(path) as source, np.errstate(over="ignore", under="ignore", invalid="ignore"):
         meta = _read_meta(source)
-        means = _means(source, meta)
-        rotations = _rotations(source, meta)
-        scales = _scales(source, meta)
-        opacities, constant = _colours(source, meta)
-        sh = np.empty((meta.gaussians, coefficients(meta.sh_degree), 3), np.float32)
-        sh[:, 0] = constant
+        scene = Assembly(source.path, meta.gaussians, meta.sh_degree)
+        for fill in (_fill_means, _fill_rotations, _fill_scales, _fill_colours):
+            fill(source, meta, scene)
         if meta.sh_degree:
-            sh[:, 1:] = _bands(source, meta)
-    check_values(source.path, means, rotations, scales, {"opacity": opacities, "colour": sh})
-    antialiased = bool(meta.content.get("antialias", False))
-    return make_splats(means, rotations, scales, opacities, sh, antialiased)
+            _fill_bands(source, meta, scene)
+    for rows in scene.blocks():
+        scene.finish(rows)
+    return scene.splats(bool(meta.content.get("antialias", False)))
 
 
 def _read_meta(source: Source) -> SogMeta:
@@ -81,7 +82,7 @@ def _read_meta(source: Source) -> SogMeta:
     if not isinstance(content, dict):
         raise SceneFileError(source.path, "meta.json", type(content).__name__, "expected an object")
     version = content.get("version", 1)
-    if version not in (1, 2) or isinstance(version, bool):
+    if version not in (1, 2) or not isinstance(version, int) or isinstance(version, bool):
         raise SceneFileError(source.path, "version", version, "SOG 1 and 2 have a reader")
     gaussians = (
         _field(source.path, content, "count") if version == 2 else _first(source.path, content, "means", "shape")
@@ -92,7 +93,9 @@ def _read_meta(source: Source) -> SogMeta:
         for index in range(files):
             _check_texture(source, _file(source.path, content, part, index), gaussians)
     degree = _sh_degree(source, content, gaussians)
-    return SogMeta(source.path, version, gaussians, degree, source.disk_bytes(), content)
+    disk_bytes = source.disk_bytes()
+    check_expansion(source.path, gaussians * _PIXEL_BYTES * (6 if degree else 5), disk_bytes)
+    return SogMeta(source.path, version, gaussians, degree, disk_bytes, content)
 
 
 def _sh_degree(source: Source, content: dict[str, Any], gaussians: int) -> int:
@@ -136,7 +139,7 @@ def _numbers(meta: SogMeta, part: str, key: str, length: int) -> Float32:
     values = _field(meta.file, meta.content, part, key)
     try:
         array = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SceneFileError(meta.file, f"{part}.{key}", error, f"expected {length} numbers") from error
     if array.shape != (length,) or not np.isfinite(array).all():
         raise SceneFileError(meta.file, f"{part}.{key}", f"shape {array.shape}", f"expected {length} finite numbers")
@@ -145,7 +148,7 @@ def _numbers(meta: SogMeta, part: str, key: str, length: int) -> Float32:
 
 def _number(meta: SogMeta, part: str, key: str) -> np.float32:
     value = _first(meta.file, meta.content, part, key)
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, int | float) or not abs(value) < 1e30:
         raise SceneFileError(meta.file, f"{part}.{key}", value, "expected a finite number")
     return np.float32(value)
 
@@ -183,49 +186,54 @@ def _rows(source: Source, meta: SogMeta, part: str, index: int = 0) -> NDArray[n
     return pixels.reshape(-1, 4)[: meta.gaussians]
 
 
-def _means(source: Source, meta: SogMeta) -> Float32:
+def _fill_means(source: Source, meta: SogMeta, scene: Assembly) -> None:
     low, high = _rows(source, meta, "means", 0), _rows(source, meta, "means", 1)
     mins, maxs = _numbers(meta, "means", "mins", 3), _numbers(meta, "means", "maxs", 3)
-    steps = low[:, :3].astype(np.float32) + 256 * high[:, :3].astype(np.float32)
-    logarithm = mins + steps * ((maxs - mins) / np.float32(65535))
-    with np.errstate(over="ignore"):
-        means: Float32 = np.sign(logarithm) * np.expm1(np.abs(logarithm))
-    return means
+    step = (maxs - mins) / np.float32(65535)
+    for rows in scene.blocks():
+        steps = low[rows, :3].astype(np.float32) + 256 * high[rows, :3].astype(np.float32)
+        logarithm = mins + steps * step
+        scene.means[rows] = np.sign(logarithm) * np.expm1(np.abs(logarithm))
 
 
-def _rotations(source: Source, meta: SogMeta) -> Float32:
-    rows = _rows(source, meta, "quats")
-    largest = rows[:, 3].astype(np.intp) - _QUATERNION_TAG
-    if largest.min() < 0:
-        first = int((largest < 0).argmax())
-        raise SceneFileError(meta.file, f"rotation of Gaussian {first}", f"tag {rows[first, 3]}", "expected 252 to 255")
-    small = (rows[:, :3].astype(np.float32) * np.float32(2 / 255) - 1) * np.float32(math.sqrt(0.5))
-    rotations = np.empty((meta.gaussians, 4), np.float32)
-    index = np.arange(meta.gaussians)
-    rotations[index[:, None], _SLOTS[largest]] = small
-    rotations[index, largest] = np.sqrt(np.maximum(0, 1 - (small * small).sum(axis=1)))
-    return rotations
+def _fill_rotations(source: Source, meta: SogMeta, scene: Assembly) -> None:
+    stored = _rows(source, meta, "quats")
+    least = int(stored[:, 3].argmin())
+    if stored[least, 3] < _QUATERNION_TAG:
+        raise SceneFileError(
+            meta.file, f"rotation of Gaussian {least}", f"tag {stored[least, 3]}", "expected 252 to 255"
+        )
+    for rows in scene.blocks():
+        small = (stored[rows, :3] * np.float32(2 / 255) - 1) * np.float32(math.sqrt(0.5))
+        scene.quaternions[rows] = place_largest(small, stored[rows, 3].astype(np.intp) - _QUATERNION_TAG)
 
 
-def _scales(source: Source, meta: SogMeta) -> Float32:
-    rows = _rows(source, meta, "scales")
+def _fill_scales(source: Source, meta: SogMeta, scene: Assembly) -> None:
+    stored = _rows(source, meta, "scales")
     if meta.version == 2:
-        logarithm = _numbers(meta, "scales", "codebook", 256)[rows[:, :3]]
-    else:
-        logarithm = _lerp(rows[:, :3], _numbers(meta, "scales", "mins", 3), _numbers(meta, "scales", "maxs", 3))
-    with np.errstate(over="ignore"):
-        scales: Float32 = np.exp(logarithm)
-    return scales
+        levels = np.exp(_numbers(meta, "scales", "codebook", 256))
+        for rows in scene.blocks():
+            scene.scales[rows] = levels[stored[rows, :3]]
+        return
+    mins, maxs = _numbers(meta, "scales", "mins", 3), _numbers(meta, "scales", "maxs", 3)
+    for rows in scene.blocks():
+        scene.scales[rows] = np.exp(_lerp(stored[rows, :3], mins, maxs))
 
 
-def _colours(source: Source, meta: SogMeta) -> tuple[Float32, Float32]:
-    """(opacities [N], constant coefficients [N, 3])."""
-    rows = _rows(source, meta, "sh0")
+def _fill_colours(source: Source, meta: SogMeta, scene: Assembly) -> None:
+    """Opacities and constant coefficients."""
+    stored = _rows(source, meta, "sh0")
     if meta.version == 2:
-        constant = _numbers(meta, "sh0", "codebook", 256)[rows[:, :3]]
-        return rows[:, 3].astype(np.float32) / np.float32(255), constant
-    values = _lerp(rows, _numbers(meta, "sh0", "mins", 4), _numbers(meta, "sh0", "maxs", 4))
-    return sigmoid(values[:, 3]), values[:, :3]
+        levels = _numbers(meta, "sh0", "codebook", 256)
+        for rows in scene.blocks():
+            scene.sh[rows, 0] = levels[stored[rows, :3]]
+            scene.opacities[rows] = stored[rows, 3] / np.float32(255)
+        return
+    mins, maxs = _numbers(meta, "sh0", "mins", 4), _numbers(meta, "sh0", "maxs", 4)
+    for rows in scene.blocks():
+        values = _lerp(stored[rows], mins, maxs)
+        scene.sh[rows, 0] = values[:, :3]
+        scene.opacities[rows] = sigmoid(values[:, 3])
 
 
 def _lerp(rows: NDArray[np.uint8], mins: Float32, maxs: Float32) -> Float32:
@@ -233,22 +241,21 @@ def _lerp(rows: NDArray[np.uint8], mins: Float32, maxs: Float32) -> Float32:
     return values
 
 
-def _bands(source: Source, meta: SogMeta) -> Float32:
-    """Higher SH coefficients [N, K - 1, 3]."""
+def _fill_bands(source: Source, meta: SogMeta, scene: Assembly) -> None:
+    """Higher SH coefficients, from a palette whose texture has 64 entries a row, each of K - 1 pixels."""
     count = coefficients(meta.sh_degree) - 1
     texture = _texture(source, _file(meta.file, meta.content, "shN", 0))[:, :, :3]
-    palette = texture.reshape(-1, count, 3)  # a row is 64 entries of `count` pixels
-    rows = _rows(source, meta, "shN", 1)
-    labels = rows[:, 0].astype(np.intp) | rows[:, 1].astype(np.intp) << 8
-    if labels.max() >= len(palette):
-        first = int(labels.argmax())
-        raise SceneFileError(
-            meta.file, f"SH label of Gaussian {first}", labels[first], f"the palette has {len(palette)}"
-        )
+    palette = texture.reshape(-1, count, 3)
     if meta.version == 2:
         centroids = _numbers(meta, "shN", "codebook", 256)[palette]
     else:
         lowest, highest = (_number(meta, "shN", key) for key in ("mins", "maxs"))
         centroids = lowest + palette.astype(np.float32) * ((highest - lowest) / np.float32(255))
-    bands: Float32 = np.ascontiguousarray(centroids, np.float32)[labels]
-    return bands
+    stored = _rows(source, meta, "shN", 1)
+    for rows in scene.blocks():
+        labels = stored[rows, 0].astype(np.intp) | stored[rows, 1].astype(np.intp) << 8
+        most = int(labels.argmax())
+        if labels[most] >= len(palette):
+            field = f"SH label of Gaussian {rows.start + most}"
+            raise SceneFileError(meta.file, field, labels[most], f"the palette has {len(palette)}")
+        scene.sh[rows, 1:] = centroids[labels]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -9,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from renderer.formats.assembly import MAX_EXPANSION
 from renderer.splats import SceneFileError
 
 MAX_MEMBERS = 64
-MAX_EXPANSION = 200  # a member may be this many times its compressed size: JSON reaches 20, a bomb 1,000
+MAX_DIRECTORY_BYTES = 1 << 20
 
 
 class Source(Protocol):
@@ -61,8 +65,15 @@ class _Folder:
     def _file(self, name: str) -> Path:
         if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
             raise SceneFileError(self.path, "file name", repr(name), "a plain name in the same folder is expected")
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError as error:
+            raise SceneFileError(self.path, "file name", repr(name), "a name of this system is expected") from error
+        file = self.path / name
+        if file.exists() and not file.is_file():
+            raise SceneFileError(self.path, name, "no regular file", "meta.json names it")
         self._asked.add(name)
-        return self.path / name
+        return file
 
 
 class _Zip:
@@ -116,8 +127,21 @@ def open_source(path: Path) -> Iterator[Source]:
         yield _Folder(path)
         return
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        file = _CautiousFile(io.FileIO(path))
+        archive = zipfile.ZipFile(file)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
         raise SceneFileError(path, "zip", error, "expected a whole .sog") from error
-    with archive:
+    with file, archive:
+        file.cautious = False
         yield _Zip(path, archive)
+
+
+class _CautiousFile(io.BufferedReader):
+    """Refuses a central directory of a million members, which zipfile would take in before one could count them."""
+
+    cautious = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.cautious and size is not None and size > MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"a central directory of {size} bytes, at most {MAX_DIRECTORY_BYTES} are read")
+        return super().read(size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,11 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
+        # The caller knows the size already; Pillow's limit would only write a line to stderr.
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(io.BytesIO(data), formats=["WEBP"]) as image,
+        ):
             if getattr(image, "n_frames", 1) != 1:
                 raise WebpError("an animation")
             return np.asarray(image if image.mode == "RGBA" else image.convert("RGBA"))
