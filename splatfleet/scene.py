@@ -181,5 +181,5 @@ COMMAND = click.Group(
         ),
         verb("make", MakeSettings, make, "splatfleet scene make knot.ply --shape knot --seed 3", arguments=["out"]),
     ],
-    help="Look into, check, convert or make scene files.",
+    help="Look into, check, convert or make scene files.\n\n\b\nExample:\n  splatfleet scene info scene.spz",
 )
