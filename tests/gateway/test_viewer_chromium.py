@@ -38,9 +38,9 @@ def scene(tmp_path: Path) -> CatalogueEntry:
         camera = overview(formats.read(data))
         credit = "PlayBot by PlayCanvas, CC BY 4.0, rendered"
         return CatalogueEntry(SceneId("playbot"), f"{data.as_uri()}/", default_camera=camera, credit=credit)
-    write_ply(tmp_path / "robot.ply", make("robot", 20_000))
+    write_ply(tmp_path / "knot.ply", make("knot", 20_000))
     camera = DefaultCamera(EYE, TARGET)
-    return CatalogueEntry(SceneId("robot"), (tmp_path / "robot.ply").as_uri(), default_camera=camera, credit=CREDIT)
+    return CatalogueEntry(SceneId("knot"), (tmp_path / "knot.ply").as_uri(), default_camera=camera, credit=CREDIT)
 
 
 async def frame_after(page: Page, frames: int) -> None:
