@@ -19,6 +19,7 @@ RASTERIZER_ENV = "SPLATFLEET_RASTERIZER"  # auto, cpu, oracle or gpu
 DEFAULT_SCENE_ENV = "SPLATFLEET_DEFAULT_SCENE"  # answers a request that names no scene
 DEFAULT_SIZE_ENV = "SPLATFLEET_DEFAULT_SIZE"  # `512x512`, for a request that names no size
 FRAME_FLOOR_ENV = "SPLATFLEET_FRAME_FLOOR_S"  # a frame occupies the pod at least that long; 0 is off
+GATEWAY_TOKENS_ENV = "SPLATFLEET_GATEWAY_TOKENS"  # the token document itself; no flag, as a process list shows flags
 DATA_ENV = "SPLATFLEET_DATA"  # real scenes and traces for tests and benchmarks
 
 MIG_RESOURCE_PREFIX = "nvidia.com/mig-"  # `nvidia.com/mig-1g.10gb`

@@ -158,6 +158,26 @@ GATEWAY_PODS = _metric(
     "Pods that the gateway knows, by state (ready, draining, unready).",
     ("dashboard",),
 )
+GATEWAY_FRAME_BYTES = _metric(
+    "gateway_frame_bytes_total", "counter", ("pool",), "Bytes of pictures sent, by pool.", ("dashboard",)
+)
+GATEWAY_REFUSALS = _metric(
+    "gateway_refusals_total",
+    "counter",
+    ("pool", "error"),
+    "Requests and streamed cameras that got no frame, by pool and stable error code.",
+    ("dashboard", "alerts"),
+)
+GATEWAY_SUPERSEDED = _metric(
+    "gateway_superseded_frames_total",
+    "counter",
+    ("pool",),
+    "Cameras of a session that a newer one replaced before their frame was rendered.",
+    ("dashboard",),
+)
+GATEWAY_SESSIONS = _metric(
+    "gateway_sessions", "gauge", ("pool",), "Streaming sessions that are open, by pool.", ("dashboard",)
+)
 
 # The exporter.
 SOURCE_UP = _metric(

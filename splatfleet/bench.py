@@ -70,6 +70,24 @@ def forecast(settings: PlainSettings) -> None:
     main(settings.json_file)
 
 
+class GatewaySettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_GATEWAY_", populate_by_name=True)
+
+    sessions: int = Field(2000, ge=1, le=50_000, description="Streams that are open at once.")
+    json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
+
+
+def gateway(settings: GatewaySettings) -> int:
+    """Many streams at once, open loop: goodput at twice the capacity, a spike, memory."""
+    from benchmarks.gateway import main
+    from local_fleet.triton_server import TritonUnavailable
+
+    try:
+        return main(settings.sessions, settings.json_file)
+    except TritonUnavailable as error:
+        raise click.ClickException(str(error)) from error
+
+
 def everything(settings: PlainSettings) -> int:
     """Every benchmark, one table each."""
     renderer(resolve(RendererSettings, {}, dict(os.environ)))
@@ -86,6 +104,7 @@ COMMAND = click.Group(
         verb("exporter", PlainSettings, exporter, "splatfleet bench exporter --json out.json"),
         verb("extender", PlainSettings, extender, "splatfleet bench extender --json out.json"),
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
+        verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),
     ],
     help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer",

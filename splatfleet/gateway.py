@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from fleet.labels import GATEWAY_PORT
+from fleet.labels import GATEWAY_PORT, GATEWAY_TOKENS_ENV
 from splatfleet.addresses import parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
@@ -26,6 +27,13 @@ class GatewayVerbSettings(VerbSettings):
     spill_wait_s: float = Field(0.15, ge=0, description="Longest wait for busy copies of a scene before one more.")
     hold_s: float = Field(20.0, gt=0, description="Seconds that a request is held while no pod can take it.")
     deadline_s: float = Field(60.0, gt=0, description="Seconds a request may take that gives no deadline_ms.")
+    split: list[str] = Field([], description="POOL=WEIGHT: share of the requests that name no pool (a canary).")
+    stream_frames_per_s: float = Field(30.0, gt=0, le=240, description="Most frames that one stream gets a second.")
+    max_sessions: int = Field(4096, ge=1, le=100_000, description="Streams that may be open at once.")
+    tokens_file: Path | None = Field(
+        None,
+        description=f"JSON file of bearer tokens, read again when it changes; or that JSON in {GATEWAY_TOKENS_ENV}.",
+    )
 
 
 def run(settings: GatewayVerbSettings) -> None:
@@ -35,7 +43,10 @@ def run(settings: GatewayVerbSettings) -> None:
     from renderer.catalogue import CatalogueError
     from renderer.gateway.app import GatewaySettings, serve
     from renderer.gateway.routing import Limits
+    from renderer.gateway.session import Pace
+    from renderer.gateway.tokens import TokensError
 
+    tokens = os.environ.get(GATEWAY_TOKENS_ENV)
     limits = Limits(
         max_in_flight_per_pod=settings.max_in_flight,
         max_pending=settings.max_pending,
@@ -50,11 +61,31 @@ def run(settings: GatewayVerbSettings) -> None:
         limits=limits,
         hold_s=settings.hold_s,
         deadline_s=settings.deadline_s,
+        split=_weights(settings.split),
+        pace=Pace(frame_s=1.0 / settings.stream_frames_per_s),
+        max_sessions=settings.max_sessions,
+        tokens_file=settings.tokens_file,
+        tokens=tokens.encode() if tokens is not None else None,
     )
     try:
         serve(wanted, listen)
-    except (OSError, CatalogueError) as error:
+    except (OSError, CatalogueError, TokensError) as error:
         raise UsageError(f"gateway: {error}") from error
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for text in given:
+        pool, _, weight = text.partition("=")
+        try:
+            weights[pool] = float(weight)
+        except ValueError:
+            weights[pool] = -1.0
+        if not pool or not 0 <= weights[pool] < float("inf"):
+            raise UsageError(f"--split {text}: expected POOL=WEIGHT with a weight of 0 or more, for example canary=5")
+    if weights and not sum(weights.values()):
+        raise UsageError("--split: every weight is 0, expected one above 0")
+    return weights
 
 
 COMMAND = verb(

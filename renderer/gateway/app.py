@@ -1,12 +1,10 @@
-"""The gateway over HTTP: `POST /v1/render`, `/v1/status`, `/metrics`, health.
-
-The hot verb is a bare ASGI app, so that a request costs little beside its frame.
-"""
+"""The gateway: `POST /v1/render`, `WS /v1/stream`, `/viewer/SCENE`, `/v1/status`, `/metrics`, health."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import signal
 import socket
 import time
@@ -17,31 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
-from renderer.catalogue import load_catalogue
+from fleet.scene import SceneId
+from renderer.catalogue import CatalogueEntry, load_catalogue
+from renderer.gateway.access import Access
+from renderer.gateway.hot import RenderApp, refusal_headers
 from renderer.gateway.metrics import UNKNOWN_SCENE, GatewayMetrics
 from renderer.gateway.pods import POD_STATES, PodDirectory
-from renderer.gateway.pool import Answer, ClientGone, Frame, Pool, unknown_scene
+from renderer.gateway.pool import Answer, Frame, Pool, unknown_scene
 from renderer.gateway.routing import Limits, Router
-from renderer.gateway.wire import (
-    CONTENT_TYPES,
-    MAX_BODY_BYTES,
-    FrameRequest,
-    Refusal,
-    compact,
-    parse_frame_request,
-)
-
-log = structlog.get_logger("gateway")
-
-_CLIENT_GONE = 499  # nobody reads it; it keeps the count of answers whole
+from renderer.gateway.session import Pace
+from renderer.gateway.split import Split
+from renderer.gateway.stream import serve_stream
+from renderer.gateway.tokens import ALL_SCENES, Caller
+from renderer.gateway.viewer import Viewer
+from renderer.gateway.wire import MAX_BODY_BYTES, FrameRequest, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +48,38 @@ class GatewaySettings:
     catalogue: Path | None = None
     limits: Limits = field(default_factory=Limits)
     hold_s: float = 20.0
-    deadline_s: float = 60.0  # for requests without one
+    deadline_s: float = 60.0  # for requests without one, and for the frames of a stream
+    split: Mapping[str, float] = field(default_factory=dict)  # weight by pool, for requests that name none
+    pace: Pace = field(default_factory=Pace)
+    max_sessions: int = 4096
+    viewer_max_side_px: int = 1920
+    tokens_file: Path | None = None
+    tokens: bytes | None = None  # the same document, out of the environment
 
 
 class Gateway:
     """The ASGI app and what stands behind it."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Raises CatalogueError for a catalogue that cannot be used."""
-        self._settings = settings
+        """Raises CatalogueError, TokensError and ValueError for settings that cannot be used, and OSError."""
+        self.settings = settings
+        self.access = Access(settings.tokens_file, settings.tokens)
+        self.sessions = 0
+        self._numbers = itertools.count()
+        self._split = Split(settings.split or {settings.pools[0]: 1.0})
         self._catalogue = load_catalogue(settings.catalogue).entries if settings.catalogue else None
         self._scene_bytes: dict[str, int] = {
             str(scene): entry.resident_bytes or 0 for scene, entry in (self._catalogue or {}).items()
         }
         self.metrics = GatewayMetrics()
         self.directory = PodDirectory(settings.renderers_file, settings.node_digests, self._make_pool)
-        for name in settings.pools:
+        for name in {**dict.fromkeys(settings.pools), **settings.split}:
             self.directory.pool(name)
         self.app = Starlette(
             routes=[
-                Route("/v1/render", _Hot(self), methods=["POST"]),
+                Route("/v1/render", RenderApp(self), methods=["POST"]),
+                WebSocketRoute("/v1/stream", self._stream),
+                Route("/viewer/{scene}", Viewer(self).page),
                 Route("/v1/status", self._status),
                 Route("/metrics", self._exposition),
                 Route("/-/healthy", self._healthy),
@@ -91,8 +97,8 @@ class Gateway:
             await self.directory.close()
 
     def _make_pool(self, name: str, suspect: Callable[[str], None]) -> Pool:
-        router = Router(self._settings.limits, self._scene_bytes)
-        pool = Pool(name, router, self._settings.hold_s, suspect)
+        router = Router(self.settings.limits, self._scene_bytes)
+        pool = Pool(name, router, self.settings.hold_s, suspect)
         self.metrics.pending.labels(name).set_function(lambda: pool.router.waiting)
         self.metrics.in_flight.labels(name).set_function(lambda: pool.router.in_flight)
         for state in POD_STATES:
@@ -105,22 +111,25 @@ class Gateway:
 
     # The hot verb.
 
-    async def render(self, body: bytes, arrived_s: float, receive: Receive) -> tuple[str, FrameRequest, Answer]:
-        """Answer one body; the pool that served it, what was asked, the frame. Raises Refusal and ClientGone."""
-        request = parse_frame_request(body)
-        pool = self._pool_of(request)
-        known = self._knows(pool, request.scene)
-        label = self.metrics.scene_label(request.scene) if known else UNKNOWN_SCENE
-        self.metrics.requests.labels(pool.name, label).inc()
-        if not known:
-            refusal = unknown_scene(request.scene)
-            refusal.pool = pool.name
-            raise refusal
-        limit_s = request.deadline_ms / 1000.0 if request.deadline_ms else self._settings.deadline_s
-        frame = Frame(request, arrived_s, arrived_s + limit_s, request.deadline_ms is not None)
-        frame.gone = _until_gone(receive)
+    @property
+    def default_pool(self) -> str:
+        return self.settings.pools[0]
+
+    async def render(
+        self, request: FrameRequest, caller: Caller, arrived_s: float, gone: Callable[[], Awaitable[None]]
+    ) -> tuple[str, Answer]:
+        """The pool that served a request, and the frame; raises Refusal and ClientGone."""
+        caller.check_scene(request.scene)
+        caller.check_rate(arrived_s)
+        session = f"{caller.name}\0{request.session}" if request.session else ""
+        pool = self.pool_of(request.pool, session)
+        limit_s = request.deadline_ms / 1000.0 if request.deadline_ms else self.settings.deadline_s
+        frame = Frame(request, arrived_s, arrived_s + limit_s, request.deadline_ms is not None, session=session)
+        frame.gone = gone
         try:
-            return pool.name, request, await pool.render(frame)
+            label = self.label_of(pool, request.scene)
+            self.metrics.requests.labels(pool.name, label).inc()
+            return pool.name, await pool.render(frame)
         except Refusal as refusal:
             refusal.pool = pool.name
             raise
@@ -128,21 +137,46 @@ class Gateway:
             if frame.cold != "none":
                 self.metrics.cold_requests.labels(pool.name, frame.cold).inc()
 
-    def _pool_of(self, request: FrameRequest) -> Pool:
-        name = request.pool or self._settings.pools[0]
+    def pool_of(self, name: str | None, key: str) -> Pool:
+        """The pool that a request names, else the one that the split gives its key; raises Refusal 400."""
+        name = name or self._split.pool(key or f"request-{next(self._numbers)}")
         pool = self.directory.pools.get(name)
         if pool is None:
             known = ", ".join(sorted(self.directory.pools))
             raise Refusal(400, "bad_request", f"pool is {name[:80]!r}, expected one of: {known}")
         return pool
 
-    def _knows(self, pool: Pool, scene: str) -> bool:
-        """Without a catalogue every id is worth asking a pod for, but for those that a pod just did not know."""
-        return scene in self._catalogue if self._catalogue is not None else not pool.is_unknown(scene)
+    def label_of(self, pool: Pool, scene: str) -> str:
+        """The scene as a label value; one that is unknown is counted here, and raises Refusal 404.
+
+        Without a catalogue every id is worth asking a pod for, but for those that a pod just did not know.
+        """
+        known = scene in self._catalogue if self._catalogue is not None else not pool.is_unknown(scene)
+        if known:
+            return self.metrics.scene_label(scene)
+        self.metrics.requests.labels(pool.name, UNKNOWN_SCENE).inc()
+        raise unknown_scene(scene)
+
+    def check_known(self, scene: str) -> None:
+        """Raise Refusal 404 for a scene that is not in the catalogue, where there is one."""
+        if self._catalogue is not None and scene not in self._catalogue:
+            raise unknown_scene(scene)
+
+    def entry(self, scene: str) -> CatalogueEntry | None:
+        """What the catalogue says of a scene."""
+        return self._catalogue.get(SceneId(scene)) if self._catalogue is not None else None
+
+    async def _stream(self, socket: WebSocket) -> None:
+        await serve_stream(self, socket)
 
     # For people and probes.
 
-    async def _status(self, _request: Request) -> Response:
+    async def _status(self, request: Request) -> Response:
+        try:
+            self.access.caller(request.headers, time.monotonic()).check_scene(ALL_SCENES)
+        except Refusal as refusal:
+            headers = {name.decode(): value.decode() for name, value in refusal_headers(refusal)}
+            return Response(refusal.body(), refusal.status, headers)
         return Response(msgspec.json.encode(self.status()), media_type="application/json")
 
     def status(self) -> dict[str, Any]:
@@ -187,78 +221,17 @@ class Gateway:
         return PlainTextResponse("ok\n")
 
 
-class _Hot:
-    """`POST /v1/render` as a bare ASGI app."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._metrics = gateway.metrics
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        arrived_s = time.monotonic()
-        default_pool = self._gateway._settings.pools[0]
-        try:
-            body = await _read_body(receive)
-            pool, request, answer = await self._gateway.render(body, arrived_s, receive)
-        except ClientGone:
-            self._metrics.responses.labels(default_pool, _CLIENT_GONE).inc()
-            return
-        except Refusal as refusal:
-            self._metrics.responses.labels(refusal.pool or default_pool, refusal.status).inc()
-            await _send(send, refusal.status, _refusal_headers(refusal), refusal.body())
-            return
-        stats = answer.reply.stats
-        taken_s = time.monotonic() - arrived_s
-        service_s = max(0.0, float(stats.get("service_s") or 0.0) - float(stats.get("load_s") or 0.0))
-        wait_s = max(0.0, taken_s - service_s)
-        self._metrics.responses.labels(pool, 200).inc()
-        self._metrics.wait_s.labels(pool).observe(wait_s)
-        self._metrics.frame_s.labels(pool).observe(taken_s)
-        headers = [
-            (b"content-type", CONTENT_TYPES[request.format]),
-            (b"x-splatfleet-wait-seconds", b"%.6f" % wait_s),
-            (b"x-splatfleet-service-seconds", b"%.6f" % service_s),
-            (b"x-splatfleet-pod", answer.pod.encode("ascii", "replace")),
-            (b"x-splatfleet-cache", str(stats.get("cache", "")).encode("ascii", "replace")),
-            (b"x-splatfleet-cold", answer.cold.encode()),
-            (b"x-splatfleet-stats", compact(stats)),
-        ]
-        image = answer.reply.image
-        await _send(send, 200, headers, image if isinstance(image, bytes) else bytes(image.data))
-
-
-async def _read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise Refusal(413, "too_large", f"body is over {MAX_BODY_BYTES} bytes")
-        if not message.get("more_body"):
-            return bytes(body)
-
-
-def _until_gone(receive: Receive) -> Callable[[], Awaitable[None]]:
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    return gone
-
-
-def _refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
-    headers = [(b"content-type", b"application/json")]
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
-    return headers
-
-
-async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def server_config(gateway: Gateway, timeout_graceful_shutdown: int) -> uvicorn.Config:
+    """How the app is served: no access log, cameras of bounded size, pictures not deflated once more."""
+    return uvicorn.Config(
+        gateway.app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=timeout_graceful_shutdown,
+        timeout_keep_alive=75,
+        ws_max_size=MAX_BODY_BYTES,
+        ws_per_message_deflate=False,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -277,9 +250,7 @@ def serve(settings: GatewaySettings, listen: tuple[str, int]) -> None:
     listener = socket.create_server(listen, backlog=1024)
     # asyncio sets it only where a socket names its protocol, as these do not; connections inherit it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(
-        gateway.app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, timeout_keep_alive=75
-    )
+    config = server_config(gateway, timeout_graceful_shutdown=5)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises what it caught once more after it has shut down
     asyncio.run(_Server(config).serve(sockets=[listener]))

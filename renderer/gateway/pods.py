@@ -7,6 +7,7 @@ digests say what lies on disk. A source that breaks keeps its last good answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from renderer.gateway.routing import Pod
 
 FILE_POLL_S = 0.2
 SCRAPE_S = 1.0
+SCRAPE_LOADING_S = 0.1  # of a pod that loads a scene somebody waits for
 SCRAPE_TIMEOUT_S = 2.0
 DIGEST_POLL_S = 2.0
 PROBE_S = 0.3
@@ -72,6 +74,7 @@ class PodDirectory:
         self._file_is_bad = False
         self._suspects: set[str] = set()
         self._budgets: dict[str, int] = {}
+        self._hurry: dict[str, asyncio.Event] = {}  # by pod, set where a load began
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._http: httpx2.AsyncClient | None = None
@@ -80,6 +83,7 @@ class PodDirectory:
         """The pool of this name, made if it is new."""
         if name not in self.pools:
             self.pools[name] = self._make_pool(name, self.suspect)
+            self.pools[name].load_began = self._look_soon
         return self.pools[name]
 
     def state(self, uid: str) -> str:
@@ -163,6 +167,7 @@ class PodDirectory:
         """Let go of a pod; a frame that is under way there may still end."""
         self._suspects.discard(uid)
         self._budgets.pop(uid, None)
+        self._hurry.pop(uid, None)
         self._watchers.pop(uid).cancel()
         self._start(self._close_later(self.clients.pop(uid)))
 
@@ -197,10 +202,22 @@ class PodDirectory:
                 if scenes.budget_bytes != self._budgets.get(uid, 0):
                     self._budgets[uid] = scenes.budget_bytes
                     self._tell(pod.pool)
-                pool = self.pool(pod.pool)
-                pool.router.set_resident(uid, scenes.resident, asked_s)
-                pool.pump()
-            await asyncio.sleep(SCRAPE_S)
+                self.pool(pod.pool).saw_resident(uid, scenes.resident, asked_s)
+            await self._pause(uid)
+
+    async def _pause(self, uid: str) -> None:
+        """Until the next scrape of a pod is due: a load that somebody waits for makes it soon."""
+        pod = self.renderers.get(uid)
+        if pod is not None and self.pool(pod.pool).is_loading(uid):
+            await asyncio.sleep(SCRAPE_LOADING_S)
+            return
+        hurry = self._hurry[uid] = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), SCRAPE_S)
+
+    def _look_soon(self, uid: str) -> None:
+        if uid in self._hurry:
+            self._hurry[uid].set()
 
     async def _probe(self, uid: str) -> None:
         """Ask the model itself until it answers: Triton says ready even when the model's process is dead."""

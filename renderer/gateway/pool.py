@@ -6,9 +6,10 @@ Everything runs in one event loop; between two awaits nothing else moves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +18,9 @@ from renderer.client import RendererClient, RendererError, RenderReply
 from renderer.gateway.routing import Cold, QueueFull, Router, Step, Ticket
 from renderer.gateway.wire import FrameRequest, Refusal
 
-WARM_POLL_S = (0.05, 0.2)  # first and longest pause between two asks whether a scene is resident
+# First and longest pause between two asks what became of a load. Each ask waits in Triton's queue and counts there as
+# a request, so that a scene is resident is read from the pod's metrics; only a failure is learnt by asking.
+WARM_ASK_S = (1.0, 5.0)
 LOAD_DEADLINE_S = 120.0
 UNKNOWN_FOR_S = 5.0  # an id that a pod does not know is refused at once for so long
 RECHECK_S = 0.1  # waiting requests are looked at this often even if nothing happens
@@ -51,6 +54,9 @@ class Frame:
     has_deadline: bool
     gone: Callable[[], Awaitable[None]] | None = None  # returns when the client hangs up
     cold: Cold = "none"
+    hold_s: float | None = None  # how long it waits for a pod; None is the pool's own limit
+    session: str = ""  # a newer frame of the same session takes the place of one that waits
+    newest: Callable[[], FrameRequest] | None = None  # a stream: what to render is asked once it is its turn
 
 
 class Pool:
@@ -65,6 +71,9 @@ class Pool:
         self._waiters: dict[int, asyncio.Future[str]] = {}
         self._numbers = 0
         self._warming: set[asyncio.Task[None]] = set()
+        self._loads: dict[tuple[str, str], asyncio.Event] = {}  # by pod and scene, set once the scene is resident
+        self.load_began: Callable[[str], None] = lambda _uid: None  # told which pod is worth a look more often
+        self._of_session: dict[str, Ticket] = {}  # the one that waits
         self._unknown_until_s: dict[str, float] = {}
         self._load_errors: dict[str, str] = {}  # last error by scene
         self._late: Counter[str] = Counter()  # missed deadlines in a row by pod
@@ -74,8 +83,7 @@ class Pool:
         """Wait for a pod that holds the scene, have it render, once more elsewhere if it fails; raises Refusal."""
         if self._unknown_until_s.get(frame.request.scene, 0.0) > time.monotonic():
             raise unknown_scene(frame.request.scene)
-        self._numbers += 1
-        ticket = Ticket(self._numbers, frame.request.scene, frame.arrived_s)
+        ticket = self._ticket(frame)
         try:
             frame.cold = self.router.arrive(ticket)
         except QueueFull as full:
@@ -118,6 +126,18 @@ class Pool:
 
     # A request.
 
+    def _ticket(self, frame: Frame) -> Ticket:
+        """A place in the queue: that of the session's older request where one waits, which is answered 409."""
+        self._numbers += 1
+        scene, turn = frame.request.scene, self._numbers
+        older = self._of_session.get(frame.session) if frame.session else None
+        if older is not None and older.scene == scene:
+            turn = older.turn
+            self.router.abandon(older)
+            self._refuse(older, Refusal(409, "superseded", "the session asked for a newer frame"))
+        # A stream has one frame in the queue, and streams are bounded by themselves.
+        return Ticket(self._numbers, scene, frame.arrived_s, turn=turn, is_bounded=frame.newest is None)
+
     async def _place(self, ticket: Ticket, frame: Frame) -> str:
         """Wait until the core hands the request to a pod; its uid."""
         loop = asyncio.get_running_loop()
@@ -127,8 +147,11 @@ class Pool:
         if waiter.done():
             del self._waiters[ticket.number]
             return waiter.result()
+        if frame.session:
+            self._of_session[frame.session] = ticket
         now_s = time.monotonic()
-        give_up_s = min(frame.deadline_s, frame.arrived_s + self._hold_s)
+        hold_s = self._hold_s if frame.hold_s is None else frame.hold_s
+        give_up_s = min(frame.deadline_s, frame.arrived_s + hold_s)
         timer = loop.call_later(max(0.0, give_up_s - now_s), self._expire, waiter, frame)
         watch = asyncio.ensure_future(_hang_up(frame.gone, waiter)) if frame.gone else None
         placed = False
@@ -141,6 +164,8 @@ class Pool:
             if watch is not None:
                 watch.cancel()
             self._waiters.pop(ticket.number, None)
+            if frame.session and self._of_session.get(frame.session) is ticket:
+                del self._of_session[frame.session]
             if not placed:
                 self._forget(ticket, waiter)
 
@@ -157,12 +182,13 @@ class Pool:
             waiter.set_exception(deadline_passed(frame))
             return
         why = "no pod is ready" if frame.cold == "pod" else "no pod had room"
+        held_s = self._hold_s if frame.hold_s is None else frame.hold_s
         waiter.set_exception(
-            Refusal(503, "hold_time", f"held for {self._hold_s:g} s, {why} in pool {self.name}", retry_after_s=5)
+            Refusal(503, "hold_time", f"held for {held_s:g} s, {why} in pool {self.name}", retry_after_s=5)
         )
 
     async def _ask(self, uid: str, frame: Frame) -> RenderReply:
-        request = frame.request
+        request = frame.request if frame.newest is None else frame.newest()
         left_s = frame.deadline_s - time.monotonic()
         if left_s <= 0:
             raise deadline_passed(frame)
@@ -236,8 +262,28 @@ class Pool:
             log.warning("scene not loaded", pool=self.name, pod=uid, scene=scene, error=self._load_errors.get(scene))
         self.pump()
 
+    def saw_resident(self, uid: str, scenes: Mapping[str, int], asked_s: float) -> None:
+        """What a pod's metrics said that it holds when they were asked at `asked_s`."""
+        self.router.set_resident(uid, scenes, asked_s)
+        for (loading_uid, scene), resident in self._loads.items():
+            if loading_uid == uid and scene in scenes:
+                resident.set()
+        self.pump()
+
+    def is_loading(self, uid: str) -> bool:
+        """Whether somebody waits for a scene that this pod loads."""
+        return any(loading_uid == uid for loading_uid, _ in self._loads)
+
     async def _load(self, scene: str, uid: str) -> bool:
-        pause_s, longest_s = WARM_POLL_S
+        resident = self._loads[uid, scene] = asyncio.Event()
+        self.load_began(uid)
+        try:
+            return await self._follow_load(scene, uid, resident)
+        finally:
+            del self._loads[uid, scene]
+
+    async def _follow_load(self, scene: str, uid: str, resident: asyncio.Event) -> bool:
+        pause_s, longest_s = WARM_ASK_S
         while (client := self.clients.get(uid)) is not None:
             stats = await client.warm(scene, WARM_TIMEOUT_S)
             match stats.get("state"):
@@ -251,8 +297,11 @@ class Pool:
                 case "failed":
                     self._load_errors[scene] = f"pod {uid}: {stats.get('message') or 'failed to load it'}"
                     return False
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, longest_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(resident.wait(), pause_s)
+                self._load_errors.pop(scene, None)
+                return True
+            pause_s = min(pause_s * 2.0, longest_s)
         self._load_errors[scene] = f"pod {uid} went away"
         return False
 

@@ -46,10 +46,16 @@ class QueueFull(Exception):
 class Ticket:
     """A request that wants a pod."""
 
-    number: int  # order of arrival
+    number: int  # unique
     scene: str
     arrived_s: float
     avoid: str = ""  # a pod that failed this request; used again only where no other is
+    turn: int = -1  # order of service; the number itself where nothing is said
+    is_bounded: bool = True  # counts against `max_pending`
+
+    def __post_init__(self) -> None:
+        if self.turn < 0:
+            self.turn = self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ class Router:
         self._on_disk: dict[str, frozenset[str]] = {}  # scenes by node
         self._pending: dict[str, deque[Ticket]] = {}
         self.waiting = 0
+        self._bounded = 0  # of those that wait, the ones that count against `max_pending`
 
     # What is known of the pods.
 
@@ -137,10 +144,9 @@ class Router:
 
     def arrive(self, ticket: Ticket) -> Cold:
         """Queue a request and say what it met; raises QueueFull."""
-        if self.waiting >= self._limits.max_pending:
+        if ticket.is_bounded and self._bounded >= self._limits.max_pending:
             raise QueueFull
-        self._pending.setdefault(ticket.scene, deque()).append(ticket)
-        self.waiting += 1
+        self.come_back(ticket)
         usable = self._usable()
         if not usable:
             return "pod"
@@ -149,23 +155,26 @@ class Router:
     def come_back(self, ticket: Ticket) -> None:
         """Queue a request again, before those of its scene that came later; it does not count against the bound."""
         queue = self._pending.setdefault(ticket.scene, deque())
-        at = next((i for i, other in enumerate(queue) if other.number > ticket.number), len(queue))
-        queue.insert(at, ticket)
+        if not queue or queue[-1].turn < ticket.turn:
+            queue.append(ticket)
+        else:
+            queue.insert(next(i for i, other in enumerate(queue) if other.turn >= ticket.turn), ticket)
         self.waiting += 1
+        self._bounded += ticket.is_bounded
 
     def abandon(self, ticket: Ticket) -> None:
         """Take a request out of the queue, if it is still there."""
         queue = self._pending.get(ticket.scene)
         if queue is not None and ticket in queue:
             queue.remove(ticket)
-            self._took(ticket.scene, 1)
+            self._took(ticket)
 
     def drop_scene(self, scene: str) -> list[Ticket]:
         """Take every waiting request of a scene out of the queue."""
         dropped = list(self._pending.get(scene, ()))
         if dropped:
             self._pending[scene].clear()
-            self._took(scene, len(dropped))
+            self._took(*dropped)
         return dropped
 
     def release(self, uid: str) -> None:
@@ -180,7 +189,7 @@ class Router:
             return Step([], [], [])
         usable = self._usable()
         step = Step([], [], [])
-        heads = [(queue[0].number, scene) for scene, queue in self._pending.items()]
+        heads = [(queue[0].turn, scene) for scene, queue in self._pending.items()]
         heapify(heads)
         while heads:
             _, scene = heappop(heads)
@@ -190,8 +199,8 @@ class Router:
             self._pending[scene].remove(ticket)
             self._pods[uid].in_flight += 1
             step.hands.append((ticket, uid))
-            if self._took(scene, 1):
-                heappush(heads, (self._pending[scene][0].number, scene))
+            if self._took(ticket):
+                heappush(heads, (self._pending[scene][0].turn, scene))
         for scene in list(self._pending) if usable else []:
             self._warm(scene, usable, now_s, step)
         return step
@@ -233,9 +242,11 @@ class Router:
     def _usable(self) -> list[_PodState]:
         return [state for state in self._pods.values() if state.pod.usable]
 
-    def _took(self, scene: str, count: int) -> bool:
-        """Bookkeeping after `count` left the queue of a scene; whether some are left."""
-        self.waiting -= count
+    def _took(self, *tickets: Ticket) -> bool:
+        """Bookkeeping after tickets left the queue of their one scene; whether some are left."""
+        scene = tickets[0].scene
+        self.waiting -= len(tickets)
+        self._bounded -= sum(ticket.is_bounded for ticket in tickets)
         if self._pending[scene]:
             return True
         del self._pending[scene]

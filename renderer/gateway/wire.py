@@ -1,7 +1,8 @@
-"""The messages of the gateway: a frame request out of JSON, an error into JSON."""
+"""The messages of the gateway: frame requests and cameras out of JSON, frames and errors into JSON."""
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -17,6 +18,8 @@ MAX_BODY_BYTES = 16_384
 MAX_DEADLINE_MS = 120_000.0
 
 Format = Literal["raw", "jpeg", "png", "webp"]
+Layers = Literal["rgb", "depth", "alpha"]
+Encoding = Literal["binary", "base64"]
 CONTENT_TYPES: dict[str, bytes] = {
     "raw": b"application/octet-stream",
     "jpeg": b"image/jpeg",
@@ -35,8 +38,9 @@ class FrameRequest(msgspec.Struct, forbid_unknown_fields=True):
     format: Format = "jpeg"
     quality: int | None = None  # 1-100; the renderer's own default where absent
     background: tuple[float, float, float] | None = None  # r, g, b in 0-1
-    layers: Literal["rgb", "depth", "alpha"] | None = None
+    layers: Layers | None = None
     sh_degree: int | None = None
+    encoding: Encoding = "binary"  # base64: JSON around the picture, for clients that can read nothing else
     session: str | None = None
     pool: str | None = None
     deadline_ms: float | None = None
@@ -67,6 +71,38 @@ class FrameRequest(msgspec.Struct, forbid_unknown_fields=True):
         )
 
 
+class StreamCamera(msgspec.Struct, forbid_unknown_fields=True):
+    """A message of `WS /v1/stream`; what it shares with FrameRequest means the same."""
+
+    view_matrix: list[float]
+    projection_matrix: list[float]
+    size: tuple[int, int]
+    id: int = 0  # comes back with its frame
+    moving: bool | None = None  # True: a small frame will do; False: a whole one at once; absent: told by the pace
+    format: Format = "jpeg"  # of whole frames; moving ones are JPEG
+    quality: int | None = None
+    background: tuple[float, float, float] | None = None
+    layers: Layers | None = None
+    sh_degree: int | None = None
+    encoding: Encoding = "binary"
+    client_time_ms: float | None = None
+
+    def request(self, scene: str) -> FrameRequest:
+        """The frame that the camera asks for."""
+        return FrameRequest(
+            scene,
+            self.view_matrix,
+            self.projection_matrix,
+            self.size,
+            format=self.format,
+            quality=self.quality,
+            background=self.background,
+            layers=self.layers,
+            sh_degree=self.sh_degree,
+            encoding=self.encoding,
+        )
+
+
 class Refusal(Exception):
     """A request that gets no frame: HTTP status, stable code, message for people."""
 
@@ -81,8 +117,16 @@ class Refusal(Exception):
     def body(self) -> bytes:
         return msgspec.json.encode({"error": {"code": self.code, "message": self.message}})
 
+    def message_of_stream(self) -> str:
+        """The same as a message of a stream, which has no status line and no headers."""
+        error: dict[str, object] = {"status": self.status, "code": self.code, "message": self.message}
+        if self.retry_after_s is not None:
+            error["retry_after_s"] = self.retry_after_s
+        return msgspec.json.encode({"error": error}).decode()
+
 
 _DECODER = msgspec.json.Decoder(FrameRequest)
+_CAMERA_DECODER = msgspec.json.Decoder(StreamCamera)
 
 
 def parse_frame_request(body: bytes) -> FrameRequest:
@@ -91,22 +135,41 @@ def parse_frame_request(body: bytes) -> FrameRequest:
         request = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad_request", f"body: {error}") from error
+    check_scene_id(request.scene)
+    _check_view(request)
+    _check_range("deadline_ms", request.deadline_ms, (1, MAX_DEADLINE_MS))
+    if request.session is not None and not 1 <= len(request.session) <= 128:
+        raise _out_of_range("session", f"{len(request.session)} characters", "1 to 128 characters")
+    return request
+
+
+def parse_stream_camera(message: str | bytes) -> StreamCamera:
+    """Decode and check a camera of a stream; raises Refusal 400 as `parse_frame_request` does."""
     try:
-        parse_scene_id(request.scene)
+        camera = _CAMERA_DECODER.decode(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Refusal(400, "bad_request", f"message: {error}") from error
+    _check_view(camera)
+    return camera
+
+
+def check_scene_id(scene: str) -> None:
+    """Raise Refusal 400 for what is no scene id."""
+    try:
+        parse_scene_id(scene)
     except SceneIdError as error:
         raise Refusal(400, "bad_request", f"scene: {error}") from error
+
+
+def _check_view(request: FrameRequest | StreamCamera) -> None:
     for name in ("view_matrix", "projection_matrix"):
         _check_matrix(name, getattr(request, name))
     _check_range("size[0]", request.size[0], (1, MAX_SIZE_PX))
     _check_range("size[1]", request.size[1], (1, MAX_SIZE_PX))
     _check_range("quality", request.quality, (1, 100))
     _check_range("sh_degree", request.sh_degree, (0, 3))
-    _check_range("deadline_ms", request.deadline_ms, (1, MAX_DEADLINE_MS))
     for index, channel in enumerate(request.background or ()):
         _check_range(f"background[{index}]", channel, (0, 1))
-    if request.session is not None and not 1 <= len(request.session) <= 128:
-        raise _out_of_range("session", f"{len(request.session)} characters", "1 to 128 characters")
-    return request
 
 
 def _check_matrix(name: str, values: list[float]) -> None:
@@ -129,3 +192,14 @@ def _out_of_range(name: str, value: str, valid: str) -> Refusal:
 def compact(stats: Mapping[str, object]) -> bytes:
     """STATS as one line for a header; the characters that a header cannot carry are escaped."""
     return msgspec.json.encode(stats).decode().encode("ascii", "backslashreplace")
+
+
+def with_base64(fields: Mapping[str, object], image: bytes) -> bytes:
+    """A frame as one JSON object."""
+    return msgspec.json.encode({**fields, "image": base64.b64encode(image).decode()})
+
+
+def framed(fields: Mapping[str, object], image: bytes) -> bytes:
+    """A frame as one binary message: length of the JSON (4 bytes, big-endian), the JSON, the picture."""
+    head = msgspec.json.encode(fields)
+    return b"".join((len(head).to_bytes(4, "big"), head, image))

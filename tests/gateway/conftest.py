@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from renderer.gateway.app import Gateway, GatewaySettings
+from renderer.gateway.app import Gateway, GatewaySettings, server_config
+from tests.conftest import REPOSITORY
 from tests.gateway.fake_pod import FakePod
 
 IDENTITY = [1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
@@ -37,6 +42,7 @@ class Front:
         self.gateway = gateway
         self.client = client
         self.file = file
+        self.port = client.base_url.port
 
     async def ask(self, scene: str = "robot", **fields: Any) -> httpx2.Response:
         return await self.client.post("/v1/render", json=body(scene, **fields))
@@ -67,7 +73,7 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[Front]:
     """The gateway behind a socket for as long as the block runs."""
     gateway = Gateway(settings)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(gateway.app, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(server_config(gateway, timeout_graceful_shutdown=1))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server.serve(sockets=[listener]))
     port = listener.getsockname()[1]
@@ -92,3 +98,26 @@ async def pods() -> AsyncIterator[Callable[..., Any]]:
     yield make
     for pod in made:
         await pod.stop()
+
+
+@contextlib.contextmanager
+def running_gateway(folder: Path, *arguments: str, log: Path | None = None, **environment: str) -> Iterator[str]:
+    """The URL of a gateway that runs as a command; renderers.json and catalogue.json lie in the folder."""
+    command = [sys.executable, "-m", "splatfleet", "gateway", "--listen", "127.0.0.1:0", *arguments]
+    command += ["--renderers-file", str(folder / "renderers.json"), "--catalogue", str(folder / "catalogue.json")]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if log else None,
+        text=True,
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("gateway listens on http://127.0.0.1:"), line
+        yield line.split()[-1]
+        process.send_signal(signal.SIGTERM)
+        if log is not None:
+            log.write_text(process.stdout.read())
+        assert process.wait(15) == 0

@@ -29,6 +29,7 @@ class FakePod(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.rendered: list[dict[str, Any]] = []
         self.warmed: list[str] = []
         self.now_rendering = 0
+        self.picture = PIXELS
         self._one = asyncio.Lock()
         self._server: grpc.aio.Server | None = None
         self._metrics: asyncio.Server | None = None
@@ -83,7 +84,7 @@ class FakePod(service_pb2_grpc.GRPCInferenceServiceServicer):
             await context.abort(*self.render_error)
         cache = "hit" if parameters["scene"] in self.resident else "load"
         self.rendered.append(parameters)
-        return self._answer({"scene": parameters["scene"], "cache": cache, "service_s": self.service_s}, PIXELS)
+        return self._answer({"scene": parameters["scene"], "cache": cache, "service_s": self.service_s}, self.picture)
 
     def _warm(self, scene: str) -> dict[str, Any]:
         self.warmed.append(scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,73 @@ async def test_a_cold_scene_is_loaded_once_and_holds_nobody_else_up(tmp_path: Pa
     assert {answer.headers["x-splatfleet-cache"] for answer in answers} == {"hit"}
     assert {answer.headers["x-splatfleet-cold"] for answer in answers} == {"scene"}
     assert cold_requests == 5
+    assert pod.warmed == ["garden"]  # that it is resident is read from the pod's metrics: asking costs it queue time
+
+
+async def test_a_load_that_fails_later_is_learnt_by_asking_again(tmp_path: Path, pods: Any) -> None:
+    pod = await pods("pod-a")
+    pod.load_s = 60.0
+    write_renderers(tmp_path / "renderers.json", pod.entry())
+    async with serving(settings(tmp_path)) as front:
+        asked = asyncio.create_task(front.ask("garden"))
+        await front.until(lambda: "garden" in pod.loading)
+        pod.fails_to_load = {"garden"}
+        answer = await asked
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "scene_failed")
+    assert "header is a lie" in answer.json()["error"]["message"]
+    assert pod.warmed.count("garden") == 2
+
+
+async def test_a_newer_request_of_a_session_takes_the_place_of_the_one_that_waits(tmp_path: Path, pods: Any) -> None:
+    async with serving(settings(tmp_path)) as front:
+        router = front.gateway.directory.pool("renderer").router
+        stale = asyncio.create_task(front.ask(session="me"))
+        await front.until(lambda: router.waiting == 1)
+        others = [asyncio.create_task(front.ask(session=f"other-{n}", quality=n + 1)) for n in range(6)]
+        await front.until(lambda: router.waiting == 7)
+        newer = asyncio.create_task(front.ask(session="me", quality=99))
+        answer = await stale
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "superseded")
+        assert router.waiting == 7
+        pod = await pods("late")
+        front.write(pod.entry())
+        assert {task.status_code for task in await asyncio.gather(newer, *others)} == {200}
+        assert await front.sample('splatfleet_gateway_superseded_frames_total{pool="renderer"}') == 1
+    assert 99 in [asked["quality"] for asked in pod.rendered[:2]]  # it did not lose its turn; a pod gets two at once
+
+
+async def test_a_picture_in_json_where_the_client_asks(tmp_path: Path, pods: Any) -> None:
+    pod = await pods("pod-a")
+    write_renderers(tmp_path / "renderers.json", pod.entry())
+    async with serving(settings(tmp_path)) as front:
+        answer = await front.ask(encoding="base64")
+    assert answer.headers["content-type"] == "application/json"
+    assert base64.b64decode(answer.json()["image"]) == PIXELS
+    assert (answer.json()["pod"], answer.json()["size"]) == ("pod-a", [64, 48])
+
+
+async def test_a_canary_gets_its_share_and_its_own_metrics(tmp_path: Path, pods: Any) -> None:
+    stable, canary = await pods("stable-0"), await pods("canary-0")
+    write_renderers(tmp_path / "renderers.json", stable.entry(), canary.entry(pool="canary"))
+    async with serving(settings(tmp_path, split={"renderer": 80, "canary": 20})) as front:
+        answers = await asyncio.gather(*(front.ask(session=f"session-{number}") for number in range(100)))
+        again = await asyncio.gather(*(front.ask(session=f"session-{number}") for number in range(10)))
+        pools = [answer.headers["x-splatfleet-pool"] for answer in answers]
+        assert 8 <= pools.count("canary") <= 35
+        assert [answer.headers["x-splatfleet-pool"] for answer in again] == pools[:10]
+        frames = await front.sample('splatfleet_gateway_frame_seconds_count{pool="canary"}')
+        assert frames == len(canary.rendered)
+        assert await front.sample('splatfleet_gateway_frame_bytes_total{pool="canary"}') == frames * len(PIXELS)
+
+
+async def test_a_body_that_never_ends_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("renderer.gateway.hot.BODY_S", 0.3)
+    async with serving(settings(tmp_path)) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(b"POST /v1/render HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{")
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        writer.close()
 
 
 async def test_an_unknown_scene_is_a_404_and_makes_no_label_of_its_own(tmp_path: Path, pods: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -19,15 +18,15 @@ import httpx2
 import pytest
 from PIL import Image
 
-from fleet import labels
 from fleet.scene import SceneId
-from local_fleet.triton_server import TritonServer, TritonUnavailable, build_backends
+from local_fleet.triton_server import TritonServer
 from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
 from renderer.formats.ply import write as write_ply
 from renderer.made import make
 from renderer.made_shapes import SHAPES
 from tests.conftest import REPOSITORY
-from tests.gateway.conftest import body, write_renderers
+from tests.gateway.conftest import body, running_gateway, write_renderers
+from tests.gateway.triton_pods import entry, start_pods, triton_backends
 
 pytestmark = pytest.mark.triton
 SCENES = sorted(SHAPES)[:3]
@@ -37,61 +36,22 @@ COMMAND = [sys.executable, "-m", "splatfleet"]
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[list[TritonServer]]:
     """Two pods; the first holds the first scene."""
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        pytest.skip("the Triton wheel is for Linux on x86-64")
-    try:
-        backends = build_backends(REPOSITORY / ".triton")
-    except TritonUnavailable as error:
-        pytest.skip(str(error))
+    backends = triton_backends()
     entries = []
     for scene in SCENES:
         write_ply(tmp_path / f"{scene}.ply", make(scene, 2_000))
         entries.append(CatalogueEntry(SceneId(scene), (tmp_path / f"{scene}.ply").as_uri()))
     save_catalogue(Catalogue(entries), tmp_path / "catalogue.json")
-    servers = []
-    for number, held in enumerate((SCENES[0], "")):
-        environment = {
-            labels.SCENES_ENV: held,
-            labels.CATALOGUE_ENV: str(tmp_path / "catalogue.json"),
-            labels.SCENE_CACHE_ENV: str(tmp_path / "store"),
-            labels.STORE_CAPACITY_ENV: str(1 << 30),
-            labels.POD_BUDGET_ENV: str(100_000_000),
-            labels.RASTERIZER_ENV: "cpu",
-        }
-        servers.append(TritonServer(backends, tmp_path / f"pod-{number}", environment))
-        servers[-1].start()
-    for server in servers:
-        server.wait_ready()
-    yield servers
-    for server in servers:
-        server.stop()
-
-
-def entry(number: int, server: TritonServer) -> dict[str, Any]:
-    return {
-        "uid": f"pod-{number}",
-        "pool": "renderer",
-        "node": "node-1",
-        "grpc_address": server.grpc_address,
-        "http_address": server.http_address,
-        "metrics_address": server.metrics_address,
-        "ready": True,
-    }
+    with start_pods(tmp_path, backends, [SCENES[0], ""]) as servers:
+        yield servers
 
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[str]:
     """The URL of a gateway that runs as a command, with no pod yet."""
     write_renderers(tmp_path / "renderers.json")
-    command = [*COMMAND, "gateway", "--renderers-file", str(tmp_path / "renderers.json"), "--listen", "127.0.0.1:0"]
-    command += ["--catalogue", str(tmp_path / "catalogue.json")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("gateway listens on http://127.0.0.1:"), line
-        yield line.split()[-1]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+    with running_gateway(tmp_path) as url:
+        yield url
 
 
 def load(gateway: str, folder: Path, *arguments: str) -> dict[str, Any]:
