@@ -10,7 +10,7 @@ import click
 VERBS: dict[str, str] = {
     "demo": "A fleet of real Triton pods on this machine, scaled and placed by our own cores, to its scorecard.",
     "render": "Render one picture of a scene file.",
-    "scene": "Look into, convert, check or make scene files.",
+    "scene": "Look into, convert, check, make or publish scene files.",
     "triton": "Start one real renderer server (Triton) on this machine.",
     "probe": "Ask a renderer for a tiny frame: the only liveness that a dead stub cannot fake.",
     "gateway": "Route frame requests to the pods that hold their scenes.",

@@ -46,7 +46,7 @@ def run(settings: SceneAgentSettings) -> None:
     wanted = AgentSettings(
         node=settings.node,
         store=settings.store,
-        capacity_bytes=int(settings.capacity_gb * 1e9),
+        capacity_bytes=round(settings.capacity_gb * 1e9),
         catalogue=settings.catalogue,
         tokens=BearerTokens(settings.token_file),
         peers=tuple(url for name, url in peers.items() if name != settings.node),
