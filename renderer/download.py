@@ -26,7 +26,7 @@ from renderer.scene_source import SINGLE_FILE, NoRanges, Part, SceneSource, Sour
 from renderer.store_files import Pace, read_json, sync_folder, write_json
 
 _HEARTBEAT_S = 0.5
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10  # so much is lost where a connection breaks
 _SMALLEST_CHUNK_BYTES = 16 << 10
 _ORIGIN_FILE = "origin.json"
 _BLOCK_BYTES = 8 << 20
@@ -145,8 +145,9 @@ class Download:
             digests[part.name] = await fetch.run()
         if self.source.is_folder:
             sync_folder(target)
-        for left in [*self.folder.glob("progress-*"), self.folder / _ORIGIN_FILE]:
-            left.unlink()
+        for left in self.folder.iterdir():
+            if left != target:
+                left.unlink()
         return combined_digest(digests) if self.source.is_folder else digests[SINGLE_FILE]
 
     async def came(self, count_bytes: int) -> None:

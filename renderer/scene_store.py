@@ -170,6 +170,7 @@ class SceneStore:
                 if not self._space.reserve_free(digest, held.record.resident_bytes + _PACKED_OVERHEAD_BYTES):
                     return
                 try:
+                    _sweep(held)
                     packed.write(splats_of(held), held.packed)
                     written = dataclasses.replace(held.record, packed_bytes=tree_bytes(held.packed))
                     self._write_record(written, durable=True)
@@ -372,6 +373,13 @@ class SceneStore:
 def _key(entry: CatalogueEntry) -> str:
     """What names a download until its digest is known, and after."""
     return entry.digest or hashlib.sha256(entry.uri.encode()).hexdigest()
+
+
+def _sweep(held: StoredScene) -> None:
+    """Remove what a kill in the middle of packing left; the packing lock is held."""
+    for left in held.folder.iterdir():
+        if left not in (held.source, held.packed):
+            left.unlink()
 
 
 def _stage(record: SceneRecord) -> Stage:

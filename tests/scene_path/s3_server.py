@@ -77,61 +77,68 @@ def s3_server(folder: Path, port: int) -> Iterator[S3Server]:
         process.wait(10)
 
 
+class _Stub(http.server.ThreadingHTTPServer):
+    folder: Path
+
+
+class _StubHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Stub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        if "Content_Length" not in headers:
+            self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _allowed(self) -> bool:
+        if f"Credential={ACCESS_KEY}/" in self.headers.get("authorization", ""):
+            return True
+        self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+        return False
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.server.folder / self.path.lstrip("/")
+        if not self._allowed():
+            return
+        if not path.is_file():
+            self._answer(404)
+            return
+        body = path.read_bytes()
+        known = {"ETag": f'"{hashlib.md5(body).hexdigest()}"', "Last_Modified": formatdate(usegmt=True)}
+        if self.command == "HEAD":
+            self._answer(200, Content_Length=str(len(body)), **known)
+            return
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
+        if asked is None:
+            self._answer(200, body, **known)
+            return
+        start, end = int(asked[1]), min(int(asked[2]), len(body) - 1)
+        self._answer(206, body[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(body)}", **known)
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if not self._allowed():
+            return
+        path = self.server.folder / self.path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+        self._answer(200, ETag=f'"{hashlib.md5(body).hexdigest()}"')
+
+
 @contextmanager
 def _stub(folder: Path, port: int) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            if "content_length" not in headers:
-                self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def _allowed(self) -> bool:
-            if f"Credential={ACCESS_KEY}/" in self.headers.get("authorization", ""):
-                return True
-            self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
-            return False
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            path = folder / self.path.lstrip("/")
-            if not self._allowed():
-                return
-            if not path.is_file():
-                self._answer(404)
-                return
-            body = path.read_bytes()
-            known = {"ETag": f'"{hashlib.md5(body).hexdigest()}"', "Last_Modified": formatdate(usegmt=True)}
-            if self.command == "HEAD":
-                self._answer(200, content_length=str(len(body)), **known)
-                return
-            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
-            if asked is None:
-                self._answer(200, body, **known)
-                return
-            start, end = int(asked[1]), min(int(asked[2]), len(body) - 1)
-            self._answer(206, body[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(body)}", **known)
-
-        def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            if not self._allowed():
-                return
-            path = folder / self.path.lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(body)
-            self._answer(200, ETag=f'"{hashlib.md5(body).hexdigest()}"')
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = _Stub(("127.0.0.1", port), _StubHandler)
+    server.folder = folder
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
