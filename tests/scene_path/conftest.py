@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.s3_server import S3Server, s3_server
 from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
 from tests.scene_path.agents import Agent
-from tests.scene_path.s3_server import S3Server, s3_server
 
 StartAgent = Callable[..., Agent]
 

@@ -20,7 +20,7 @@ import httpx2
 
 ACCESS_KEY, SECRET_KEY = "SPLATACCESSKEYFORTESTS", "splat-secret-key-for-tests-0123456789"
 SERVER_ENV = "SPLATFLEET_VERSITYGW"  # path of the server's binary
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,16 @@ def s3_server(folder: Path, port: int) -> Iterator[S3Server]:
             yield S3Server(url, "scenes", folder / "scenes", is_real=False)
         return
     environment = {**os.environ, "ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY}
-    arguments = [server, "--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive", "posix", "--nometa", folder]
+    arguments = [
+        str(server),
+        "--port",
+        f"127.0.0.1:{port}",
+        "--quiet",
+        "--keep-alive",
+        "posix",
+        "--nometa",
+        str(folder),
+    ]
     with (folder.parent / "versitygw.log").open("wb") as log:
         process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
@@ -116,7 +125,7 @@ class _StubHandler(http.server.BaseHTTPRequestHandler):
         body = path.read_bytes()
         known = {"ETag": f'"{hashlib.md5(body).hexdigest()}"', "Last_Modified": formatdate(usegmt=True)}
         if self.command == "HEAD":
-            self._answer(200, Content_Length=str(len(body)), **known)
+            self._answer(200, b"", Content_Length=str(len(body)), **known)
             return
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
         if asked is None:
