@@ -288,6 +288,54 @@ DIGEST_GENERATION = _metric(
     "exporter_digest_generation", "gauge", (), "Generation of the node digest; it moves when the contents do."
 )
 
+# The scene agent of a node.
+AGENT_ASKS = _metric(
+    "scene_agent_asks",
+    "gauge",
+    ("state",),
+    "Scenes asked for and not on the node's disk yet, by state (queued, fetching).",
+    ("dashboard",),
+)
+AGENT_FETCHED_BYTES = _metric(
+    "scene_agent_fetched_bytes_total",
+    "counter",
+    ("source",),
+    "Bytes that the agent fetched ahead of need, by source (remote, peer).",
+    ("report", "dashboard"),
+)
+AGENT_FETCHES = _metric(
+    "scene_agent_fetches_total",
+    "counter",
+    ("outcome",),
+    "Fetches ended, by outcome (stored, failed, paused for a more urgent one, dropped).",
+    ("dashboard", "alerts"),
+)
+AGENT_FETCH_SECONDS = _metric(
+    "scene_agent_fetch_seconds",
+    "histogram",
+    (),
+    "Seconds from the ask for a scene until it lay on disk, packed.",
+    ("dashboard",),
+    _LOAD_SECONDS,
+)
+AGENT_DEADLINES = _metric(
+    "scene_agent_deadlines_total",
+    "counter",
+    ("outcome",),
+    "Deadlines of asks, by outcome (met, missed).",
+    ("report", "alerts"),
+)
+AGENT_SERVED_BYTES = _metric(
+    "scene_agent_served_bytes_total", "counter", (), "Bytes of objects served to other nodes.", ("dashboard",)
+)
+AGENT_REQUESTS = _metric(
+    "scene_agent_requests_total",
+    "counter",
+    ("verb", "code"),
+    "Requests to the agent by verb (ask, drop, list, object) and HTTP status code.",
+    ("alerts",),
+)
+
 # The scheduler extender.
 EXTENDER_SECONDS = _metric(
     "extender_request_duration_seconds",

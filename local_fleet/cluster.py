@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import httpx2
 import msgspec
@@ -16,16 +17,27 @@ from autoscaler.demand import DemandSource, Outcome, Reading
 from autoscaler.observation import Floats, NodeState, Observation, PodState, StartingPod
 from autoscaler.pool import Pool
 from autoscaler.warmup import plan_new_pods
+from fleet import metrics
 from fleet.digest import DIGEST_PATH, NodeDigest
 from fleet.scene import SceneId
 from local_fleet.pods import STARTING, Pod, Pods
+from renderer.agent_client import AgentClient, AgentError
 from renderer.catalogue import Catalogue
 from renderer.client import RendererError, render_once
-from renderer.scene_store import SceneStore
 
 log = structlog.get_logger()
 
 _IDENTITY = np.eye(4, dtype=np.float32)
+
+
+@dataclass(slots=True)
+class WarmTotals:
+    """What was brought to disks ahead of need."""
+
+    remote_bytes: int = 0
+    peer_bytes: int = 0
+    deadlines_met: int = 0
+    deadlines_missed: int = 0
 
 
 class LocalCluster:
@@ -39,10 +51,11 @@ class LocalCluster:
         digest_urls: Mapping[str, str],
         catalogue: Catalogue,
         history: Floats,
+        agents: Mapping[str, AgentClient] | None = None,
     ) -> None:
+        """`agents` by node; None is a fleet without warm-up: no ask of the autoscaler is carried out."""
         self.digests: dict[str, NodeDigest] = {}
         self.reading: Reading | None = None
-        self.warm_bytes = 0  # fetched to disks ahead of need, by this process as the nodes' agent
         self.desired = 0
         self._pool = pool
         self._pods = pods
@@ -52,7 +65,9 @@ class LocalCluster:
         self._history = history
         self._scene_bytes = {scene: entry.resident_bytes or 0 for scene, entry in catalogue.entries.items()}
         self._client = httpx2.Client(timeout=1.0)
-        self._agents = ThreadPoolExecutor(max_workers=3, thread_name_prefix="agent")
+        self._agents = agents
+        self._warmers = ThreadPoolExecutor(max_workers=3, thread_name_prefix="warm")
+        self._now_s = 0.0
         self._asked: set[tuple[SceneId, str]] = set()
         self._lock = threading.Lock()
 
@@ -75,6 +90,7 @@ class LocalCluster:
 
     def observe(self, pool: Pool, now_s: float) -> Observation:
         """Read gateway and exporters, and what is known of the pods' start-up."""
+        self._now_s = now_s
         reading = self.reading = self._source.read(pool, now_s)
         self._refresh_digests()
         pods = self._pods.listing()
@@ -121,7 +137,9 @@ class LocalCluster:
                 self._pods.stop(pod.uid)
 
     def warm(self, pool: Pool, asks: Sequence[WarmAsk]) -> None:
-        """Hand each ask to a thread: a disk is filled through its node's store, memory by the pod's `warm` action."""
+        """Hand each ask to a thread: a disk is filled by its node's scene agent, memory by the pod's `warm` action."""
+        if self._agents is None:
+            return
         for ask in asks:
             key = (ask.scene, ask.node or ask.pod_uid)
             with self._lock:
@@ -129,27 +147,37 @@ class LocalCluster:
                     continue
                 self._asked.add(key)
             work: Callable[[WarmAsk], None] = self._warm_disk if ask.stage == "disk" else self._warm_memory
-            self._agents.submit(self._ask, work, ask, key)
+            self._warmers.submit(self._ask, work, ask, key)
+
+    def warmed(self) -> WarmTotals:
+        """What the agents did, from their own metrics; an agent that does not answer counts as nothing."""
+        totals = WarmTotals()
+        for node, agent in (self._agents or {}).items():
+            try:
+                totals.remote_bytes += int(agent.counter(metrics.AGENT_FETCHED_BYTES, source="remote"))
+                totals.peer_bytes += int(agent.counter(metrics.AGENT_FETCHED_BYTES, source="peer"))
+                totals.deadlines_met += int(agent.counter(metrics.AGENT_DEADLINES, outcome="met"))
+                totals.deadlines_missed += int(agent.counter(metrics.AGENT_DEADLINES, outcome="missed"))
+            except AgentError as error:
+                log.warning("no agent metrics", node=node, reason=str(error))
+        return totals
 
     def close(self) -> None:
-        self._agents.shutdown(wait=False, cancel_futures=True)
+        self._warmers.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def _ask(self, work: Callable[[WarmAsk], None], ask: WarmAsk, key: tuple[SceneId, str]) -> None:
         try:
             work(ask)
-        except (RendererError, OSError, ValueError) as error:
+        except (RendererError, AgentError, OSError, ValueError) as error:
             log.warning("warm failed", scene=ask.scene, stage=ask.stage, where=key[1], reason=str(error))
         finally:
             with self._lock:
                 self._asked.discard(key)
 
     def _warm_disk(self, ask: WarmAsk) -> None:
-        node = self._pods.nodes[ask.node]
-        store = SceneStore(node.store, node.store_capacity_bytes, self._pods.settings.fetch_bytes_per_s)
-        stored = store.ensure(self._catalogue.get(ask.scene))
-        with self._lock:
-            self.warm_bytes += stored.fetched_bytes
+        assert self._agents is not None
+        self._agents[ask.node].ask(ask.scene, deadline_s=ask.by_s - self._now_s)
 
     def _warm_memory(self, ask: WarmAsk) -> None:
         pod = self._pods.all[ask.pod_uid]

@@ -44,6 +44,8 @@ from local_fleet.stack import Stack, start_stack
 from local_fleet.timeline import Timeline
 from local_fleet.triton_files import DEFAULT_BACKENDS
 from local_fleet.triton_server import TritonUnavailable, build_backends
+from renderer.agent_client import AgentClient
+from renderer.credentials import BearerTokens
 from renderer.splats import SceneFileError
 
 POOL = "renderer"
@@ -67,6 +69,7 @@ class DemoSettings:
     duration_s: float = 120.0
     autoscaler: Literal["predictive", "reactive"] = "predictive"
     placement: Literal["scenes", "spread"] = "scenes"
+    warm_up: Literal["on", "off"] = "on"
     seed: int = 1
     mean_rate_per_s: float = 25.0
     frame_floor_s: float = 0.15
@@ -222,9 +225,17 @@ class _Play:
             frame_size=self.fit.size,
             seed=settings.seed,
         )
-        self.view.note("starting three nodes, an exporter on each, the extender and the gateway")
+        self.view.note("starting three nodes, an exporter and a scene agent on each, the extender and the gateway")
         renderers_file = self.folder / "renderers.json"
-        parts = start_stack(self.stack, self.folder, nodes, POOL, renderers_file, self.scenes.catalogue_file)
+        parts = start_stack(
+            self.stack,
+            self.folder,
+            nodes,
+            POOL,
+            renderers_file,
+            self.scenes.catalogue_file,
+            settings.fetch_bytes_per_s,
+        )
         scheduler: Scheduler = (
             ExtenderScheduler(parts.extender_url) if settings.placement == "scenes" else SpreadScheduler()
         )
@@ -236,7 +247,9 @@ class _Play:
         pool = make_pool(self.settings, self.frame_floor_s, self.traffic.day_s, self.pod_budget_bytes)
         source = DirectScrape(parts.gateway_url, list(parts.exporter_urls.values()), BIN_S)
         self.stack.callback(source.close)
-        cluster = LocalCluster(pool, pods, source, parts.exporter_urls, self.scenes.catalogue, self.traffic.history)
+        cluster = LocalCluster(
+            pool, pods, source, parts.exporter_urls, self.scenes.catalogue, self.traffic.history, self._agents(parts)
+        )
         self.stack.callback(cluster.close)
         count = max(1, math.ceil(self.traffic.first_per_s * self.frame_floor_s / 0.6))
         self.view.note(f"starting {count} pods, each a Triton server of its own")
@@ -245,6 +258,16 @@ class _Play:
         self.view.note(f"{count} pods ready in {time.monotonic() - begun_s:.1f} s")
         self._first_frame(parts)
         return cluster
+
+    def _agents(self, parts: Stack) -> dict[str, AgentClient] | None:
+        """The nodes' scene agents, where warm-up is on."""
+        if self.settings.warm_up == "off":
+            return None
+        tokens = BearerTokens(parts.token_file)
+        agents = {node: AgentClient(url, tokens) for node, url in parts.agent_urls.items()}
+        for agent in agents.values():
+            self.stack.callback(agent.close)
+        return agents
 
     def _first_frame(self, parts: Stack) -> None:
         """One frame through the whole path before the traffic; raises RuntimeError where none comes."""
@@ -304,11 +327,12 @@ class _Play:
 
     def _collect(self, cluster: LocalCluster, pods: Pods, memory: Memory, pod_seconds: float) -> Run:
         pods.collect_running()
+        warmed = cluster.warmed()
         forecaster = memory.pools[POOL].forecaster
         forecast = forecaster.view() if forecaster is not None else None
         totals = RunTotals(
             pod_seconds=round(pod_seconds, 1),
-            bytes_fetched=pods.totals.bytes_fetched + cluster.warm_bytes,
+            bytes_fetched=pods.totals.bytes_fetched + warmed.remote_bytes,
             scene_hits=pods.totals.scene_hits,
             scene_misses=pods.totals.scene_misses,
             failed_starts=pods.totals.failed_starts,
@@ -318,6 +342,8 @@ class _Play:
             machine=self.described,
             load_average_end=os.getloadavg(),
             settings=self._told(pods),
+            warm_peer_bytes=warmed.peer_bytes,
+            warm_deadlines_missed=warmed.deadlines_missed if self.settings.warm_up == "on" else None,
             seed=self.settings.seed,
         )
         records = read_records(self.records)
@@ -343,6 +369,7 @@ class _Play:
             "provision_s": settings.provision_s,
             "fetch_bytes_per_s": settings.fetch_bytes_per_s,
             "pod_budget_bytes": self.pod_budget_bytes,
+            "warm_up": settings.warm_up,
             "startup_p50_s": round(float(np.median(starts)), 2) if starts else None,
         }
 

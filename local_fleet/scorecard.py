@@ -33,6 +33,8 @@ class RunTotals:
     forecast_coverage: float | None = None
     machine_cpu_ratio_p95: float | None = None  # None: taken from the timeline
     first_frame_s: float | None = None  # from the start of the command
+    warm_peer_bytes: int = 0
+    warm_deadlines_missed: int | None = None  # None: no warm-up
     machine: Mapping[str, Any] = field(default_factory=dict)  # described at the start
     load_average_end: Sequence[float] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +76,9 @@ class Scorecard:
     seed: int | None
     machine: Mapping[str, Any]
     settings: Mapping[str, Any]
+    first_visit_wait_max_s: float | None = None  # of the first request for each scene
+    warm_peer_bytes: int = 0  # came from another node's agent instead of the object store
+    warm_deadlines_missed: int | None = None  # None: no warm-up
 
 
 def score(records: Sequence[FrameRecord], totals: RunTotals, timeline: Timeline) -> Scorecard:
@@ -121,7 +126,18 @@ def score(records: Sequence[FrameRecord], totals: RunTotals, timeline: Timeline)
         seed=totals.seed,
         machine=_machine(totals),
         settings=dict(totals.settings),
+        first_visit_wait_max_s=max((record.waited_s for record in first_visits(records)), default=None),
+        warm_peer_bytes=totals.warm_peer_bytes,
+        warm_deadlines_missed=totals.warm_deadlines_missed,
     )
+
+
+def first_visits(records: Iterable[FrameRecord]) -> list[FrameRecord]:
+    """The first request for each scene."""
+    first: dict[str, FrameRecord] = {}
+    for record in sorted(records, key=lambda record: record.t_s):
+        first.setdefault(record.scene, record)
+    return list(first.values())
 
 
 def violates(record: FrameRecord) -> bool:

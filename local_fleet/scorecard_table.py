@@ -44,6 +44,9 @@ WARMTH = (
     Row("scene hits", "scene_hits", quantities.number, False),
     Row("scene misses", "scene_misses", quantities.number, True),
     Row("fetched", "bytes_fetched", quantities.data, True),
+    Row("… and from other nodes", "warm_peer_bytes", quantities.data),
+    Row("first visit of a scene, longest wait", "first_visit_wait_max_s", quantities.seconds, True),
+    Row("warm-ups late", "warm_deadlines_missed", quantities.number, True),
 )
 COST = (
     Row("pod-seconds", "pod_seconds", quantities.number, True),
@@ -108,7 +111,7 @@ def unlike(left: Scorecard, right: Scorecard) -> list[str]:
         "cores": (left.machine.get("cores"), right.machine.get("cores")),
         "cpu": (left.machine.get("cpu"), right.machine.get("cpu")),
     }
-    policy = {"autoscaler", "placement", "json", "report", "startup_p50_s"}  # the last is an outcome
+    policy = {"autoscaler", "placement", "warm_up", "json", "report", "startup_p50_s"}  # the last is an outcome
     for key in sorted((left.settings.keys() | right.settings.keys()) - policy - pairs.keys()):
         pairs[key] = (left.settings.get(key), right.settings.get(key))
     return [f"{key} {a} and {b}" for key, (a, b) in pairs.items() if a != b]
@@ -116,7 +119,8 @@ def unlike(left: Scorecard, right: Scorecard) -> list[str]:
 
 def name(card: Scorecard) -> str:
     """The policy of a run."""
-    return f"{card.autoscaler} · {card.placement}"
+    without = " · no warm-up" if card.settings.get("warm_up") == "off" else ""
+    return f"{card.autoscaler} · {card.placement}{without}"
 
 
 def conditions(card: Scorecard) -> str:

@@ -1,8 +1,9 @@
 """Scene id -> where it lies, its digest, its size, which way is up, whom to credit.
 
 One JSON file, `{"version": 1, "scenes": [{"id", "uri", "digest"?, "source_bytes"?, "resident_bytes"?, "gaussians"?,
-"up"?, "default_camera"?, "credit"?}]}`. A `uri` is file:///…, http://… or https://…, or a path relative to the
-catalogue's own folder; a SOG folder is named by its folder (over HTTP with a `/` at the end) or its meta.json.
+"up"?, "default_camera"?, "credit"?, "price_class"?}]}`. A `uri` is file:///…, http://…, https://…, s3://…, gs://… or
+az://…, or a path relative to the catalogue's own folder; a SOG folder is named by its folder (with a `/` at the end) or
+its meta.json. An address carries no user, no query and so no secret.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class CatalogueEntry:
     up: Vector = UP_OF_TRAINED_SCENES
     default_camera: DefaultCamera | None = None
     credit: str = ""
+    price_class: str = ""  # what its owner pays for, as billing names it; nothing here reads it
 
 
 class Catalogue:
@@ -101,6 +103,37 @@ def load_catalogue(path: Path) -> Catalogue:
     return Catalogue(entries)
 
 
+class LiveCatalogue:
+    """A catalogue file that is read again when it changes; the last good one stays while the file is bad."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises CatalogueError: there is no good one yet."""
+        self.path = path
+        self.fault = ""  # of the file as it is now; empty where it is good
+        self._seen = _version(path)
+        self._catalogue = load_catalogue(path)
+
+    def current(self) -> Catalogue:
+        """The newest good catalogue."""
+        version = _version(self.path)
+        if version != self._seen:
+            try:
+                self._catalogue, self.fault = load_catalogue(self.path), ""
+            except CatalogueError as error:
+                self.fault = str(error)
+            self._seen = version
+        return self._catalogue
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Changes when the file does, also where a mounted ConfigMap swaps a link; empty where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
 def save_catalogue(catalogue: Catalogue, path: Path) -> None:
     """Write the file and rename it into place, so that a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -122,8 +155,9 @@ def _row(entry: CatalogueEntry) -> dict[str, Any]:
             "target": list(camera.target),
             "fov_y_degrees": camera.fov_y_degrees,
         }
-    if entry.credit:
-        row["credit"] = entry.credit
+    for name in ("credit", "price_class"):
+        if text := getattr(entry, name):
+            row[name] = text
     return row
 
 
@@ -157,18 +191,23 @@ def _id(value: object) -> SceneId:
     return parse_scene_id(value)
 
 
+_SCHEMES = "file:///…, http://…, https://…, s3://…, gs://…, az://…"
+
+
 def _absolute(value: object, folder: Path) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"is {value!r}, expected file:///…, http://…, https://… or a path relative to the catalogue")
+        raise ValueError(f"is {value!r}, expected {_SCHEMES} or a path relative to the catalogue")
     parts = urlsplit(value)
+    if "@" in parts.netloc or parts.query:  # not shown: what stands there may be a secret
+        raise ValueError(f"carries a user or a query, expected {_SCHEMES} without; secrets come by file or environment")
     match parts.scheme:
-        case "http" | "https" if parts.netloc and not parts.query:
+        case "http" | "https" | "s3" | "gs" | "az" if parts.netloc:
             return value
         case "file" if parts.path.startswith("/") and parts.netloc in ("", "localhost"):
             return value
         case "" if not value.startswith("/"):
             return (folder / value).resolve().as_uri()
-    raise ValueError(f"is {value!r}, expected file:///…, http://… or https://… without a query, or a relative path")
+    raise ValueError(f"is {value!r}, expected {_SCHEMES}, or a relative path")
 
 
 def _digest(value: object) -> str:
@@ -216,4 +255,5 @@ _PARSERS: dict[str, Any] = {
     "up": _vector,
     "default_camera": _camera,
     "credit": _text,
+    "price_class": _text,
 }

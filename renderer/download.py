@@ -1,25 +1,51 @@
-"""One scene from its source into a folder: resumed where it was cut off, paced, hashed, with a heartbeat."""
+"""One scene from its source into a folder: in parallel ranges, resumed where it was cut off, paced, hashed, in time.
+
+A file comes in blocks, each a request of its own; `progress-<name>` beside it counts what of each block lies there, so
+that a kill costs no more than the chunks in flight. Both vouch for each other only since the last boot: after a crash
+of the machine the tail of a file may be zeros.
+"""
 
 from __future__ import annotations
 
+import array
+import asyncio
 import contextlib
 import dataclasses
 import hashlib
 import os
+import random
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fleet.scene import FetchRecord
-from renderer.scene_source import SINGLE_FILE, Part, SceneSource, SourceError, combined_digest, hash_file
+from renderer.scene_source import SINGLE_FILE, NoRanges, Part, SceneSource, SourceError, TryAgain, combined_digest
 from renderer.store_files import Pace, read_json, sync_folder, write_json
 
 _HEARTBEAT_S = 0.5
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10  # so much is lost where a connection breaks
 _SMALLEST_CHUNK_BYTES = 16 << 10
 _ORIGIN_FILE = "origin.json"
+_BLOCK_BYTES = 8 << 20
+_WATCH_S = 0.05
+_FIRST_PAUSE_S = 0.25
+
+
+class Stopped(Exception):
+    """A download that was told to stop; what came of it stays and is resumed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """How a download may go. `end_s` (monotonic) is its total deadline; `stopped` is asked many times a second."""
+
+    ranges: int = 8  # requests at once
+    retries: int = 4  # of a block that brings nothing
+    end_s: float | None = None
+    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,40 +91,91 @@ class Heartbeat:
         self._path.unlink(missing_ok=True)
 
 
-def download(source: SceneSource, folder: Path, pace: Pace | None, progress: Callable[[int], None]) -> Downloaded:
-    """Bring all files of a source to `folder/source`, on disk for good; raises SourceError and OSError.
+class Download:
+    """One download of a source to `folder/source`. `fetched_bytes` came over the wire, however it ended."""
 
-    `progress` gets the bytes that lie there. What an earlier try left is used if the source has not changed.
-    """
-    began_s = time.monotonic()
-    _prepare(source, folder)
-    target = folder / "source"
-    if source.is_folder:
-        target.mkdir(exist_ok=True)
-    digests: dict[str, str] = {}
-    done_bytes = fetched_bytes = 0
-    for part in source.parts:
-        path = target / part.name if source.is_folder else target
-        fetch = _PartFetch(source, part, path, pace)
-        for count in fetch.run():
-            done_bytes += count
-            progress(done_bytes)
-        digests[part.name] = fetch.digest.hexdigest()
-        fetched_bytes += fetch.fetched_bytes
-    if source.is_folder:
-        sync_folder(target)
-    (folder / _ORIGIN_FILE).unlink()
-    digest = combined_digest(digests) if source.is_folder else digests[SINGLE_FILE]
-    return Downloaded(digest, fetched_bytes, time.monotonic() - began_s)
+    def __init__(self, source: SceneSource, folder: Path, pace: Pace | None, terms: Terms, digest: str | None) -> None:
+        """With a `digest` what an earlier try brought from another address is used as well."""
+        self.source, self.folder, self.pace, self.terms = source, folder, pace, terms
+        self.fetched_bytes = 0
+        self.kept_bytes = 0  # lay there from an earlier try
+        self._digest = digest
+        self._done_bytes = 0
+
+    def run(self, progress: Callable[[int], None]) -> Downloaded:
+        """Bring it, on disk for good, telling `progress` the bytes that lie there.
+
+        Raises SourceError, OSError and Stopped.
+        """
+        began_s = time.monotonic()
+        _prepare(self.source, self.folder, self._digest)
+        digest = asyncio.run(self._watched(progress))
+        return Downloaded(digest, self.fetched_bytes, time.monotonic() - began_s)
+
+    async def _watched(self, progress: Callable[[int], None]) -> str:
+        """All files, or the reason why they are not wanted any more."""
+        work = asyncio.create_task(self._files())
+        try:
+            while not work.done():
+                await asyncio.wait([work], timeout=_WATCH_S)
+                progress(self._done_bytes)
+                if self.terms.stopped():
+                    raise Stopped(
+                        f"{self.source.uri}: stopped at {self._done_bytes} of {self.source.total_bytes} bytes"
+                    )
+                if self.terms.end_s is not None and time.monotonic() > self.terms.end_s:
+                    raise SourceError(
+                        f"{self.source.uri}: {self._done_bytes} of {self.source.total_bytes} bytes had come "
+                        "when the time for it was over"
+                    )
+            return work.result()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _files(self) -> str:
+        target = self.folder / "source"
+        if self.source.is_folder:
+            target.mkdir(exist_ok=True)
+        digests: dict[str, str] = {}
+        for part in self.source.parts:
+            fetch = _PartFetch(self, part, target / part.name if self.source.is_folder else target)
+            self.kept_bytes += fetch.have_bytes
+            self._done_bytes += fetch.have_bytes
+            digests[part.name] = await fetch.run()
+        if self.source.is_folder:
+            sync_folder(target)
+        for left in self.folder.iterdir():
+            if left != target:
+                left.unlink()
+        return combined_digest(digests) if self.source.is_folder else digests[SINGLE_FILE]
+
+    async def came(self, count_bytes: int) -> None:
+        """So many bytes came and lie there; waits for the line to be free for the next."""
+        self.fetched_bytes += count_bytes
+        self._done_bytes += count_bytes
+        if self.pace is not None:
+            await asyncio.to_thread(self.pace.wait, count_bytes)
+
+    def lost(self, count_bytes: int) -> None:
+        """So many bytes that lay there have to come again."""
+        self._done_bytes -= count_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        """A tenth of a second of the bandwidth, so that progress is smooth and neighbours get their turn."""
+        if self.pace is None:
+            return _CHUNK_BYTES
+        return max(_SMALLEST_CHUNK_BYTES, min(_CHUNK_BYTES, int(self.pace.bytes_per_s / 10)))
 
 
-def _prepare(source: SceneSource, folder: Path) -> None:
+def _prepare(source: SceneSource, folder: Path, digest: str | None) -> None:
     """Keep the folder of an earlier try of the same files since the last boot, else start with an empty one."""
     origin = {
-        "uri": source.uri,
-        # After a crash of the machine the tail of a file may be zeros; only the page cache vouches for it.
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "parts": [dataclasses.asdict(part) for part in source.parts],
+        "digest": digest,
+        "uri": None if digest else source.uri,
+        "parts": [[part.name, part.size_bytes, None if digest else part.version] for part in source.parts],
     }
     if read_json(folder / _ORIGIN_FILE) != origin:
         shutil.rmtree(folder, ignore_errors=True)
@@ -106,54 +183,160 @@ def _prepare(source: SceneSource, folder: Path) -> None:
         write_json(folder / _ORIGIN_FILE, origin)
 
 
+class _Blocks:
+    """How many bytes of each block of a file lie there, kept in a file beside it."""
+
+    def __init__(self, path: Path, size_bytes: int, data: Path) -> None:
+        self.size_bytes = size_bytes
+        count = -(-size_bytes // _BLOCK_BYTES)
+        self.have = array.array("I", bytes(4 * count))
+        raw = path.read_bytes() if path.exists() else b""
+        if len(raw) == 4 * count:
+            self.have.frombytes(raw)
+            self.have = self.have[count:]
+        ends = [self.span(index)[0] for index, have in enumerate(self.have) if have]
+        lies_bytes = data.stat().st_size if data.exists() else 0
+        fits = all(have <= self.end(index) - index * _BLOCK_BYTES for index, have in enumerate(self.have))
+        if not fits or max(ends, default=0) > lies_bytes:
+            self.have = array.array("I", bytes(4 * count))
+        path.write_bytes(self.have.tobytes())
+        self._file = os.open(path, os.O_WRONLY)
+
+    def end(self, index: int) -> int:
+        return min((index + 1) * _BLOCK_BYTES, self.size_bytes)
+
+    def span(self, index: int) -> tuple[int, int]:
+        """What is missing of a block, as offsets in the file."""
+        return index * _BLOCK_BYTES + self.have[index], self.end(index)
+
+    def add(self, index: int, count_bytes: int) -> None:
+        self.have[index] += count_bytes
+        os.pwrite(self._file, self.have[index : index + 1].tobytes(), 4 * index)
+
+    def reset(self) -> None:
+        for index in range(len(self.have)):
+            self.add(index, -self.have[index])
+
+    def from_start_bytes(self) -> int:
+        """Bytes that lie there without a gap."""
+        for index in range(len(self.have)):
+            start, end = self.span(index)
+            if start < end:
+                return start
+        return self.size_bytes
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
 class _PartFetch:
-    """One file: `run` yields the bytes added to what lies there, negative where it starts over."""
+    """One file of a download."""
 
-    def __init__(self, source: SceneSource, part: Part, path: Path, pace: Pace | None) -> None:
-        self._source, self._part, self._path, self._pace = source, part, path, pace
-        self.digest = hashlib.sha256()
-        self.fetched_bytes = 0
+    def __init__(self, download: Download, part: Part, path: Path) -> None:
+        self._download, self._part, self._path = download, part, path
+        self._blocks = _Blocks(download.folder / f"progress-{part.name}", part.size_bytes, path)
+        self.have_bytes = sum(self._blocks.have)
+        self._grown = asyncio.Event()
 
-    def run(self) -> Iterator[int]:
-        have_bytes = self._path.stat().st_size if self._path.exists() else 0
-        if not 0 < have_bytes <= self._part.size_bytes:
-            have_bytes = 0
-        if have_bytes:
-            hash_file(self._path, self.digest)
-            yield have_bytes
-        if have_bytes < self._part.size_bytes:
+    async def run(self) -> str:
+        """Fetch what is missing; the sha256 of the whole file."""
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
             try:
-                yield from self._fetch(have_bytes)
-            except SourceError:
-                if not have_bytes or self.fetched_bytes:
-                    raise
-                yield -have_bytes  # the server cannot resume
-                self.digest = hashlib.sha256()
-                yield from self._fetch(0)
-        with self._path.open("ab") as file:  # an empty part has no file yet
-            os.fsync(file.fileno())
-            have_bytes = file.tell()
-        if have_bytes != self._part.size_bytes:
-            self._path.unlink(missing_ok=True)
-            raise SourceError(
-                f"{self._source.uri}: {self._part.name} came with {have_bytes} bytes, "
-                f"{self._part.size_bytes} were announced"
-            )
+                digest = await self._ranges()
+            except NoRanges:
+                self._start_over()
+                digest = await self._whole()
+            os.ftruncate(self._file, self._part.size_bytes)
+            await asyncio.to_thread(os.fsync, self._file)
+        finally:
+            os.close(self._file)
+            self._blocks.close()
+        return digest
 
-    def _fetch(self, start_byte: int) -> Iterator[int]:
-        with self._path.open("r+b" if start_byte else "wb") as file:
-            file.seek(start_byte)
-            file.truncate()
-            for chunk in self._source.read(self._part, start_byte, self._chunk_bytes()):
-                file.write(chunk)
-                self.digest.update(chunk)
-                self.fetched_bytes += len(chunk)
-                yield len(chunk)
-                if self._pace is not None:
-                    self._pace.wait(len(chunk))
+    def _start_over(self) -> None:
+        self._download.lost(sum(self._blocks.have))
+        self._blocks.reset()
 
-    def _chunk_bytes(self) -> int:
-        """A tenth of a second of the bandwidth, so that progress is smooth and neighbours get their turn."""
-        if self._pace is None:
-            return _CHUNK_BYTES
-        return max(_SMALLEST_CHUNK_BYTES, min(_CHUNK_BYTES, int(self._pace.bytes_per_s / 10)))
+    async def _ranges(self) -> str:
+        """Blocks in their order, several at once; their hash is taken behind them."""
+        todo = iter([index for index in range(len(self._blocks.have)) if self._missing(index)])
+        hashing = asyncio.create_task(self._hash())
+        tasks = [hashing, *(asyncio.create_task(self._worker(todo)) for _ in range(self._download.terms.ranges))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return hashing.result()
+
+    def _missing(self, index: int) -> bool:
+        start, end = self._blocks.span(index)
+        return start < end
+
+    async def _worker(self, todo: Iterator[int]) -> None:
+        for index in todo:
+            failures = 0
+            while self._missing(index):
+                before_bytes = self._blocks.have[index]
+                try:
+                    await self._block(index)
+                except TryAgain:
+                    failures = 1 if self._blocks.have[index] > before_bytes else failures + 1
+                    if failures > self._download.terms.retries:
+                        raise
+                    await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5))
+
+    async def _block(self, index: int) -> None:
+        span = self._blocks.span(index)
+        is_all = span == (0, self._part.size_bytes)
+        async for chunk in self._download.source.read(self._part, None if is_all else span, self._download.chunk_bytes):
+            start, end = self._blocks.span(index)
+            if start + len(chunk) > end:
+                raise self._wrong_length(start + len(chunk))
+            os.pwrite(self._file, chunk, start)
+            self._blocks.add(index, len(chunk))
+            self._grown.set()
+            await self._download.came(len(chunk))
+        if self._missing(index) and self._blocks.span(index) == span:
+            raise self._wrong_length(span[0])
+
+    async def _whole(self) -> str:
+        """The file in one answer, from its start."""
+        digest = hashlib.sha256()
+        at_byte = 0
+        os.ftruncate(self._file, 0)
+        async for chunk in self._download.source.read(self._part, None, self._download.chunk_bytes):
+            if at_byte + len(chunk) > self._part.size_bytes:
+                raise self._wrong_length(at_byte + len(chunk))
+            os.pwrite(self._file, chunk, at_byte)
+            at_byte += len(chunk)
+            digest.update(chunk)
+            await self._download.came(len(chunk))
+        if at_byte != self._part.size_bytes:
+            raise self._wrong_length(at_byte)
+        return digest.hexdigest()
+
+    def _wrong_length(self, came_bytes: int) -> SourceError:
+        return SourceError(
+            f"{self._download.source.uri}: {self._part.name} came with {came_bytes} bytes, "
+            f"{self._part.size_bytes} were announced"
+        )
+
+    async def _hash(self) -> str:
+        digest = hashlib.sha256()
+        at_byte = 0
+        while at_byte < self._part.size_bytes:
+            end_byte = self._blocks.from_start_bytes()
+            if end_byte == at_byte:
+                self._grown.clear()
+                await self._grown.wait()
+            else:
+                await asyncio.to_thread(self._update, digest, at_byte, end_byte)
+                at_byte = end_byte
+        return digest.hexdigest()
+
+    def _update(self, digest: Any, start_byte: int, end_byte: int) -> None:
+        for at_byte in range(start_byte, end_byte, _CHUNK_BYTES):
+            digest.update(os.pread(self._file, min(_CHUNK_BYTES, end_byte - at_byte), at_byte))

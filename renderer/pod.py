@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fleet.scene import SceneId, SceneIdError
 from renderer import constants
 from renderer.camera import Camera, CameraError, camera_from_matrices, look_at
-from renderer.catalogue import Catalogue, CatalogueError, UnknownScene, load_catalogue
+from renderer.catalogue import CatalogueError, LiveCatalogue, UnknownScene
 from renderer.encoding import Pixels, encode, to_pixels
 from renderer.pod_settings import PodSettings
 from renderer.rasterizer import RasterizerUnavailable, choose
@@ -67,7 +67,7 @@ class RendererPod:
         self._watcher = watcher
         self._frame_floor_s = settings.frame_floor_s
         try:
-            self._catalogue: Catalogue = load_catalogue(settings.catalogue)
+            self._live = LiveCatalogue(settings.catalogue)
             self._rasterize = choose(settings.rasterizer)
             self._upload: Callable[[Splats], None] | None = getattr(self._rasterize, "upload", None)  # the GPU has one
             self._store = SceneStore(
@@ -85,14 +85,14 @@ class RendererPod:
         self.start_up_s = {"kernels": warmed_s - began_s, "scenes": time.monotonic() - warmed_s}
 
     def _default_scene(self, settings: PodSettings) -> SceneId | None:
-        chosen = settings.default_scene or next(iter([*settings.scenes, *self._catalogue.entries]), None)
+        chosen = settings.default_scene or next(iter([*settings.scenes, *self._live.current().entries]), None)
         if chosen is not None:
             self._check_known(chosen)
         return chosen
 
     def _check_known(self, scene: SceneId) -> None:
         try:
-            self._catalogue.get(scene)
+            self._live.current().get(scene)
         except UnknownScene as error:
             raise CannotStart(str(error)) from error
 
@@ -123,7 +123,7 @@ class RendererPod:
     def _load(self, scene: SceneId, reserve: Callable[[int], None]) -> Splats:
         """From wherever it lies into memory; the packed layout is written behind the first frame's back."""
         began_s = time.monotonic()
-        entry = self._catalogue.get(scene)
+        entry = self._live.current().get(scene)
         try:
             with self._store.opened(entry, pack=False) as stored:
                 reserve(stored.record.resident_bytes)
@@ -156,7 +156,7 @@ class RendererPod:
             request = parse_request(parameters, self._defaults)
             if request.action != "render":
                 return self._act(request, began_s)
-            self._catalogue.get(request.scene)
+            self._live.current().get(request.scene)
             camera = camera_from_matrices(view, projection, request.width, request.height)
         except (SceneIdError, UnknownScene, CameraError) as error:
             raise BadRequest(str(error)) from error
@@ -199,7 +199,7 @@ class RendererPod:
     def _act(self, request: RenderRequest, began_s: float) -> Answer:
         message = ""
         try:
-            self._catalogue.get(request.scene)
+            self._live.current().get(request.scene)
         except UnknownScene as error:
             state, message = "unknown", str(error)
         else:

@@ -16,15 +16,15 @@ import errno
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from fleet.scene import SceneId, SceneRecord, StoreLayout, StoreRecord, parse_scene_id
 from renderer import formats, packed
 from renderer.catalogue import CatalogueEntry
-from renderer.download import Heartbeat, download
+from renderer.download import Download, Heartbeat, Terms
 from renderer.scene_source import SceneSource, SourceError
 from renderer.splats import SceneFileError, Splats
 from renderer.store_files import Pace, locked, read_json, sync_folder, tree_bytes, write_json
@@ -34,6 +34,7 @@ Stage = Literal["remote", "disk", "packed"]
 
 _PACKED_OVERHEAD_BYTES = 4096
 _TOUCH_AFTER_S = 1.0
+_NO_TERMS = Terms()
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -43,6 +44,30 @@ class NotStored(Exception):
 
 class FetchFailed(Exception):
     """A scene that could not be brought to this node's disk; one line that names it and why."""
+
+
+class _OtherBytes(SourceError):
+    """Bytes with another digest than the catalogue's; `kept_bytes` of them had come in an earlier try."""
+
+    def __init__(self, message: str, kept_bytes: int) -> None:
+        super().__init__(message)
+        self.kept_bytes = kept_bytes
+
+
+class PeerNodes(Protocol):
+    """Other nodes that may hold an object."""
+
+    def find(self, digest: str) -> Sequence[SceneSource]:
+        """Peers that say that they have it, nearest first."""
+        ...
+
+    def failed(self, source: SceneSource, reason: str) -> None:
+        """A peer did not bring what it said; it is not asked for a while."""
+        ...
+
+    def fetched(self, count_bytes: int) -> None:
+        """So many bytes came from peers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +109,12 @@ class SceneStore:
         fetch_bytes_per_s_limit: float | None = None,
         on_fetched: Callable[[int], None] = lambda _count: None,
         room_wait_s: float = 10.0,
+        peers: PeerNodes | None = None,
     ) -> None:
-        """`room_wait_s` is how long a fetch waits while all that could make room for it is being read."""
+        """`room_wait_s` is how long a fetch waits while all that could make room for it is being read.
+
+        `peers` are asked before the object store; the bandwidth limit is not theirs.
+        """
         if capacity_bytes <= 0:
             raise ValueError(f"capacity_bytes is {capacity_bytes}, expected more than 0")
         if fetch_bytes_per_s_limit is not None and not fetch_bytes_per_s_limit > 0:
@@ -93,17 +122,19 @@ class SceneStore:
         self.layout = StoreLayout(root)
         self.capacity_bytes = capacity_bytes
         self._on_fetched = on_fetched
+        self._peers = peers
         for folder in (self.layout.objects, self.layout.scenes, self.layout.fetching):
             folder.mkdir(parents=True, exist_ok=True)
         self._space = StoreSpace(self.layout, capacity_bytes, room_wait_s)
         self._pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
         self._measured()
 
-    def ensure(self, entry: CatalogueEntry, pack: bool = True) -> StoredScene:
+    def ensure(self, entry: CatalogueEntry, pack: bool = True, terms: Terms = _NO_TERMS) -> StoredScene:
         """Have a scene on disk, fetched if need be, and (`pack`) its packed layout made; blocks until it is there.
 
         Processes and threads that ask for one scene do one download. Prefetching calls this and nothing else.
-        Raises FetchFailed, StoreFull or SceneFileError (which names the scene's address); nothing is visible then.
+        Raises FetchFailed, StoreFull, SceneFileError (which names the scene's address) or, where the terms say so,
+        download.Stopped; nothing is visible then.
         """
         with contextlib.suppress(NotStored), self._open(entry.id, entry) as stored:
             if stored.record.packed_bytes or not pack:
@@ -112,7 +143,7 @@ class SceneStore:
         try:
             with locked(self.layout.lock_file(key), exclusive=True):
                 record = self._current(entry.id, entry)
-                stored = self._stored(record) if record is not None else self._fetch(entry, key)
+                stored = self._stored(record) if record is not None else self._fetch(entry, key, terms)
             return self._with_packed(stored) if pack else stored
         except SourceError as error:
             raise FetchFailed(f"scene {entry.id}: {error}") from error
@@ -139,6 +170,7 @@ class SceneStore:
                 if not self._space.reserve_free(digest, held.record.resident_bytes + _PACKED_OVERHEAD_BYTES):
                     return
                 try:
+                    _sweep(held)
                     packed.write(splats_of(held), held.packed)
                     written = dataclasses.replace(held.record, packed_bytes=tree_bytes(held.packed))
                     self._write_record(written, durable=True)
@@ -171,6 +203,14 @@ class SceneStore:
                     continue
                 yield dataclasses.replace(held, stage=stored.stage, fetched_bytes=stored.fetched_bytes)
                 return
+
+    def holds(self, entry: CatalogueEntry) -> bool:
+        """Whether a scene lies whole on this disk."""
+        return self._current(entry.id, entry) is not None
+
+    def used_bytes(self) -> int:
+        """Bytes of objects, and of downloads what they hold or were promised."""
+        return self._space.used_bytes()
 
     def evict(self, scene: SceneId) -> bool:
         """Forget a scene; False where it does not lie here or a pod reads it right now."""
@@ -223,20 +263,42 @@ class SceneStore:
     def _stored(self, record: SceneRecord) -> StoredScene:
         return StoredScene(record, self.layout.object_dir(record.digest), _stage(record))
 
-    def _fetch(self, entry: CatalogueEntry, key: str) -> StoredScene:
+    def _fetch(self, entry: CatalogueEntry, key: str, terms: Terms) -> StoredScene:
         """Download under the exclusive lock of `key`, check, publish."""
         if entry.digest and self.layout.object_dir(entry.digest).is_dir():  # the same bytes under another id
             return self._stored(self._publish(entry, entry.digest))
+        # A peer is believed only where the catalogue knows better: it could claim any size and send any bytes.
+        if self._peers is not None and entry.digest and entry.source_bytes:
+            for peer in self._peers.find(entry.digest):
+                try:
+                    return self._bring(entry, key, peer, dataclasses.replace(terms, retries=0))
+                except SourceError as error:
+                    self._peers.failed(peer, str(error))
         source = SceneSource(entry.uri)
+        try:
+            return self._bring(entry, key, source, terms)
+        except _OtherBytes as error:
+            if not error.kept_bytes:
+                raise
+        return self._bring(entry, key, source, terms)  # what an earlier try or a peer had left was bad
+
+    def _bring(self, entry: CatalogueEntry, key: str, source: SceneSource, terms: Terms) -> StoredScene:
+        """Fetch from one source, check, publish."""
+        if entry.source_bytes is not None and source.total_bytes != entry.source_bytes:
+            raise SourceError(f"{source.uri}: has {source.total_bytes} bytes, the catalogue says {entry.source_bytes}")
         self._space.reserve(entry.id, key, source.total_bytes)
         part = self._space.part_folder(key)
+        is_peer = source.uri != entry.uri
+        download = Download(source, part, None if is_peer else self._pace, terms, entry.digest)
         try:
-            with Heartbeat(self.layout.fetching_file(key), entry.id, key, source.total_bytes) as heartbeat:
-                got = download(source, part, self._pace, heartbeat.progress)
-            self._on_fetched(got.fetched_bytes)
-            if got.fetched_bytes and got.seconds > 0:
+            try:
+                with Heartbeat(self.layout.fetching_file(key), entry.id, key, source.total_bytes) as heartbeat:
+                    got = download.run(heartbeat.progress)
+            finally:
+                self._count(download.fetched_bytes, is_peer)
+            if got.fetched_bytes and got.seconds > 0 and not is_peer:
                 self._measured(fetch_bytes_per_s=got.fetched_bytes / got.seconds)
-            self._check(entry, got.digest, part)
+            self._check(entry, source, got.digest, download.kept_bytes)
             with contextlib.ExitStack() as stack:
                 if got.digest != key:
                     stack.enter_context(locked(self.layout.lock_file(got.digest), exclusive=True))
@@ -246,11 +308,18 @@ class SceneStore:
             self._space.release(key)
         return StoredScene(record, self.layout.object_dir(got.digest), "remote", got.fetched_bytes)
 
-    def _check(self, entry: CatalogueEntry, digest: str, part: Path) -> None:
+    def _count(self, fetched_bytes: int, is_peer: bool) -> None:
+        if is_peer and self._peers is not None:
+            self._peers.fetched(fetched_bytes)
+        elif fetched_bytes:
+            self._on_fetched(fetched_bytes)
+
+    def _check(self, entry: CatalogueEntry, source: SceneSource, digest: str, kept_bytes: int) -> None:
         """Refuse what is not what the catalogue promised, or no scene, before it becomes visible."""
+        part = self._space.part_folder(_key(entry))
         try:
             if entry.digest and digest != entry.digest:
-                raise SourceError(f"{entry.uri}: sha256 is {digest}, the catalogue says {entry.digest}")
+                raise _OtherBytes(f"{source.uri}: sha256 is {digest}, the catalogue says {entry.digest}", kept_bytes)
             formats.read_header(part / "source")
         except (SourceError, SceneFileError):
             shutil.rmtree(part, ignore_errors=True)
@@ -304,6 +373,13 @@ class SceneStore:
 def _key(entry: CatalogueEntry) -> str:
     """What names a download until its digest is known, and after."""
     return entry.digest or hashlib.sha256(entry.uri.encode()).hexdigest()
+
+
+def _sweep(held: StoredScene) -> None:
+    """Remove what a kill in the middle of packing left; the packing lock is held."""
+    for left in held.folder.iterdir():
+        if left not in (held.source, held.packed):
+            left.unlink()
 
 
 def _stage(record: SceneRecord) -> Stage:

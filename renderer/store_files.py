@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -10,7 +11,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _POLL_S = 0.02
 _CLOCK = struct.Struct("<d")
@@ -65,7 +66,7 @@ def tree_bytes(path: Path) -> int:
 @contextlib.contextmanager
 def locked(path: Path, exclusive: bool) -> Iterator[None]:
     """Hold a flock on `path`, made if need be; waits for it. Works between threads as between processes."""
-    with path.open("ab") as file:
+    with _lockable(path) as file:
         wanted = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         while True:
             try:
@@ -76,10 +77,20 @@ def locked(path: Path, exclusive: bool) -> Iterator[None]:
         yield
 
 
+def _lockable(path: Path) -> IO[bytes]:
+    """The file of a lock, made if need be; on a disk that became read-only what is there can still be read."""
+    try:
+        return path.open("ab")
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return path.open("rb")
+
+
 @contextlib.contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Hold an exclusive flock if nobody holds one now; yields whether it is held."""
-    with path.open("ab") as file:
+    with _lockable(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

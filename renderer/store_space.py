@@ -18,6 +18,7 @@ from fleet.scene import SceneId, SceneRecord, StoreLayout
 from renderer.store_files import locked, locked_if_free, read_json, tree_bytes
 
 _POLL_S = 0.1
+_TEMPORARY_LIVES_S = 60.0
 
 
 class StoreFull(Exception):
@@ -44,6 +45,15 @@ class StoreSpace:
         with locked(self._lock_file, exclusive=True):
             for left in layout.fetching.glob("*.trash"):  # an eviction that was cut off
                 shutil.rmtree(left, ignore_errors=True)
+            for key in self._in_flight():
+                with locked_if_free(layout.lock_file(key)) as nobody_works_on_it:
+                    if nobody_works_on_it and not self.part_folder(key).exists():
+                        self.release(key)
+        for folder in (layout.root, layout.scenes, layout.fetching):
+            for left in folder.glob(".*.tmp"):  # of a process that was killed between write and rename
+                with contextlib.suppress(OSError):
+                    if time.time() - left.stat().st_mtime > _TEMPORARY_LIVES_S:
+                        left.unlink()
 
     def part_folder(self, key: str) -> Path:
         return self._layout.fetching / f"{key}.part"
@@ -58,8 +68,11 @@ class StoreSpace:
     def used_bytes(self, without: str = "") -> int:
         """Bytes of all objects and of downloads, whichever is more of what they hold and what they were promised."""
         used = sum(tree_bytes(folder) for folder in self._layout.objects.iterdir() if folder.is_dir())
-        keys = {path.stem for path in self._layout.fetching.iterdir() if path.suffix in (".part", ".reserve")}
-        return used + sum(self._in_flight_bytes(key) for key in keys - {without})
+        return used + sum(self._in_flight_bytes(key) for key in self._in_flight() - {without})
+
+    def _in_flight(self) -> set[str]:
+        """Keys of downloads and promises, dead ones included."""
+        return {path.stem for path in self._layout.fetching.iterdir() if path.suffix in (".part", ".reserve")}
 
     def _in_flight_bytes(self, key: str) -> int:
         try:
@@ -144,10 +157,9 @@ class StoreSpace:
         shutil.rmtree(trash, ignore_errors=True)
 
     def _removable(self, keep: str) -> Iterator[_Removal]:
-        """Dead downloads, then objects by last use; each is removed only if nobody holds its lock."""
-        for part in list(self._layout.fetching.glob("*.part")):
-            if part.stem != keep:
-                yield _Removal(self, self._layout.lock_file(part.stem), part.stem, is_part=True)
+        """Dead downloads and promises, then objects by last use; each is removed only if nobody holds its lock."""
+        for key in self._in_flight() - {keep}:
+            yield _Removal(self, self._layout.lock_file(key), key, is_part=True)
         last_used_s = {folder.name: 0.0 for folder in self._layout.objects.iterdir() if folder.is_dir()}
         for record in self.records():
             last_used_s[record.digest] = max(last_used_s.get(record.digest, 0.0), record.last_used_s)

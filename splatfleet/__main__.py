@@ -10,12 +10,13 @@ import click
 VERBS: dict[str, str] = {
     "demo": "A fleet of real Triton pods on this machine, scaled and placed by our own cores, to its scorecard.",
     "render": "Render one picture of a scene file.",
-    "scene": "Look into, convert, check or make scene files.",
+    "scene": "Look into, convert, check, make or publish scene files.",
     "triton": "Start one real renderer server (Triton) on this machine.",
     "probe": "Ask a renderer for a tiny frame: the only liveness that a dead stub cannot fake.",
     "gateway": "Route frame requests to the pods that hold their scenes.",
     "load": "Send variable traffic to a gateway and score the answers.",
     "exporter": "Serve Triton, scene-cache and GPU metrics and the node digest.",
+    "scene-agent": "Bring scenes to a node before they are asked for, and serve them to other nodes.",
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
     "metrics": "List every metric that Splatfleet writes.",
@@ -33,9 +34,9 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         try:
-            module = importlib.import_module(f"splatfleet.{cmd_name}")
+            module = importlib.import_module(f"splatfleet.{cmd_name.replace('-', '_')}")
         except ModuleNotFoundError as error:
-            if error.name == f"splatfleet.{cmd_name}":
+            if error.name == f"splatfleet.{cmd_name.replace('-', '_')}":
                 return None
             raise click.ClickException(
                 f"'{cmd_name}' needs the package {error.name!r}; install its extra, for example "

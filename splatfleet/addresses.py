@@ -16,15 +16,15 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def parse_node_digests(pairs: Sequence[str]) -> dict[str, str]:
+def parse_node_digests(pairs: Sequence[str], flag: str = "--node-digest") -> dict[str, str]:
     """`NAME=URL` texts as URLs by node name, without a trailing slash; raises UsageError."""
     urls: dict[str, str] = {}
     for pair in pairs:
         name, _, url = pair.partition("=")
         parts = urlsplit(url)
         if not name or parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"--node-digest {pair!r}: expected NAME=URL (example: node-1=http://127.0.0.1:9465)")
+            raise UsageError(f"{flag} {pair!r}: expected NAME=URL (example: node-1=http://127.0.0.1:9465)")
         if name in urls:
-            raise UsageError(f"--node-digest {pair!r}: node {name} is given twice")
+            raise UsageError(f"{flag} {pair!r}: node {name} is given twice")
         urls[name] = url.rstrip("/")
     return urls

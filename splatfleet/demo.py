@@ -29,6 +29,9 @@ class DemoVerbSettings(VerbSettings):
     placement: Literal["scenes", "spread"] = Field(
         "scenes", description="Ask the scheduler extender, or put each pod on the emptiest node."
     )
+    warm_up: Literal["on", "off"] = Field(
+        "on", description="Carry out the autoscaler's asks to have scenes on disks and in memory ahead of need."
+    )
     seed: int = Field(1, description="Fixes made scenes, arrivals and popularity: runs differ in policy alone.")
     rate: float = Field(25.0, gt=0, le=500, description="Mean requests a second, less where the machine is too slow.")
     frame_seconds: float = Field(
@@ -61,6 +64,7 @@ def run(settings: DemoVerbSettings) -> int:
         duration_s=settings.duration,
         autoscaler=settings.autoscaler,
         placement=settings.placement,
+        warm_up=settings.warm_up,
         seed=settings.seed,
         mean_rate_per_s=settings.rate,
         frame_floor_s=settings.frame_seconds,

@@ -14,6 +14,7 @@ import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from splatfleet.scene_publish import COMMAND as PUBLISH
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ COMMAND = click.Group(
             arguments=["path", "out"],
         ),
         verb("make", MakeSettings, make, "splatfleet scene make knot.ply --shape knot --seed 3", arguments=["out"]),
+        PUBLISH,
     ],
-    help="Look into, check, convert or make scene files.\n\n\b\nExample:\n  splatfleet scene info scene.spz",
+    help="Look into, check, convert, make or publish scene files.\n\n\b\nExample:\n  splatfleet scene info scene.spz",
 )

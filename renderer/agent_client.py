@@ -1,0 +1,63 @@
+"""Scene agents as their callers see them: one request each, no secret in any error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+from fleet.metrics import Metric
+from renderer.credentials import BearerTokens
+
+
+class AgentError(Exception):
+    """An agent that did not answer or refused; one line."""
+
+
+class AgentClient:
+    """One node's agent; may be used from any thread."""
+
+    def __init__(self, url: str, tokens: BearerTokens, timeout_s: float = 5.0) -> None:
+        self.url = url.rstrip("/")
+        self._tokens = tokens
+        self._client = httpx2.Client(timeout=timeout_s, follow_redirects=False)
+
+    def ask(self, scene: str, deadline_s: float, priority: int = 0) -> dict[str, Any]:
+        """Have a scene on the node's disk in so many seconds; its state (agent_work.AskState). Raises AgentError."""
+        body = {"deadline_s": max(0.0, deadline_s), "priority": priority}
+        return self._json("PUT", f"/v1/scenes/{scene}", body)
+
+    def evict(self, scene: str) -> None:
+        """Forget a scene; raises AgentError where a reader holds it."""
+        self._request("DELETE", f"/v1/scenes/{scene}")
+
+    def listing(self) -> dict[str, Any]:
+        """What lies on the node and what is asked for; raises AgentError."""
+        return self._json("GET", "/v1/scenes")
+
+    def counter(self, metric: Metric, **labels: str) -> float:
+        """Sum of the samples of a counter that carry `labels`; raises AgentError."""
+        text = self._request("GET", "/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == metric.name and labels.items() <= sample.labels.items()
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _json(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+        answer: dict[str, Any] = self._request(verb, path, body).json()
+        return answer
+
+    def _request(self, verb: str, path: str, body: object = None) -> httpx2.Response:
+        try:
+            answer = self._client.request(verb, self.url + path, json=body, headers=self._tokens.headers())
+        except httpx2.HTTPError as error:
+            raise AgentError(f"scene agent {self.url}: {error or type(error).__name__}") from None
+        if not answer.is_success:
+            raise AgentError(f"scene agent {self.url}: {verb} {path}: {answer.status_code} {answer.text[:300]}")
+        return answer

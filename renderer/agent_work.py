@@ -1,0 +1,185 @@
+"""What a scene agent does behind its answers: fetches in the queue's order, stops those that are overtaken."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from fleet.scene import FETCH_STALE_AFTER_S, SceneId
+from renderer.agent_metrics import AgentMetrics
+from renderer.ask_queue import Ask, AskQueue
+from renderer.catalogue import CatalogueEntry, LiveCatalogue, UnknownScene
+from renderer.credentials import CredentialError, scrubbed
+from renderer.download import Stopped, Terms
+from renderer.scene_store import FetchFailed, SceneStore
+from renderer.splats import SceneFileError
+from renderer.store_files import read_json
+from renderer.store_space import StoreFull
+
+log = structlog.get_logger()
+
+_WATCH_S = 0.2
+_KEPT_ENDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AskState:
+    """What became of an ask. `reason` says why it failed or why it is late."""
+
+    id: str
+    state: str  # queued | fetching | stored | failed | dropped
+    priority: int = 0
+    deadline_in_s: float | None = None
+    done_bytes: int = 0
+    total_bytes: int = 0
+    reason: str = ""
+
+
+class AgentWork:
+    """A node's store filled by asks. Methods may be called from any thread and answer at once."""
+
+    def __init__(
+        self, store: SceneStore, catalogue: LiveCatalogue, metrics: AgentMetrics, slots: int, fetch_timeout_s: float
+    ) -> None:
+        """At most `slots` fetches at once; one that takes longer than `fetch_timeout_s` is given up."""
+        self._store, self._catalogue, self._metrics = store, catalogue, metrics
+        self._fetch_timeout_s = fetch_timeout_s
+        self._queue = AskQueue(slots)
+        self._ends: OrderedDict[SceneId, AskState] = OrderedDict()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._fetchers = ThreadPoolExecutor(slots, thread_name_prefix="fetch")
+        self._thread = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
+        self._thread.start()
+
+    def ask(self, scene: str, priority: int, deadline_in_s: float) -> AskState:
+        """Have a scene on disk in so many seconds; asking again makes it more urgent, never less.
+
+        Raises UnknownScene and SceneIdError.
+        """
+        entry = self._catalogue.current().get(scene)
+        now_s = time.monotonic()
+        with self._changed:
+            if entry.id not in self._queue.running and self._store.holds(entry):
+                self._metrics.deadlines.labels("met").inc()
+                return AskState(entry.id, "stored")
+            self._ends.pop(entry.id, None)
+            self._queue.put(Ask(entry.id, priority, now_s + deadline_in_s, now_s))
+            self._changed.notify()
+            return self._state(entry.id, now_s, {})
+
+    def drop(self, scene: SceneId) -> bool:
+        """Forget an ask and evict the scene; False where a reader holds it now."""
+        with self._changed:
+            if self._queue.drop(scene):
+                self._end(AskState(scene, "dropped"))
+                self._changed.notify()
+        return self._store.evict(scene) or all(record.id != scene for record in self._store.records())
+
+    def states(self) -> list[AskState]:
+        """Every ask in the queue's order, then what became of the last thousand others."""
+        progress = self._progress()
+        with self._changed:
+            now_s = time.monotonic()
+            asks = sorted(
+                (*self._queue.running.values(), *self._queue.waiting.values()),
+                key=lambda ask: (ask.scene not in self._queue.running, ask.rank),
+            )
+            return [self._state(ask.scene, now_s, progress) for ask in asks] + list(self._ends.values())
+
+    def close(self) -> None:
+        """Stop what runs (it is resumed by the next start) and wait for it."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self._fetchers.shutdown(wait=True, cancel_futures=True)
+
+    def _state(self, scene: SceneId, now_s: float, progress: Mapping[str, tuple[int, int]]) -> AskState:
+        is_running = scene in self._queue.running
+        ask = self._queue.running[scene] if is_running else self._queue.waiting[scene]
+        left_s = ask.deadline_s - now_s
+        done_bytes, total_bytes = progress.get(scene, (0, 0))
+        reason = "" if left_s >= 0 else f"the deadline passed {-left_s:.1f} s ago"
+        state = "fetching" if is_running else "queued"
+        return AskState(scene, state, ask.priority, round(left_s, 3), done_bytes, total_bytes, reason)
+
+    def _progress(self) -> dict[str, tuple[int, int]]:
+        """Bytes done and in all of every download on this node, a pod's too."""
+        found: dict[str, tuple[int, int]] = {}
+        for path in self._store.layout.fetching.glob("[!.]*.json"):
+            record = read_json(path) or {}
+            try:
+                if time.time() - record["heartbeat_s"] < FETCH_STALE_AFTER_S:
+                    found[record["id"]] = (int(record["done_bytes"]), int(record["total_bytes"]))
+            except (KeyError, TypeError, ValueError):
+                continue
+        return found
+
+    def _end(self, state: AskState) -> None:
+        self._ends[SceneId(state.id)] = state
+        self._ends.move_to_end(SceneId(state.id))
+        while len(self._ends) > _KEPT_ENDS:
+            self._ends.popitem(last=False)
+
+    def _dispatch(self) -> None:
+        with self._changed:
+            while not self._closing:
+                while (ask := self._queue.take()) is not None:
+                    self._fetchers.submit(self._fetch, ask)
+                self._queue.overtaken()
+                for ask in self._queue.late(time.monotonic()):
+                    self._metrics.deadlines.labels("missed").inc()
+                    state = self._state(ask.scene, time.monotonic(), {})
+                    log.warning("deadline missed", scene=ask.scene, state=state.state, reason=state.reason)
+                self._metrics.asks.labels("queued").set(len(self._queue.waiting))
+                self._metrics.asks.labels("fetching").set(len(self._queue.running))
+                self._changed.wait(_WATCH_S)
+
+    def _fetch(self, ask: Ask) -> None:
+        reason = ""
+        try:
+            entry = self._catalogue.current().get(ask.scene)
+            self._ensure(entry)
+            outcome = "stored"
+        except Stopped:
+            outcome = "paused"
+        except (FetchFailed, StoreFull, SceneFileError, UnknownScene, CredentialError, OSError, MemoryError) as error:
+            outcome, reason = "failed", scrubbed(str(error) or type(error).__name__)
+        except Exception as error:  # a slot that dies silently would stall the queue
+            log.exception("fetch broke", scene=ask.scene)
+            outcome, reason = "failed", scrubbed(f"{type(error).__name__}: {error}")
+        with self._changed:
+            self._settle(ask, outcome, reason)
+            self._changed.notify()
+
+    def _ensure(self, entry: CatalogueEntry) -> None:
+        def stopped() -> bool:
+            return self._closing or self._queue.is_to_pause(entry.id)
+
+        self._store.ensure(entry, terms=Terms(end_s=time.monotonic() + self._fetch_timeout_s, stopped=stopped))
+
+    def _settle(self, ask: Ask, outcome: str, reason: str) -> None:
+        """Write down how a fetch ended; the lock is held."""
+        scene, now_s = ask.scene, time.monotonic()
+        if outcome == "paused":
+            self._queue.paused(scene)
+            self._metrics.fetches.labels("paused" if scene in self._queue.waiting else "dropped").inc()
+            return
+        ask = self._queue.finished(scene)
+        self._metrics.fetches.labels(outcome).inc()
+        self._end(AskState(scene, outcome, ask.priority, round(ask.deadline_s - now_s, 3), reason=reason))
+        if outcome == "stored":
+            self._metrics.fetch_s.observe(now_s - ask.asked_s)
+            if now_s <= ask.deadline_s:
+                self._metrics.deadlines.labels("met").inc()
+        else:
+            log.warning("fetch failed", scene=scene, reason=reason)
+            if now_s <= ask.deadline_s:  # later it was counted when it passed
+                self._metrics.deadlines.labels("missed").inc()
