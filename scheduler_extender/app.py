@@ -100,7 +100,10 @@ class Extender:
         answer = wire.encode_scores(args.names, decision.scores.tolist())
         self.cluster.reserve(decision, now_s)
         self.explanations.keep(decision)
-        self._log(decision, time.perf_counter() - started_s)
+        # What nobody waits for comes after the answer.
+        later = asyncio.get_running_loop().call_soon
+        later(self.cluster.settle)
+        later(self._log, decision, time.perf_counter() - started_s)
         return answer
 
     def preempt(self, args: wire.PreemptArgs) -> bytes:
@@ -218,6 +221,7 @@ def _verbs(extender: Extender) -> Iterator[tuple[str, Route]]:
 def _route(extender: Extender, verb: Verb[Args]) -> Route:
     """A route that answers 200 whatever happens: kube-scheduler drops the text of any other status."""
     seconds = extender.metrics.seconds.labels(verb.name)
+    answered = extender.metrics.requests.labels(verb.name, "ok")
 
     async def route(request: Request) -> Response:
         started_s = time.perf_counter()
@@ -243,7 +247,7 @@ def _route(extender: Extender, verb: Verb[Args]) -> Route:
                 outcome = "fail_open"
                 log.exception("verb failed", verb=verb.name)
                 content = verb.opened(args)
-        extender.metrics.requests.labels(verb.name, outcome).inc()
+        (answered if outcome == "ok" else extender.metrics.requests.labels(verb.name, outcome)).inc()
         seconds.observe(time.perf_counter() - started_s)
         return Response(content, media_type=JSON, headers=headers)
 

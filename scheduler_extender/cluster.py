@@ -63,6 +63,7 @@ class Cluster:
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
         self._departed: dict[str, tuple[str, float]] = {}  # uid -> node, when it went
         self._starts = Starts()
+        self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
@@ -162,7 +163,13 @@ class Cluster:
         pod = decision.pod
         known = self.snapshot.pods.get(pod.uid)
         if pod.uid and decision.winner and not (known is not None and known.holds):
-            self._refresh(self.reservations.reserve(pod, decision.winner, now_s))
+            self._unsettled |= self.reservations.reserve(pod, decision.winner, now_s)
+
+    def settle(self) -> None:
+        """Bring the rows of fresh reservations in step now; whoever reads them next would do it otherwise."""
+        if self._unsettled:
+            names, self._unsettled = self._unsettled, set()
+            self._write(names, frozenset())
 
     @property
     def demand(self) -> Demand:
@@ -193,6 +200,10 @@ class Cluster:
 
     def _refresh(self, names: set[str], aside: frozenset[str] = frozenset()) -> None:
         """Bring the table's rows in step with what is bound and reserved on `names`, `aside` (UIDs) left out."""
+        self.settle()
+        self._write(names, aside)
+
+    def _write(self, names: set[str], aside: frozenset[str]) -> None:
         for name in names & self.snapshot.nodes.keys():
             bound = self._bound.get(name, {})
             reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]

@@ -186,6 +186,8 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
 
 def trust_in(age_s: Floats, prices: Prices) -> Floats:
     """[nodes]: how far a digest of that age is believed, 1 to 0; NaN (never seen) is 0."""
+    if len(age_s) and age_s.max() <= prices.fresh_s:  # a NaN is no maximum
+        return np.ones(len(age_s))
     faded = 0.5 ** (np.maximum(age_s - prices.fresh_s, 0.0) / prices.half_life_s)
     trust: Floats = np.where(np.isnan(age_s) | (age_s >= prices.lost_s), 0.0, faded)
     return trust
@@ -218,9 +220,10 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
     fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
     need_bytes = np.where(missing_bytes > 0, missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
     eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
+    certain = bool((trust >= 1.0).all())
     return Costs(
         tier=worst,
-        time_to_ready_s=trust * ready_s + (1 - trust) * cold_s,
+        time_to_ready_s=ready_s if certain else trust * ready_s + (1 - trust) * cold_s,
         fragmentation_s=_faded(fragmentation_s, trust),
         eviction_s=_faded(eviction_s, trust),
         trust=trust,
