@@ -268,16 +268,18 @@ def _pod_events(extender: Extender) -> Route:
 
 
 def _explain(extender: Extender) -> Route:
-    """POST ExtenderArgs: what prioritize would answer, term by term. GET ?uid=UID: what it answered last."""
+    """POST ExtenderArgs: what prioritize would answer, term by term. GET ?uid= or ?pod=NAMESPACE/NAME: the last one."""
 
     async def route(request: Request) -> Response:
         try:
             body = await extender.body_of(request)
             if not body:
-                uid = request.query_params.get("uid", "")
-                kept = extender.explanations.get(uid)
+                asked = request.query_params
+                uid, (namespace, _, name) = asked.get("uid", ""), asked.get("pod", "").partition("/")
+                kept = extender.explanations.get(uid) if uid else extender.explanations.of_pod(namespace, name)
                 if kept is None:
-                    return JSONResponse({"error": f"no decision is remembered for uid {uid[:80]!r}"}, 404)
+                    wanted = f"uid {uid[:80]!r}" if uid else f"pod {namespace[:80]}/{name[:80]}"
+                    return JSONResponse({"error": f"no decision is remembered for {wanted}"}, 404)
                 return JSONResponse(explain(kept, extender.cluster))
             args = wire.decode_args(body)
             if args.pod is None:

@@ -204,7 +204,7 @@ class Cluster:
         self._write(names, aside)
 
     def _write(self, names: set[str], aside: frozenset[str]) -> None:
-        for name in names & self.snapshot.nodes.keys():
+        for name in sorted(names & self.snapshot.nodes.keys()):  # an order that a replay has too
             bound = self._bound.get(name, {})
             reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]
             claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]

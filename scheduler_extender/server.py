@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
@@ -20,6 +21,7 @@ from scheduler_extender.app import Extender, make_app
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.connections import BACKLOG, QUEUE, Connections, bounded
 from scheduler_extender.garbage import collect_when_idle
+from scheduler_extender.journal import Journal, RecordedCluster
 from scheduler_extender.placement import Prices
 from scheduler_extender.state import DigestPoller
 from scheduler_extender.tls import ReloadingContext, TlsFiles
@@ -38,11 +40,18 @@ class Settings:
     reservation_s: float = 30.0
     max_body_bytes: int = 16 << 20
     tls: TlsFiles | None = None
+    decisions: Path | None = None
+    most_decisions_bytes: int = 1 << 30
 
 
 def make_extender(settings: Settings) -> Extender:
-    """The extender on this process's monotonic clock."""
-    cluster = Cluster(list(settings.urls), settings.prices, settings.reservation_s)
+    """The extender on this process's monotonic clock; raises JournalError."""
+    nodes = list(settings.urls)
+    if settings.decisions is None:
+        cluster = Cluster(nodes, settings.prices, settings.reservation_s)
+    else:
+        journal = Journal(settings.decisions, settings.most_decisions_bytes)
+        cluster = RecordedCluster(journal.write, nodes, settings.prices, settings.reservation_s)
     poller = DigestPoller(cluster, settings.urls, settings.poll_s, settings.poll_timeout_s, time.monotonic)
     return Extender(cluster, poller, time.monotonic, settings.max_body_bytes)
 
@@ -134,10 +143,11 @@ def serve(settings: Settings, listen: tuple[str, int]) -> None:
     """Serve until SIGTERM or SIGINT; raises OSError where the address is taken, TlsError for bad certificates."""
     log_lines_to(sys.stderr)
     tls = None if settings.tls is None else ReloadingContext.of(settings.tls)
+    extender = make_extender(settings)
     listener = listen_on(listen)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises what it caught once more after it has shut down
-    asyncio.run(_serve(Server(make_extender(settings), tls), listener, "http" if tls is None else "https"))
+    asyncio.run(_serve(Server(extender, tls), listener, "http" if tls is None else "https"))
 
 
 async def _serve(server: Server, listener: socket.socket, scheme: str) -> None:

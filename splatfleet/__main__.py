@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "load": "Send variable traffic to a gateway and score the answers.",
     "exporter": "Serve Triton, scene-cache and GPU metrics and the node digest.",
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
+    "explain": "Say why a pod went where it went, node by node and term by term.",
+    "replay": "Make the extender's recorded decisions again and compare them bit for bit.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
     "metrics": "List every metric that Splatfleet writes.",
     "bench": "Measure a part on this machine and print a table.",
