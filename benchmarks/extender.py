@@ -6,6 +6,7 @@ worker; the client sends one call after another on one connection, as kube-sched
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -13,20 +14,23 @@ import random
 import statistics
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from http.client import HTTPConnection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from benchmarks.machine import describe
 from fleet.digest import CachedScene, GpuDigest, NodeDigest, SceneCache, Slice
 from fleet.labels import POOL_LABEL, SCENES_ANNOTATION
 
-NAME_COUNTS = (100, 1000, 5000)
+NAME_COUNTS = (100, 420, 1000, 5000)
+VERBS = {"no-op": "noop", "filter": "filter", "prioritize": "prioritize"}
 CALLS = 300
 WARM_UP = 30
 SCENES = 500
+STARTS = 1000  # pods that were bound before: they make the demand mix
 GB = 10**9
 
 
@@ -64,95 +68,156 @@ def call_body(uid: str, names: list[str], seeded: random.Random) -> bytes:
     return json.dumps({"Pod": pod, "Nodes": None, "NodeNames": names}).encode()
 
 
-def _serve(nodes: int, pipe: Connection) -> None:
+def _answer_digests(nodes: int, pipe: Connection) -> None:
+    """The exporters of all nodes as one process: every ask finds another scene in the cache."""
+    import asyncio
+
+    import msgspec
+
+    seeded = random.Random(1)
+    said = [node_digest(number, seeded) for number in range(nodes)]
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                asked += 1
+                number = int(head.split(b" ", 2)[1].rsplit(b"/", 1)[1])
+                digest, cache = said[number], said[number].scene_cache
+                came = CachedScene(f"scene-{asked % SCENES}", "0" * 64, 2 * GB, float(asked))
+                cache = replace(cache, scenes=(*cache.scenes[1:], came))
+                said[number] = replace(digest, generation=digest.generation + 1, scene_cache=cache)
+                body = msgspec.json.encode(said[number])
+                writer.write(b'HTTP/1.1 200 OK\r\nETag: "%d"\r\nContent-Length: %d\r\n\r\n' % (asked, len(body)) + body)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        pipe.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+def _serve(nodes: int, updates_per_s: float, digest_port: int, pipe: Connection) -> None:
     """The server process: an extender that already knows `nodes` nodes, and a no-op route beside its verbs."""
     import asyncio
 
-    import structlog
-    import uvicorn
     from fastapi import Request, Response
 
-    from scheduler_extender.app import Extender, make_app
+    from fleet.mig import MigProfile
+    from fleet.scene import SceneId
+    from fleet.snapshot import Pod
+    from scheduler_extender.app import Extender
     from scheduler_extender.cluster import Cluster
-    from scheduler_extender.server import listen_on
+    from scheduler_extender.server import Server, listen_on, log_lines_to
     from scheduler_extender.state import DigestPoller
 
     # Every decision is logged, as in production, only to nowhere.
-    structlog.configure(
-        processors=[structlog.processors.JSONRenderer()],
-        logger_factory=structlog.WriteLoggerFactory(open(os.devnull, "w")),  # noqa: SIM115
-        cache_logger_on_first_use=True,
-    )
+    log_lines_to(open(os.devnull, "w"))  # noqa: SIM115
     seeded = random.Random(1)
     cluster = Cluster()
     for number in range(nodes):
         digest = node_digest(number, seeded)
         cluster.apply_digest(digest.node, digest, time.monotonic())
-    extender = Extender(cluster, DigestPoller(cluster, {}, 3600.0, 1.0, time.monotonic))
-    app = make_app(extender)
+    one_g = MigProfile.parse("1g.10gb")
+    for number in range(STARTS):
+        scene = SceneId(f"scene-{seeded.randrange(SCENES)}")
+        cluster.set_pod(Pod(f"old-{number}", node="elsewhere", profiles=(one_g,), scenes=(scene,), ready=True), 0.0)
+    urls = {}
+    if updates_per_s:
+        urls = {f"gpu-{number:04d}": f"http://127.0.0.1:{digest_port}/{number}" for number in range(nodes)}
+    poller = DigestPoller(cluster, urls, nodes / (updates_per_s or 1.0), 10.0, time.monotonic)
+    server = Server(Extender(cluster, poller))
 
     async def no_op(request: Request) -> Response:
         await request.body()
         return Response(b"[]")
 
-    app.router.add_route("/no-op", no_op, methods=["POST"])
+    async def run() -> None:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started or urls.keys() - poller.tried:
+            await asyncio.sleep(0.05)
+        pipe.send(listener.getsockname()[1])
+        await serving
+
+    server.config.app.router.add_route("/no-op", no_op, methods=["POST"])  # type: ignore[union-attr]
     listener = listen_on(("127.0.0.1", 0))
-    pipe.send(listener.getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    asyncio.run(server.serve(sockets=[listener]))
+    asyncio.run(run())
 
 
-def _measure(connection: HTTPConnection, verb: str, names: list[str], seeded: random.Random) -> list[float]:
-    """Milliseconds of each call."""
-    times_ms = []
-    for call in range(WARM_UP + CALLS):
-        body = call_body(f"{verb}-{call}", names, seeded)
-        began_s = time.perf_counter()
-        connection.request("POST", f"/{verb}", body, {"Content-Type": "application/json"})
-        reply = connection.getresponse()
-        content = reply.read()
-        times_ms.append((time.perf_counter() - began_s) * 1000)
-        assert reply.status == 200, content[:200]
-    return times_ms[WARM_UP:]
-
-
-def measure(nodes: int) -> dict[str, Any]:
-    """One row: p50 and p99 per verb at `nodes` names."""
+@contextmanager
+def _process(target: Callable[..., None], *arguments: object) -> Iterator[int]:
+    """A process that sends the port on which it listens, until the end of the block."""
     here, there = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(nodes, there), daemon=True)
-    server.start()
+    process = multiprocessing.get_context("spawn").Process(target=target, args=(*arguments, there), daemon=True)
+    process.start()
     try:
         if not here.poll(120):
             raise RuntimeError("the server did not start within 120 s")
-        connection = HTTPConnection("127.0.0.1", here.recv(), timeout=60)
+        yield here.recv()
+    finally:
+        process.terminate()
+        process.join(10)
+
+
+def _call_ms(connection: HTTPConnection, verb: str, body: bytes) -> float:
+    began_s = time.perf_counter()
+    connection.request("POST", f"/{verb}", body, {"Content-Type": "application/json"})
+    reply = connection.getresponse()
+    content = reply.read()
+    took_ms = (time.perf_counter() - began_s) * 1000
+    if reply.status != 200 or (verb == "prioritize" and len(content) < 3):
+        raise RuntimeError(f"{verb} answered {reply.status}: {content[:200]!r}")
+    return took_ms
+
+
+def measure(nodes: int, updates_per_s: float = 0.0, calls: int = CALLS) -> dict[str, float]:
+    """p50 and p99 per verb at `nodes` names, while `updates_per_s` digests change.
+
+    The verbs take turns, so that whatever else the machine does falls on all of them alike.
+    """
+    with ExitStack() as processes:
+        digest_port = processes.enter_context(_process(_answer_digests, nodes)) if updates_per_s else 0
+        port = processes.enter_context(_process(_serve, nodes, updates_per_s, digest_port))
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
         seeded = random.Random(2)
         names = [f"gpu-{number:04d}" for number in range(nodes)]
-        row: dict[str, Any] = {"names": nodes, "body_bytes": len(call_body("uid", names, seeded))}
-        for verb, label in (("no-op", "noop"), ("filter", "filter"), ("prioritize", "prioritize")):
-            times_ms = _measure(connection, verb, names, seeded)
-            row[f"{label}_p50_ms"] = round(statistics.median(times_ms), 3)
-            row[f"{label}_p99_ms"] = round(statistics.quantiles(times_ms, n=100)[98], 3)
-        connection.close()
+        times_ms: dict[str, list[float]] = {verb: [] for verb in VERBS}
+        gc.disable()  # the client's own
+        try:
+            for call in range(WARM_UP + calls):
+                body = call_body(f"uid-{call}", names, seeded)
+                for verb, times in times_ms.items():
+                    times.append(_call_ms(connection, verb, body))
+        finally:
+            gc.enable()
+            connection.close()
+        row = {}
+        for verb, times in times_ms.items():
+            row[f"{VERBS[verb]}_p50_ms"] = round(statistics.median(times[WARM_UP:]), 3)
+            row[f"{VERBS[verb]}_p99_ms"] = round(statistics.quantiles(times[WARM_UP:], n=100)[98], 3)
         return row
-    finally:
-        server.terminate()
-        server.join(10)
 
 
-def main(json_path: Path | None = None) -> None:
-    """Print the table; write it to `json_path` too where one is given."""
+def main(json_path: Path | None = None, nodes: int | None = None, updates_per_s: float = 0.0) -> None:
+    """Print the table; write it to `json_path` too: with `nodes` the one row and nothing else."""
     before = describe()
-    rows = [measure(nodes) for nodes in NAME_COUNTS]
+    rows = {count: measure(count, updates_per_s) for count in ((nodes,) if nodes else NAME_COUNTS)}
     load_after = os.getloadavg()[0]
-    columns = list(rows[0])
     print(f"{before.cpu}, {before.cpus} cores, Python {before.python}, calibration loop {before.calibration_s:.3f} s")
     print(f"load average {before.load_average_1min:.2f} before, {load_after:.2f} after; {CALLS} calls per verb")
-    print(" | ".join(columns))
-    for row in rows:
-        print(" | ".join(str(row[column]) for column in columns))
+    print(f"{updates_per_s:g} digests change a second")
+    print(" | ".join(["names", *next(iter(rows.values()))]))
+    for count, row in rows.items():
+        print(" | ".join(str(figure) for figure in (count, *row.values())))
     if json_path is not None:
-        figures = {"machine": asdict(before), "load_average_after": load_after, "rows": rows}
-        json_path.write_text(json.dumps(figures, indent=1) + "\n")
+        table = [{"names": count, **row} for count, row in rows.items()]
+        whole = {"machine": asdict(before), "load_average_after": load_after, "rows": table}
+        json_path.write_text(json.dumps(rows[nodes] if nodes else whole, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Pod:
     finished: bool = False  # phase Succeeded or Failed: it holds nothing any more
     ready: bool = False  # its scenes are loaded
     problems: tuple[str, ...] = ()  # what could not be read of it, a sentence each
+    priority: int = 0  # of its PriorityClass
 
     @property
     def holds(self) -> bool:

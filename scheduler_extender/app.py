@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -20,10 +21,13 @@ from scheduler_extender.cluster import Cluster, Decision
 from scheduler_extender.explanation import Explanations, best_lines, explain
 from scheduler_extender.observability import ExtenderMetrics
 from scheduler_extender.placement import FITS, REASONS
+from scheduler_extender.preemption import choose
 from scheduler_extender.state import DigestPoller
 
 JSON = "application/json"
 log = structlog.get_logger()
+Args = TypeVar("Args", wire.Args, wire.PreemptArgs)
+Route = Callable[[Request], Awaitable[Response]]
 
 
 class BodyError(ValueError):
@@ -40,6 +44,7 @@ class Extender:
     most_body_bytes: int = 16 << 20
     body_deadline_s: float = 2.0
     explanations: Explanations = field(default_factory=Explanations)
+    last_call_s: float = 0.0  # on `clock`
     metrics: ExtenderMetrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,19 +52,25 @@ class Extender:
 
     async def body_of(self, request: Request) -> bytes:
         """The body within its bounds; raises BodyError."""
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced[:18]) > self.most_body_bytes:
+            raise BodyError(self._too_large())
         body = bytearray()
         try:
             async with asyncio.timeout(self.body_deadline_s):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > self.most_body_bytes:
-                        raise BodyError(
-                            f"body is over {self.most_body_bytes} bytes: set nodeCacheCapable: true, so that "
-                            "kube-scheduler sends names only"
-                        )
+                        raise BodyError(self._too_large())
         except TimeoutError as error:
             raise BodyError(f"body did not arrive within {self.body_deadline_s} s") from error
         return bytes(body)
+
+    def _too_large(self) -> str:
+        return (
+            f"body is over {self.most_body_bytes} bytes: set nodeCacheCapable: true, so that kube-scheduler sends "
+            "names only"
+        )
 
     def filter(self, args: wire.Args) -> bytes:
         """All nodes that fit, and a reason for each that does not; changes nothing."""
@@ -89,8 +100,25 @@ class Extender:
         answer = wire.encode_scores(args.names, decision.scores.tolist())
         self.cluster.reserve(decision, now_s)
         self.explanations.keep(decision)
-        self._log(decision, time.perf_counter() - started_s)
+        # What nobody waits for comes after the answer.
+        later = asyncio.get_running_loop().call_soon
+        later(self.cluster.settle)
+        later(self._log, decision, time.perf_counter() - started_s)
         return answer
+
+    def preempt(self, args: wire.PreemptArgs) -> bytes:
+        """The nodes where the pod would fit, with the victims that lose the fewest warm bytes; changes nothing."""
+        assert args.pod is not None
+        self.cluster.expire(self.clock())
+        chosen = choose(args.pod, args.candidates, self.cluster)
+        log.info(
+            "preempt",
+            uid=args.pod.uid,
+            pod=f"{args.pod.namespace}/{args.pod.name}",
+            proposed=len(args.candidates),
+            chosen={name: list(candidate.victims) for name, candidate in chosen.items()},
+        )
+        return wire.encode_preempt(chosen)
 
     def apply(self, event: wire.PodEvent) -> None:
         """Take what a pod watch said, and count where bound pods found their scenes."""
@@ -139,8 +167,8 @@ def make_app(extender: Extender) -> FastAPI:
 
     app = FastAPI(title="Splatfleet scheduler extender", docs_url=None, redoc_url=None, lifespan=lifespan)
     # Routes of the router itself: the verbs skip FastAPI's parameters and models.
-    app.router.add_route("/filter", _verb(extender, "filter", extender.filter), methods=["POST"])
-    app.router.add_route("/prioritize", _verb(extender, "prioritize", extender.prioritize), methods=["POST"])
+    for name, route in _verbs(extender):
+        app.router.add_route(f"/{name}", route, methods=["POST"])
     app.router.add_route("/v1/pod-events", _pod_events(extender), methods=["POST"])
     app.router.add_route("/explain", _explain(extender), methods=["GET", "POST"])
 
@@ -162,49 +190,71 @@ def make_app(extender: Extender) -> FastAPI:
     return app
 
 
-def _verb(
-    extender: Extender, verb: str, answer: Callable[[wire.Args], bytes]
-) -> Callable[[Request], Awaitable[Response]]:
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[Args]):
+    """One hot verb: how its body is read, answered, and answered where it cannot be."""
+
+    name: str
+    decode: Callable[[bytes], Args]
+    answer: Callable[[Args], bytes]
+    opened: Callable[[Args], bytes]  # as if we did not exist
+    refused: Callable[[str], bytes]  # where nothing could be read
+
+
+def _verbs(extender: Extender) -> Iterator[tuple[str, Route]]:
+    filtering = Verb(
+        "filter", wire.decode_args, extender.filter, lambda args: wire.encode_filter(args, {}, {}), wire.encode_refusal
+    )
+    scoring = Verb("prioritize", wire.decode_args, extender.prioritize, lambda _: b"[]", lambda _: b"[]")
+    preempting = Verb(
+        "preempt",
+        wire.decode_preempt,
+        extender.preempt,
+        lambda args: wire.encode_preempt(args.candidates),
+        lambda _: wire.encode_preempt({}),
+    )
+    yield "filter", _route(extender, filtering)
+    yield "prioritize", _route(extender, scoring)
+    yield "preempt", _route(extender, preempting)
+
+
+def _route(extender: Extender, verb: Verb[Args]) -> Route:
     """A route that answers 200 whatever happens: kube-scheduler drops the text of any other status."""
-    seconds = extender.metrics.seconds.labels(verb)
-
-    def refused(error: Exception) -> bytes:
-        return wire.encode_refusal(str(error)) if verb == "filter" else b"[]"
-
-    def opened(args: wire.Args) -> bytes:
-        return wire.encode_filter(args, {}, {}) if verb == "filter" else b"[]"
+    seconds = extender.metrics.seconds.labels(verb.name)
+    answered = extender.metrics.requests.labels(verb.name, "ok")
 
     async def route(request: Request) -> Response:
         started_s = time.perf_counter()
+        extender.last_call_s = extender.clock()
         outcome = "ok"
         headers = {}
         try:
-            args = wire.decode_args(await extender.body_of(request))
+            args = verb.decode(await extender.body_of(request))
         except (wire.WireError, BodyError) as error:
             outcome = "bad_request"
-            log.warning("bad request", verb=verb, error=str(error))
-            content = refused(error)
+            log.warning("bad request", verb=verb.name, error=str(error))
+            content = verb.refused(str(error))
             headers = {"Connection": "close"}  # the rest of a body that we would not read may still be coming
         else:
             try:
                 if args.pod is None:
                     outcome = "fail_open"
-                    log.warning("pod cannot be read", verb=verb, error=args.problem)
-                    content = opened(args)
+                    log.warning("pod cannot be read", verb=verb.name, error=args.problem)
+                    content = verb.opened(args)
                 else:
-                    content = answer(args)
+                    content = verb.answer(args)
             except Exception:
                 outcome = "fail_open"
-                log.exception("verb failed", verb=verb)
-                content = opened(args)
-        extender.metrics.requests.labels(verb, outcome).inc()
+                log.exception("verb failed", verb=verb.name)
+                content = verb.opened(args)
+        (answered if outcome == "ok" else extender.metrics.requests.labels(verb.name, outcome)).inc()
         seconds.observe(time.perf_counter() - started_s)
         return Response(content, media_type=JSON, headers=headers)
 
     return route
 
 
-def _pod_events(extender: Extender) -> Callable[[Request], Awaitable[Response]]:
+def _pod_events(extender: Extender) -> Route:
     async def route(request: Request) -> Response:
         try:
             events = wire.decode_events(await extender.body_of(request))
@@ -217,17 +267,19 @@ def _pod_events(extender: Extender) -> Callable[[Request], Awaitable[Response]]:
     return route
 
 
-def _explain(extender: Extender) -> Callable[[Request], Awaitable[Response]]:
-    """POST ExtenderArgs: what prioritize would answer, term by term. GET ?uid=UID: what it answered last."""
+def _explain(extender: Extender) -> Route:
+    """POST ExtenderArgs: what prioritize would answer, term by term. GET ?uid= or ?pod=NAMESPACE/NAME: the last one."""
 
     async def route(request: Request) -> Response:
         try:
             body = await extender.body_of(request)
             if not body:
-                uid = request.query_params.get("uid", "")
-                kept = extender.explanations.get(uid)
+                asked = request.query_params
+                uid, (namespace, _, name) = asked.get("uid", ""), asked.get("pod", "").partition("/")
+                kept = extender.explanations.get(uid) if uid else extender.explanations.of_pod(namespace, name)
                 if kept is None:
-                    return JSONResponse({"error": f"no decision is remembered for uid {uid[:80]!r}"}, 404)
+                    wanted = f"uid {uid[:80]!r}" if uid else f"pod {namespace[:80]}/{name[:80]}"
+                    return JSONResponse({"error": f"no decision is remembered for {wanted}"}, 404)
                 return JSONResponse(explain(kept, extender.cluster))
             args = wire.decode_args(body)
             if args.pod is None:

@@ -5,8 +5,7 @@ Whoever calls from one thread never meets half a change: each method leaves the 
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.digest import NodeDigest
-from fleet.mig import PARTS
 from fleet.snapshot import Node, Pod, Snapshot
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, Tier
-from scheduler_extender.placement import FITS, REASONS, Costs, Demand, Prices, Reason, cost_s, demand_of, fits, scores
+from scheduler_extender.placement import FITS, REASONS, Costs, Demand, Prices, Reason, cost_s, fits, scores
 from scheduler_extender.reservations import Reservations
+from scheduler_extender.starts import Starts
 
-STARTS_REMEMBERED = 1000  # pods whose profiles and scenes make the demand mix
 DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
 
 
@@ -64,8 +62,8 @@ class Cluster:
             self.table.row(name)
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
         self._departed: dict[str, tuple[str, float]] = {}  # uid -> node, when it went
-        self._starts: deque[Pod] = deque(maxlen=STARTS_REMEMBERED)
-        self._demand: Demand | None = None
+        self._starts = Starts()
+        self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
@@ -97,8 +95,7 @@ class Cluster:
         if before is None or not before.holds:
             self._refresh(changed)  # without the pod itself, whose own scenes would look as if they were on the way
             bound = Bound(pod, self._tier(pod))
-            self._starts.append(pod)
-            self._demand = None
+            self._starts.add(pod)
         elif before.node != pod.node:
             changed |= {before.node}
             self._bound.get(before.node, {}).pop(pod.uid, None)
@@ -128,6 +125,28 @@ class Cluster:
         with self._without(pod.uid):
             return fits(pod, self.table.rows_of(names), self.table)
 
+    def reason_without(self, pod: Pod, node: str, leaving: Iterable[str]) -> Reason | None:
+        """Why the pod would not fit a node whose pods `leaving` (UIDs) were gone; None where it would."""
+        aside = frozenset((pod.uid, *leaving))
+        self._refresh({node}, aside)
+        try:
+            verdict = int(fits(pod, self.table.rows_of([node]), self.table)[0])
+        finally:
+            self._refresh({node})
+        return None if verdict == FITS else REASONS[verdict]
+
+    def pods_on(self, node: str) -> Mapping[str, Pod]:
+        """Pods bound to a node, by UID."""
+        return self._bound.get(node, {})
+
+    def warm_bytes(self, pod: Pod) -> int:
+        """Bytes of scenes that would be lost with a pod: what its node says it holds, else the scenes it names."""
+        node = self.snapshot.nodes.get(pod.node)
+        for said in node.pods if node else ():
+            if said.uid == pod.uid:
+                return sum(scene.bytes for scene in said.resident)
+        return sum(self.table.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
+
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price every node. Changes nothing; `reserve` holds the place."""
         rows = self.table.rows_of(names)
@@ -144,22 +163,18 @@ class Cluster:
         pod = decision.pod
         known = self.snapshot.pods.get(pod.uid)
         if pod.uid and decision.winner and not (known is not None and known.holds):
-            self._refresh(self.reservations.reserve(pod, decision.winner, now_s))
+            self._unsettled |= self.reservations.reserve(pod, decision.winner, now_s)
+
+    def settle(self) -> None:
+        """Bring the rows of fresh reservations in step now; whoever reads them next would do it otherwise."""
+        if self._unsettled:
+            names, self._unsettled = self._unsettled, set()
+            self._write(names, frozenset())
 
     @property
     def demand(self) -> Demand:
         """What the pods that started last asked for."""
-        if self._demand is None:
-            roles: dict[str, Counter[str]] = {name: Counter() for name in PARTS}
-            profiles = Counter(profile for pod in self._starts for profile in pod.profiles)
-            for name, part in PARTS.items():
-                for profile, count in profiles.items():
-                    role = part.role_of(profile)
-                    if role is not None:
-                        roles[name][role.name] += count
-            scenes = Counter(str(scene) for pod in self._starts for scene in pod.scenes)
-            self._demand = demand_of(roles, scenes)
-        return self._demand
+        return self._starts.demand
 
     def _tier(self, pod: Pod) -> str:
         row = self.table.rows.get(pod.node, UNKNOWN_ROW)
@@ -183,13 +198,17 @@ class Cluster:
             if of_node == node.name and uid not in named and now_s - went_s > DEPARTED_FOR_S:
                 del self._departed[uid]
 
-    def _refresh(self, names: set[str], aside: str = "") -> None:
-        """Bring the table's rows in step with what is bound and reserved on `names`, `aside` (a UID) left out."""
-        for name in names & self.snapshot.nodes.keys():
+    def _refresh(self, names: set[str], aside: frozenset[str] = frozenset()) -> None:
+        """Bring the table's rows in step with what is bound and reserved on `names`, `aside` (UIDs) left out."""
+        self.settle()
+        self._write(names, aside)
+
+    def _write(self, names: set[str], aside: frozenset[str]) -> None:
+        for name in sorted(names & self.snapshot.nodes.keys()):  # an order that a replay has too
             bound = self._bound.get(name, {})
             reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]
-            claims = [pod for pod in (*bound.values(), *reserved) if pod.uid != aside]
-            departed = frozenset(uid for uid, (of_node, _) in self._departed.items() if of_node == name) | {aside}
+            claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]
+            departed = frozenset(uid for uid, (of_node, _) in self._departed.items() if of_node == name) | aside
             self.table.set_claims(self.snapshot.nodes[name], claims, departed)
 
     @contextmanager
@@ -200,7 +219,7 @@ class Cluster:
         places = {reservation.node} if reservation else set()
         if known is not None and known.holds:
             places.add(known.node)
-        self._refresh(places, aside=uid)
+        self._refresh(places, aside=frozenset((uid,)))
         try:
             yield
         finally:

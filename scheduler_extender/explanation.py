@@ -33,6 +33,13 @@ class Explanations:
     def get(self, uid: str) -> Decision | None:
         return self._by_uid.get(uid)
 
+    def of_pod(self, namespace: str, name: str) -> Decision | None:
+        """The last decision for a pod of that name, whatever its UID."""
+        wanted = (namespace, name)
+        return next(
+            (kept for kept in reversed(self._by_uid.values()) if (kept.pod.namespace, kept.pod.name) == wanted), None
+        )
+
 
 def explain(decision: Decision, cluster: Cluster) -> dict[str, Any]:
     """The decision whole: the pod as it was read, the prices, and a line per node."""
@@ -50,10 +57,29 @@ def explain(decision: Decision, cluster: Cluster) -> dict[str, Any]:
             "problems": list(pod.problems),
         },
         "winner": decision.winner or None,
+        "why": why(decision),
         "reserved": held.node if held else None,
         "prices": asdict(cluster.prices),
         "nodes": [line(decision, index) for index in range(len(decision.names))],
     }
+
+
+def why(decision: Decision) -> str:
+    """Why the winner won, in a sentence: against the next cheapest node, by the terms that made the difference."""
+    if not decision.names:
+        return "no node was sent"
+    if not decision.winner:
+        return "the pod fits no node"
+    lines = best_lines(decision, 2)
+    if len(lines) == 1 or lines[1]["total_s"] is None:
+        return f"{decision.winner} is the only node where the pod fits"
+    first, second = lines
+    margin_s = second["total_s"] - first["total_s"]
+    if margin_s <= 0:
+        return f"{first['node']} costs {first['total_s']:.3f} s, {second['node']} just as much; the first one sent wins"
+    terms = {term: second[f"{term}_s"] - first[f"{term}_s"] for term in ("time_to_ready", "fragmentation", "eviction")}
+    told = ", ".join(f"{term} {gain_s:+.3f} s" for term, gain_s in terms.items() if abs(gain_s) >= 0.0005)
+    return f"{first['node']} costs {first['total_s']:.3f} s, {margin_s:.3f} s less than {second['node']} ({told})"
 
 
 def best_lines(decision: Decision, most: int) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ slice: the table assumes the first free one, and promises no more than the choic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
@@ -94,6 +94,8 @@ class NodeTable:
         self.victim_scene: NDArray[np.int32] = np.full((1, self._allocate), -1, np.int32)
         self._priors: tuple[float | None, float | None] | None = None
         self.copies: Floats = np.zeros(16)  # by scene index
+        self._by_scene: tuple[tuple[Mapping[str, float], float, int, int], Floats] | None = None
+        self._known_bytes, self._known_scenes = 0, 0  # over the scenes whose size is known
         self._digest_scenes: dict[int, set[str]] = {}
         self._incoming: dict[int, dict[str, float]] = {}  # row -> scene -> bytes still to come
 
@@ -117,8 +119,22 @@ class NodeTable:
 
     def mean_scene_bytes(self) -> float:
         """The mean size of the scenes whose size is known; 0 where none is."""
-        known = [column.bytes for column in self.scenes.values() if column.bytes]
-        return sum(known) / len(known) if known else 0.0
+        return self._known_bytes / self._known_scenes if self._known_scenes else 0.0
+
+    def by_scene(self, values: Mapping[str, float], otherwise: float) -> Floats:
+        """[scenes]: the value of each scene by its index, `otherwise` where `values` has none.
+
+        Asked again with the same mapping it answers from memory; a mapping that changes must be another one.
+        """
+        asked = (values, otherwise, len(self.scenes), len(self.copies))
+        if self._by_scene is None or self._by_scene[0][0] is not values or self._by_scene[0][1:] != asked[1:]:
+            found = np.full(len(self.copies), otherwise)
+            for scene, value in values.items():
+                column = self.scenes.get(scene)
+                if column is not None:
+                    found[column.index] = value
+            self._by_scene = asked, found
+        return self._by_scene[1]
 
     def measured_bytes_per_s(self) -> tuple[float | None, float | None]:
         """The medians of the fetch and the read bandwidths that nodes measured; None where none has."""
@@ -246,6 +262,8 @@ class NodeTable:
     def _learn_bytes(self, scene: str, size_bytes: int, only_if_unknown: bool = False) -> None:
         column = self._column(scene)
         if size_bytes > 0 and not (only_if_unknown and column.bytes):
+            self._known_bytes += size_bytes - column.bytes
+            self._known_scenes += not column.bytes
             column.bytes = size_bytes
 
     def _set_tier(self, row: int, scene: str, tier: Tier) -> None:

@@ -127,12 +127,15 @@ def demand_of(profiles: Mapping[str, Mapping[str, float]], scenes: Mapping[str, 
     One request of each plain role and of each scene is added, so that what was never asked for is rare, not worthless.
     """
     tables = np.zeros((len(PARTS) + 1, 256))
+    made: dict[tuple[str, tuple[float, ...]], Floats] = {}
     for name, part in PARTS.items():
         plain = {role.name: 1.0 for role in part.layout.roles if role.name in ("1g", "2g", "3g", "4g", "7g")}
         counted = profiles.get(part.name, {})
         frequency = {role.name: plain.get(role.name, 0.0) + counted.get(role.name, 0.0) for role in part.layout.roles}
-        table = fragmentation_table(part.layout, frequency)
-        tables[PART_INDEX[name], : len(table)] = table
+        same = (part.layout.name, tuple(frequency.values()))  # most parts are asked for alike: seldom or never
+        if same not in made:
+            made[same] = fragmentation_table(part.layout, frequency)
+        tables[PART_INDEX[name], : len(made[same])] = made[same]
     total = sum(scenes.values()) + len(scenes) + 1
     return Demand(tables, {scene: (count + 1) / total for scene, count in scenes.items()}, 1 / total)
 
@@ -183,6 +186,8 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
 
 def trust_in(age_s: Floats, prices: Prices) -> Floats:
     """[nodes]: how far a digest of that age is believed, 1 to 0; NaN (never seen) is 0."""
+    if len(age_s) and age_s.max() <= prices.fresh_s:  # a NaN is no maximum
+        return np.ones(len(age_s))
     faded = 0.5 ** (np.maximum(age_s - prices.fresh_s, 0.0) / prices.half_life_s)
     trust: Floats = np.where(np.isnan(age_s) | (age_s >= prices.lost_s), 0.0, faded)
     return trust
@@ -215,9 +220,10 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
     fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
     need_bytes = np.where(missing_bytes > 0, missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
     eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
+    certain = bool((trust >= 1.0).all())
     return Costs(
         tier=worst,
-        time_to_ready_s=trust * ready_s + (1 - trust) * cold_s,
+        time_to_ready_s=ready_s if certain else trust * ready_s + (1 - trust) * cold_s,
         fragmentation_s=_faded(fragmentation_s, trust),
         eviction_s=_faded(eviction_s, trust),
         trust=trust,
@@ -237,17 +243,25 @@ def scores(total_s: Floats) -> NDArray[np.int64]:
     finite = np.isfinite(total_s)
     if not finite.any():
         return result
-    levels, place = np.unique(total_s[finite], return_inverse=True)
-    lost_s = levels - levels[0]
-    steps = np.ceil(np.log2(np.maximum(lost_s, 1e-9) / 0.25))
-    level_scores = np.where(lost_s > 0, 9 - np.clip(steps, 0, 8), 10).astype(np.int64)
-    if len(levels) <= 11:
-        # Room for every cost: each is at least one below the one before, and leaves room for those that follow.
-        for index in range(1, len(levels)):
-            room = len(levels) - 1 - index
-            level_scores[index] = max(room, min(level_scores[index], level_scores[index - 1] - 1))
-    result[finite] = level_scores[place]
+    costs_s = total_s[finite]
+    ordered_s = np.sort(costs_s)
+    levels_s = ordered_s[np.append(True, ordered_s[1:] != ordered_s[:-1])]
+    if len(levels_s) > 11:
+        result[finite] = _measured_scores(costs_s - levels_s[0])
+        return result
+    level_scores = _measured_scores(levels_s - levels_s[0])
+    # Room for every cost: each is at least one below the one before, and leaves room for those that follow.
+    for index in range(1, len(levels_s)):
+        room = len(levels_s) - 1 - index
+        level_scores[index] = max(room, min(level_scores[index], level_scores[index - 1] - 1))
+    result[finite] = level_scores[np.searchsorted(levels_s, costs_s)]
     return result
+
+
+def _measured_scores(lost_s: Floats) -> NDArray[np.int64]:
+    steps = np.ceil(np.log2(np.maximum(lost_s, 1e-9) / 0.25))
+    measured: NDArray[np.int64] = np.where(lost_s > 0, 9 - np.clip(steps, 0, 8), 10).astype(np.int64)
+    return measured
 
 
 def _or_prior(measured: Floats, prior: float) -> Floats:
@@ -264,6 +278,8 @@ def _sparse(by_row: Mapping[int, float], rows: Rows, length: int) -> Floats:
 def _faded(term_s: Floats, trust: Floats) -> Floats:
     """The term where the digest is trusted, the mean of the fully trusted where it is not: neither good nor bad."""
     certain = trust >= 1.0
+    if certain.all():
+        return term_s
     neutral_s = float(term_s[certain].mean()) if certain.any() else 0.0
     faded: Floats = trust * term_s + (1 - trust) * neutral_s
     return faded
@@ -309,11 +325,7 @@ def _evicted_s(
 
 def _worth(table: NodeTable, demand: Demand) -> Floats:
     """[scenes]: share of requests * nodes / copies, by the scene's index in the table."""
-    share = np.full(len(table.copies), demand.other_share)
-    for scene, of_requests in demand.scene_share.items():
-        column = table.scenes.get(scene)
-        if column:
-            share[column.index] = of_requests
+    share = table.by_scene(demand.scene_share, demand.other_share)
     nodes = int((~np.isnan(table.seen_s)).sum())
     worth: Floats = share * nodes / np.maximum(table.copies, 1.0)
     return worth

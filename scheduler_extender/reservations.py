@@ -57,6 +57,10 @@ class Reservations:
             del self._by_node[reservation.node]
         return {reservation.node}
 
+    def due(self, now_s: float) -> bool:
+        """Whether any has run out."""
+        return bool(self._by_uid) and next(iter(self._by_uid.values())).expires_s <= now_s
+
     def expire(self, now_s: float) -> set[str]:
         """Drop what has run out and count it."""
         # A dict keeps insertion order and `reserve` moves a renewed pod to the end, so the oldest come first.

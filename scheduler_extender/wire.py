@@ -17,6 +17,7 @@ from fleet.labels import GPU_RESOURCE, MIG_RESOURCE_PREFIX, POOL_LABEL, SCENE_BY
 from fleet.mig import MigError, MigProfile
 from fleet.scene import SceneId, SceneIdError, parse_scene_id, parse_scene_ids
 from fleet.snapshot import Pod
+from scheduler_extender.preemption import Candidate
 
 MOST_SLICES = 256  # of one pod: more than any node has, and a bound on what a hostile quantity can ask of us
 
@@ -45,6 +46,7 @@ class _Container(msgspec.Struct, rename="camel"):
 
 class _Spec(msgspec.Struct, rename="camel"):
     node_name: str | None = None
+    priority: int | None = None
     containers: list[_Container] | None = None
     init_containers: list[_Container] | None = None
 
@@ -188,6 +190,67 @@ def encode_scores(names: Sequence[str], scores: Sequence[int]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class PreemptArgs:
+    """One preempt call: the pod (None where it cannot be read: `problem` says why) and the proposed victims by node."""
+
+    pod: Pod | None
+    candidates: dict[str, Candidate]
+    problem: str = ""
+
+
+def decode_preempt(body: bytes) -> PreemptArgs:
+    """Read ExtenderPreemptionArgs; raises WireError where not even the candidates can be told."""
+    try:
+        whole = msgspec.json.decode(body)
+        meta, full = _field(whole, "NodeNameToMetaVictims"), _field(whole, "NodeNameToVictims")
+        proposed = {**(full or {}), **(meta or {})}
+        candidates = {str(name): _candidate(victims) for name, victims in proposed.items()}
+    except (*_UNREADABLE, TypeError, ValueError) as error:
+        raise WireError(f"body is not ExtenderPreemptionArgs: {error}") from error
+    try:
+        return PreemptArgs(read_pod(msgspec.convert(_field(whole, "Pod"), _Pod)), candidates)
+    except _UNREADABLE as error:
+        return PreemptArgs(None, candidates, f"Pod cannot be read: {error}")
+
+
+def encode_preempt(candidates: Mapping[str, Candidate]) -> bytes:
+    """The answer of preempt, victims by UID; a node without victims would be an error to kube-scheduler."""
+    named = {
+        name: {
+            "Pods": [{"UID": uid} for uid in candidate.victims],
+            "NumPDBViolations": candidate.disruption_violations,
+        }
+        for name, candidate in candidates.items()
+        if candidate.victims
+    }
+    return _encode({"NodeNameToMetaVictims": named})
+
+
+def _field(value: Any, name: str) -> Any:
+    """A field of a Go struct in whatever case it is spelled; None where it is absent."""
+    if not isinstance(value, dict):
+        raise WireError(f"expected an object with {name}, got {type(value).__name__}")
+    return value[name] if name in value else {key.lower(): item for key, item in value.items()}.get(name.lower())
+
+
+def _candidate(victims: Any) -> Candidate:
+    """Victims as UIDs alone (MetaPod) or as whole pods."""
+    uids: list[str] = []
+    pods: dict[str, Pod] = {}
+    for item in _field(victims, "Pods") or ():
+        uid = _field(item, "UID")
+        if uid is None:
+            pod = read_pod(msgspec.convert(item, _Pod))
+            pods[pod.uid] = pod
+            uid = pod.uid
+        if not isinstance(uid, str) or not uid:
+            raise WireError(f"UID of a victim is {str(uid)[:40]!r}: expected a text")
+        uids.append(uid)
+    violations = _field(victims, "NumPDBViolations")
+    return Candidate(tuple(uids), violations if isinstance(violations, int) else 0, pods)
+
+
+@dataclass(frozen=True, slots=True)
 class PodEvent:
     """What a watch says: one pod came, changed or went, or (`LIST`) these pods are all there are."""
 
@@ -251,6 +314,7 @@ def read_pod(raw: _Pod) -> Pod:
         finished=phase in ("Succeeded", "Failed"),
         ready=phase == "Running" if ready is None else ready,
         problems=tuple(problems),
+        priority=spec.priority or 0,
     )
 
 

@@ -18,6 +18,9 @@ VERBS: dict[str, str] = {
     "exporter": "Serve Triton, scene-cache and GPU metrics and the node digest.",
     "scene-agent": "Bring scenes to a node before they are asked for, and serve them to other nodes.",
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
+    "scheduler-config": "Make or check the KubeSchedulerConfiguration that asks the extender.",
+    "explain": "Say why a pod went where it went, node by node and term by term.",
+    "replay": "Make the extender's recorded decisions again and compare them bit for bit.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
     "metrics": "List every metric that Splatfleet writes.",
     "bench": "Measure a part on this machine and print a table.",
@@ -33,10 +36,14 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
+        name = f"splatfleet.{cmd_name.replace('-', '_')}"
         try:
             module = importlib.import_module(f"splatfleet.{cmd_name.replace('-', '_')}")
         except ModuleNotFoundError as error:
             if error.name == f"splatfleet.{cmd_name.replace('-', '_')}":
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name == name:
                 return None
             raise click.ClickException(
                 f"'{cmd_name}' needs the package {error.name!r}; install its extra, for example "

@@ -56,11 +56,18 @@ def exporter(settings: PlainSettings) -> int:
     return main(settings.json_file)
 
 
-def extender(settings: PlainSettings) -> None:
-    """Milliseconds of filter and prioritize over HTTP at 100, 1,000 and 5,000 nodes."""
+class ExtenderSettings(PlainSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_EXTENDER_")
+
+    nodes: int | None = Field(None, ge=1, le=20_000, description="Nodes in a call; else 100, 420, 1,000 and 5,000.")
+    updates_per_s: float = Field(0.0, ge=0, le=1000, description="Node digests that change a second meanwhile.")
+
+
+def extender(settings: ExtenderSettings) -> None:
+    """Milliseconds of filter and prioritize over HTTP, beside a route that does nothing."""
     from benchmarks.extender import main
 
-    main(settings.json_file)
+    main(settings.json_file, settings.nodes, settings.updates_per_s)
 
 
 def forecast(settings: PlainSettings) -> None:
@@ -92,7 +99,7 @@ def everything(settings: PlainSettings) -> int:
     """Every benchmark, one table each."""
     renderer(resolve(RendererSettings, {}, dict(os.environ)))
     code = exporter(settings)
-    extender(settings)
+    extender(resolve(ExtenderSettings, {}, dict(os.environ)))
     forecast(settings)
     return code
 
@@ -102,7 +109,7 @@ COMMAND = click.Group(
     commands=[
         verb("renderer", RendererSettings, renderer, "splatfleet bench renderer --frames 60 --json out.json"),
         verb("exporter", PlainSettings, exporter, "splatfleet bench exporter --json out.json"),
-        verb("extender", PlainSettings, extender, "splatfleet bench extender --json out.json"),
+        verb("extender", ExtenderSettings, extender, "splatfleet bench extender --nodes 1000 --json out.json"),
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),

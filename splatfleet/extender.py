@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -11,6 +14,9 @@ from fleet.digest import DIGEST_PATH
 from fleet.labels import EXTENDER_PORT
 from splatfleet.addresses import parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from scheduler_extender.tls import TlsFiles
 
 
 class ExtenderSettings(VerbSettings):
@@ -28,21 +34,36 @@ class ExtenderSettings(VerbSettings):
     )
     eviction_weight: float = Field(4.0, ge=0, description="Weight of the seconds that evicted scenes will cost later.")
     max_body_bytes: int = Field(16 << 20, gt=0, description="Largest body that is read.")
+    tls_certificate: Path | None = Field(None, description="PEM certificate chain; read again when it changes.")
+    tls_key: Path | None = Field(None, description="PEM key of --tls-certificate, not encrypted.")
+    client_ca: Path | None = Field(None, description="PEM CA: only clients with a certificate of it are answered.")
+    decisions: Path | None = Field(
+        None, description="Append everything that decisions follow from here, for `splatfleet replay`."
+    )
+    most_decisions_bytes: int = Field(1 << 30, gt=0, description="Size at which --decisions stops to grow.")
+    allow_anyone: bool = Field(False, description="Listen beyond this machine without --client-ca: anyone may ask.")
 
 
 def run(settings: ExtenderSettings) -> None:
     """Answer kube-scheduler's filter and prioritize calls.
 
-    POST /filter, /prioritize and /explain take ExtenderArgs, POST /v1/pod-events what a pod watch says;
-    /metrics, /-/healthy and /-/ready say how it goes.
+    POST /filter, /prioritize, /preempt and /explain take kube-scheduler's bodies, POST /v1/pod-events what a pod watch
+    says; /metrics, /-/healthy and /-/ready say how it goes.
     """
     urls = {
         name: url if urlsplit(url).path.strip("/") else url + DIGEST_PATH
         for name, url in parse_node_digests(settings.node_digest).items()
     }
     listen = parse_listen(settings.listen)
+    if settings.client_ca is None and not settings.allow_anyone and not _is_loopback(listen[0]):
+        raise UsageError(
+            f"--listen {settings.listen}: others could ask there and nobody has to show a certificate; give "
+            "--client-ca (with --tls-certificate and --tls-key), listen on 127.0.0.1, or say --allow-anyone"
+        )
     from scheduler_extender import server
+    from scheduler_extender.journal import JournalError
     from scheduler_extender.placement import Prices
+    from scheduler_extender.tls import TlsError
 
     prices = Prices(
         fragmentation_s_per_slice=settings.fragmentation_s_per_slice,
@@ -50,12 +71,43 @@ def run(settings: ExtenderSettings) -> None:
         fresh_s=3 * settings.poll_s,
     )
     wanted = server.Settings(
-        urls, prices, settings.poll_s, settings.poll_timeout_s, settings.reservation_s, settings.max_body_bytes
+        urls,
+        prices,
+        settings.poll_s,
+        settings.poll_timeout_s,
+        settings.reservation_s,
+        settings.max_body_bytes,
+        _tls_files(settings),
+        settings.decisions,
+        settings.most_decisions_bytes,
     )
     try:
         server.serve(wanted, listen)
+    except JournalError as error:
+        raise UsageError(f"--decisions {settings.decisions}: {error}") from error
     except OSError as error:
         raise UsageError(f"--listen {settings.listen}: {error}") from error
+    except TlsError as error:
+        raise UsageError(str(error)) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _tls_files(settings: ExtenderSettings) -> TlsFiles | None:
+    from scheduler_extender.tls import TlsFiles
+
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None and settings.client_ca is None:
+        return None
+    if certificate is None or key is None:
+        missing = "--tls-key" if key is None else "--tls-certificate"
+        raise UsageError(f"{missing} is needed: TLS takes --tls-certificate and --tls-key, --client-ca both of them")
+    return TlsFiles(certificate, key, settings.client_ca)
 
 
 COMMAND = verb(

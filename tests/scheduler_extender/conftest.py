@@ -13,13 +13,14 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-import uvicorn
 
 from fleet.digest import DIGEST_PATH, CachedScene, GpuDigest, NodeDigest, SceneCache, Slice, etag
 from fleet.labels import POOL_LABEL, SCENES_ANNOTATION
-from scheduler_extender.app import Extender, make_app
+from scheduler_extender.app import Extender
 from scheduler_extender.cluster import Cluster
+from scheduler_extender.connections import Connections
 from scheduler_extender.placement import Prices
+from scheduler_extender.server import Server, listen_on
 from scheduler_extender.state import DigestPoller
 
 GB = 10**9
@@ -169,6 +170,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
         most_body_bytes: int = 1 << 20,
         wait: bool = True,
         fault: Fault | None = None,
+        connections: Connections | None = None,
         **digests: NodeDigest | None,
     ) -> Rig:
         clock = Clock()
@@ -185,8 +187,9 @@ def rig() -> Iterator[Callable[..., Rig]]:
         cluster = Cluster(list(urls), Prices(), time_to_live_s=30.0)
         poller = DigestPoller(cluster, urls, poll_s, 1.0, clock)
         extender = Extender(cluster, poller, clock, most_body_bytes, body_deadline_s=1.0)
-        server = uvicorn.Server(uvicorn.Config(make_app(extender), port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run)
+        server = Server(extender, connections=connections)
+        listener = listen_on(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
 
         def end() -> None:
@@ -196,7 +199,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
         ends.append(end)
         while not server.started:
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = listener.getsockname()[1]
         client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
         ends.append(client.close)
         made = Rig(client, extender, clock, exporters)

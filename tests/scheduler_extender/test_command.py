@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -22,6 +23,47 @@ def splatfleet(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+
+
+def other_verb(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "splatfleet", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_explain_and_replay(tmp_path: Path) -> None:
+    """A decision of a running extender is told by name, and made again from its file once it has ended."""
+    exporter = Exporter()
+    exporter.digest = digest("gpu-1", {"scene-a": GB})
+    decisions = tmp_path / "decisions.jsonl"
+    told = ("--node-digest", f"gpu-1={exporter.url}", "--listen", "127.0.0.1:0", "--decisions", str(decisions))
+    process = splatfleet(*told)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with httpx2.Client(base_url=url, timeout=10, trust_env=False) as client:
+            while client.get("/-/ready").status_code != 200:
+                pass
+            body = {"Pod": pod("uid-1", "scene-a"), "Nodes": None, "NodeNames": ["gpu-1", "gpu-2"]}
+            client.post("/prioritize", json=body)
+        explained = other_verb("explain", "pod", "default/uid-1", "--extender", url, "--json", str(tmp_path / "e.json"))
+        assert (explained.returncode, explained.stderr) == (0, "")
+        assert "s less than gpu-2 (time_to_ready +" in explained.stdout
+        assert "reserved on gpu-1" in explained.stdout
+        assert [line.split()[0] for line in explained.stdout.splitlines()[3:]] == ["node", "gpu-1", "gpu-2"]
+        assert json.loads((tmp_path / "e.json").read_text())["winner"] == "gpu-1"
+        unknown = other_verb("explain", "pod", "default/nobody", "--extender", url)
+        assert (unknown.returncode, "no decision is remembered" in unknown.stderr) == (1, True)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    finally:
+        exporter.stop()
+        process.kill()
+        process.wait()
+    assert other_verb("explain", "pod", "default/uid-1", "--extender", url).returncode == 1
+    assert other_verb("explain", "pod", "uid-1").returncode == 2
+    replayed = other_verb("replay", str(decisions), "--pod", "default/uid-1")
+    assert replayed.stdout.startswith("1 decisions made again, 1 the same bit for bit, 0 differ")
+    assert "s less than gpu-2 (time_to_ready +" in replayed.stdout
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

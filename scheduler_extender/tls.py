@@ -1,0 +1,86 @@
+"""TLS whose certificates are read again when their files change; connections that are open keep theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+LOOK_EVERY_S = 2.0
+log = structlog.get_logger()
+
+
+class TlsError(ValueError):
+    """Certificate files that cannot be used; says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files: the server's certificate chain and key; with `client_ca` clients must show a certificate of it."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def load(self) -> ssl.SSLContext:
+        """A context of what the files hold now; raises TlsError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise TlsError(f"certificate {self.certificate} with key {self.key}: {error}") from error
+        if self.client_ca is not None:
+            try:
+                context.load_verify_locations(self.client_ca)
+            except (OSError, ValueError) as error:
+                raise TlsError(f"client CA {self.client_ca}: {error}") from error
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """What changes when a file is written or swapped (Kubernetes swaps a link above mounted secrets)."""
+        paths = filter(None, (self.certificate, self.key, self.client_ca))
+        found = [path.stat() for path in paths]
+        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in found)
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted: give one that is not")
+
+
+class ReloadingContext(ssl.SSLContext):
+    """A server context that hands each new connection to the files' last good state."""
+
+    files: TlsFiles
+    current: ssl.SSLContext
+
+    @classmethod
+    def of(cls, files: TlsFiles) -> ReloadingContext:
+        """Raises TlsError where the files cannot be used now."""
+        made = cls(ssl.PROTOCOL_TLS_SERVER)
+        made.files, made.current = files, files.load()
+        return made
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return self.current.wrap_bio(*arguments, **named)
+
+    async def reload(self, every_s: float = LOOK_EVERY_S) -> None:
+        """Look at the files until cancelled; what cannot be used is logged once and changes nothing."""
+        seen = self.files.stamp()
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                found = self.files.stamp()
+                if found == seen:
+                    continue
+                seen = found
+                self.current = self.files.load()
+                log.info("certificates reloaded", certificate=str(self.files.certificate))
+            except (OSError, TlsError) as error:
+                # A file may be half written: the next look sees it change again.
+                log.warning("certificates not reloaded, the last ones stay", error=str(error))

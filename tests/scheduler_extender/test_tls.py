@@ -1,0 +1,182 @@
+"""TLS as kube-scheduler meets it: its certificate is asked for, and files that change need no restart."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from scheduler_extender.tls import ReloadingContext, TlsError, TlsFiles
+from tests.scheduler_extender.conftest import pod
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates; not found")
+
+
+def openssl(*arguments: str, cwd: Path) -> None:
+    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def make_ca(folder: Path, name: str) -> None:
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key"]
+    openssl("req", "-x509", *key, "-out", f"{name}.crt", "-days", "2", "-subj", f"/CN={name}", cwd=folder)
+
+
+def make_certificate(folder: Path, name: str, ca: str, common_name: str) -> None:
+    """`name`.crt and .key, swapped into place whole as Kubernetes does with a mounted secret."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "new.key"]
+    subject = ["-subj", f"/CN={common_name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    openssl("req", "-x509", *key, "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", *subject, "-days", "2",
+            "-out", "new.crt", cwd=folder)  # fmt: skip
+    (folder / "new.key").rename(folder / f"{name}.key")
+    (folder / "new.crt").rename(folder / f"{name}.crt")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    for ca in ("server-ca", "client-ca", "other-ca"):
+        make_ca(folder, ca)
+    make_certificate(folder, "server", "server-ca", "first")
+    make_certificate(folder, "client", "client-ca", "kube-scheduler")
+    make_certificate(folder, "stranger", "other-ca", "stranger")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "certificates"))
+
+
+def splatfleet(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "splatfleet", "extender", "--node-digest", "gpu-1=http://127.0.0.1:9"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@pytest.fixture
+def url(folder: Path) -> Iterator[str]:
+    flags = ["--tls-certificate", "server.crt", "--tls-key", "server.key", "--client-ca", "client-ca.crt"]
+    placed = [str(folder / flag) if not flag.startswith("--") else flag for flag in flags]
+    process = splatfleet("--listen", "127.0.0.1:0", *placed)
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline()
+        assert said.startswith("extender listens on https://127.0.0.1:")
+        yield said.split()[-1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def client_context(folder: Path, certificate: str | None = "client") -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(folder / "server-ca.crt"))
+    if certificate is not None:
+        context.load_cert_chain(folder / f"{certificate}.crt", folder / f"{certificate}.key")
+    return context
+
+
+def filtered(url: str, context: ssl.SSLContext) -> list[str]:
+    with httpx2.Client(base_url=url, verify=context, timeout=10, trust_env=False) as client:
+        body = {"Pod": pod("uid-1"), "Nodes": None, "NodeNames": ["gpu-1"]}
+        names: list[str] = client.post("/filter", json=body).json()["NodeNames"]
+        return names
+
+
+def shown_name(url: str, context: ssl.SSLContext) -> str:
+    """The common name that the server shows a new connection."""
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    with (
+        socket.create_connection(address, timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname=address[0]) as tls,
+    ):
+        certificate = tls.getpeercert()
+        assert certificate is not None
+        return str(dict(part[0] for part in certificate["subject"])["commonName"])  # type: ignore[arg-type, misc]
+
+
+def test_only_with_a_certificate_of_the_ca_and_with_new_ones_without_a_restart(url: str, folder: Path) -> None:
+    assert filtered(url, client_context(folder)) == ["gpu-1"]
+    for certificate in (None, "stranger"):
+        with pytest.raises(httpx2.HTTPError):
+            filtered(url, client_context(folder, certificate))
+    with pytest.raises(httpx2.HTTPError):
+        filtered(url.replace("https", "http"), client_context(folder))
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    with socket.create_connection(address, timeout=10) as silent:  # no handshake: cut, and nobody waits for it
+        assert filtered(url, client_context(folder)) == ["gpu-1"]
+        context = client_context(folder)
+        assert shown_name(url, context) == "first"
+        (folder / "server.key").write_text("half a file")
+        time.sleep(2.5)
+        assert shown_name(url, context) == "first"
+        make_certificate(folder, "server", "server-ca", "second")
+        (folder / "other-ca.crt").rename(folder / "client-ca.crt")
+        end_s = time.monotonic() + 15
+        while shown_name_or_refused(url, client_context(folder, "stranger")) != "second":
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+        assert silent.recv(10) == b""
+    # The client CA was swapped too: who was a stranger is known now, and the other way round.
+    assert filtered(url, client_context(folder, "stranger")) == ["gpu-1"]
+    with pytest.raises(httpx2.HTTPError):
+        filtered(url, client_context(folder))
+
+
+def shown_name_or_refused(url: str, context: ssl.SSLContext) -> str:
+    try:
+        filtered(url, context)
+        return shown_name(url, context)
+    except (httpx2.HTTPError, OSError):
+        return "refused"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--listen", "0.0.0.0:0"), "--client-ca"),
+        (("--listen", "[::]:0"), "--client-ca"),
+        (("--tls-key", "k"), "--tls-certificate is needed"),
+        (("--client-ca", "c"), "--tls-key is needed"),
+        (("--tls-certificate", "absent", "--tls-key", "absent"), "absent"),
+    ],
+)
+def test_refusals_to_start(arguments: tuple[str, ...], message: str) -> None:
+    process = splatfleet(*arguments)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_told_so_it_listens_everywhere() -> None:
+    process = splatfleet("--listen", "0.0.0.0:0", "--allow-anyone")
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline().startswith("extender listens on http://0.0.0.0:")
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_bad_files_say_which(folder: Path) -> None:
+    with pytest.raises(TlsError, match="stranger"):
+        ReloadingContext.of(TlsFiles(folder / "server.crt", folder / "stranger.key"))
+    with pytest.raises(TlsError, match="client CA"):
+        ReloadingContext.of(TlsFiles(folder / "server.crt", folder / "server.key", folder / "server.key"))
