@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
     "metrics": "List every metric that Splatfleet writes.",
+    "simulate": "Play the decisions of our cores over traffic, without a fleet.",
     "bench": "Measure a part on this machine and print a table.",
 }
 
