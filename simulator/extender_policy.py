@@ -13,7 +13,6 @@ import numpy as np
 from fleet.mig import PARTS
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
-from scheduler_extender.cluster import STARTS_REMEMBERED
 from scheduler_extender.node_table import MOST_VICTIMS, PART_INDEX, NodeTable, ProfileColumns, SceneColumn
 from scheduler_extender.placement import FITS, Costs, Demand, Prices, cost_s, demand_of, fits
 from simulator.gpu_cluster import LOWEST_START, NONE, POPCOUNT, ROOM, BestStarts, Place, best_starts, slice_bits
@@ -22,6 +21,7 @@ from simulator.placement_workload import ROLES, Floats
 from simulator.scene_caches import FETCH_BYTES_PER_S, READ_BYTES_PER_S
 
 PART = PARTS["H100-80"]
+STARTS_REMEMBERED = 1000  # as many as the extender remembers
 DEMAND_EVERY = 25  # starts between two counts of the demand: the extender counts at each, which changes little
 
 
@@ -119,9 +119,12 @@ class ExtenderPolicy:
                 more = 2 * len(victims) - len(table.victim_bytes)
                 table.victim_bytes = np.pad(table.victim_bytes, ((0, more), (0, 0)))
                 table.victim_scene = np.pad(table.victim_scene, ((0, more), (0, 0)), constant_values=-1)
+                table.held_scene = table.victim_scene  # no pod holds a file open: what lies there can be evicted
             table.victim_bytes[:, node + 1], table.victim_scene[:, node + 1] = 0, -1
             table.victim_scene[: len(victims), node + 1] = victims
             table.victim_bytes[: len(victims), node + 1] = caches.scene_bytes[victims]
+        if caches.changed:
+            table.forget_warmth()
         caches.changed.clear()
 
     def _new_table(self, fleet: Fleet) -> NodeTable:
@@ -139,6 +142,7 @@ class ExtenderPolicy:
         table.whole_gpus, table.whole_gpus_free = np.zeros((2, length), np.int32)
         table.victim_bytes = np.zeros((1, length))
         table.victim_scene = np.full((1, length), -1, np.int32)
+        table.held_scene = table.victim_scene
         table.copies = caches.copies
         for scene, size_bytes in enumerate(caches.scene_bytes):
             table.scenes[f"scene-{scene}"] = SceneColumn(scene, caches.tier[scene], bytes=int(size_bytes))

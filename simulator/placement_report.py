@@ -55,7 +55,8 @@ def make_policy(name: str, mix: str, prices: Prices) -> Policy:
         return ExtenderPolicy(prices, driver_order=True)
     if name == COST_ROW:
         # Time to ready and four times the eviction, nothing for fragmentation but the choice among equal costs.
-        return ExtenderPolicy(Prices(fragmentation_s_per_slice=0.0, eviction_weight=4.0), packed_ties=True)
+        row = Prices(fragmentation_s_per_slice=0.0, eviction_weight=4.0, crowding_weight=0.0)
+        return ExtenderPolicy(row, packed_ties=True)
     return rivals(MIXES[mix], demand_fragmentation(mix))[name]()
 
 

@@ -36,6 +36,7 @@ class PlacementSettings(VerbSettings):
         None, ge=0, description="Our price of a stranded slice; else the extender's default."
     )
     eviction_weight: float | None = Field(None, ge=0, description="Our weight of evicted scenes; else the default.")
+    crowding_weight: float | None = Field(None, ge=0, description="Our weight of crowding; else the default.")
     processes: int = Field(0, ge=0, le=64, description="Processes to run in; 0 is one a CPU.")
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
@@ -70,7 +71,7 @@ def run(settings: PlacementSettings) -> None:
     except WorkloadError as error:
         raise UsageError(str(error)) from error
     changed = {"fragmentation_s_per_slice": settings.fragmentation_s_per_slice}
-    changed |= {"eviction_weight": settings.eviction_weight}
+    changed |= {"eviction_weight": settings.eviction_weight, "crowding_weight": settings.crowding_weight}
     prices = dataclasses.replace(Prices(), **{key: value for key, value in changed.items() if value is not None})
     started_s = time.perf_counter()
     processes = settings.processes or len(os.sched_getaffinity(0))
