@@ -105,6 +105,7 @@ def line(decision: Decision, index: int) -> dict[str, Any]:
         "time_to_ready_s": round(cost.time_to_ready_s, 6),
         "fragmentation_s": round(cost.fragmentation_s, 6),
         "eviction_s": round(cost.eviction_s, 6),
+        "crowding_s": round(cost.crowding_s, 6),
         "total_s": cost.total_s if reason is None else None,
         "trust": round(cost.trust, 6),
         "digest_age_s": None if math.isnan(age_s) else round(age_s, 3),

@@ -22,6 +22,7 @@ from fleet.snapshot import Node, Occupancy, Pod, occupancy, parsed_profile
 
 UNKNOWN_ROW = 0
 MOST_VICTIMS = 256  # scenes per node that eviction looks at, least recently used first
+MOST_HELD = 256  # scenes per node that crowding looks at
 PART_INDEX = {name: index for index, name in enumerate(PARTS, start=1)}  # 0: a GPU without a layout here
 
 Floats = NDArray[np.float64]
@@ -73,6 +74,19 @@ class SceneColumn:
     bytes: int = 0  # 0: no node knows
 
 
+@dataclass(slots=True)
+class Warmth:
+    """What lies on the nodes by its worth to later pods, under one demand."""
+
+    scene_share: Mapping[str, float]
+    other_share: float
+    by_row: Floats
+
+    def worth_bytes(self, scene: str, column: SceneColumn, copies: Floats) -> float:
+        share = self.scene_share.get(scene, self.other_share)
+        return share * column.bytes / max(1.0, float(copies[column.index]))
+
+
 class NodeTable:
     """Every node's capacity, occupancy and scenes by row."""
 
@@ -92,10 +106,13 @@ class NodeTable:
         # [victims, rows]: what eviction takes first, second, ...; scene -1 where a node has no more.
         self.victim_bytes: Floats = np.zeros((1, self._allocate))
         self.victim_scene: NDArray[np.int32] = np.full((1, self._allocate), -1, np.int32)
+        # [held, rows]: the scenes that lie whole on a node, in no order; -1 where it has no more.
+        self.held_scene: NDArray[np.int32] = np.full((1, self._allocate), -1, np.int32)
         self._priors: tuple[float | None, float | None] | None = None
         self.copies: Floats = np.zeros(16)  # by scene index
         self._by_scene: tuple[tuple[Mapping[str, float], float, int, int], Floats] | None = None
         self._known_bytes, self._known_scenes = 0, 0  # over the scenes whose size is known
+        self._warmth: Warmth | None = None
         self._digest_scenes: dict[int, set[str]] = {}
         self._incoming: dict[int, dict[str, float]] = {}  # row -> scene -> bytes still to come
 
@@ -136,6 +153,23 @@ class NodeTable:
             self._by_scene = asked, found
         return self._by_scene[1]
 
+    def warmth_bytes(self, scene_share: Mapping[str, float], other_share: float) -> Floats:
+        """[rows]: bytes of the scenes that lie on a node, each by its share of requests / copies.
+
+        Made once for a mapping, then kept in step with every digest; a mapping that changes must be another one.
+        """
+        if self._warmth is None or self._warmth.scene_share is not scene_share:
+            self._warmth = Warmth(scene_share, other_share, np.zeros(self._allocate))
+            worth_bytes = np.zeros(len(self.copies) + 1)  # the last entry stands for no scene
+            for scene, column in self.scenes.items():
+                worth_bytes[column.index] = self._warmth.worth_bytes(scene, column, self.copies)
+            self._warmth.by_row = worth_bytes[self.held_scene].sum(axis=0)
+        return self._warmth.by_row
+
+    def forget_warmth(self) -> None:
+        """Scenes moved without a digest: count `warmth_bytes` anew."""
+        self._warmth = None
+
     def measured_bytes_per_s(self) -> tuple[float | None, float | None]:
         """The medians of the fetch and the read bandwidths that nodes measured; None where none has."""
         if self._priors is None:
@@ -165,6 +199,7 @@ class NodeTable:
             self._set_tier(row, scene, tier)
         self._digest_scenes[row] = set(tiers)
         self._set_victims(row, node, tiers)
+        self._set_held(row, [self.scenes[scene].index for scene in tiers][:MOST_HELD])
 
     def set_claims(self, node: Node, claims: Iterable[Pod], departed: frozenset[str]) -> None:
         """Write what is taken of a node by its digest and by `claims`, the pods bound or reserved there."""
@@ -245,6 +280,13 @@ class NodeTable:
         self.victim_bytes[: len(victims), row] = [item.bytes for item in victims]
         self.victim_scene[: len(victims), row] = [self.scenes[item.id].index for item in victims]
 
+    def _set_held(self, row: int, held: list[int]) -> None:
+        if len(held) > len(self.held_scene):
+            more = min(MOST_HELD, 2 * len(held)) - len(self.held_scene)
+            self.held_scene = np.pad(self.held_scene, ((0, more), (0, 0)), constant_values=-1)
+        self.held_scene[:, row] = -1
+        self.held_scene[: len(held), row] = held
+
     def _columns(self, profile: MigProfile) -> ProfileColumns:
         columns = self.profiles.get(profile)
         if columns is None:
@@ -261,7 +303,8 @@ class NodeTable:
 
     def _learn_bytes(self, scene: str, size_bytes: int, only_if_unknown: bool = False) -> None:
         column = self._column(scene)
-        if size_bytes > 0 and not (only_if_unknown and column.bytes):
+        if size_bytes > 0 and size_bytes != column.bytes and not (only_if_unknown and column.bytes):
+            self._warmth = None
             self._known_bytes += size_bytes - column.bytes
             self._known_scenes += not column.bytes
             column.bytes = size_bytes
@@ -270,19 +313,31 @@ class NodeTable:
         column = self._column(scene)
         here = tier >= Tier.DISK
         was_here = column.tier[row] >= Tier.DISK
-        self.copies[column.index] += int(here) - int(was_here)
-        column.tier[row] = tier
+        if here == was_here:
+            column.tier[row] = tier
+        else:
+            self._add_warmth(scene, column, -1.0)
+            self.copies[column.index] += int(here) - int(was_here)
+            column.tier[row] = tier
+            self._add_warmth(scene, column, 1.0)
         if tier is not Tier.FETCHING:
             column.remaining_bytes.pop(row, None)
 
+    def _add_warmth(self, scene: str, column: SceneColumn, sign: float) -> None:
+        if self._warmth is not None:
+            worth_bytes = sign * self._warmth.worth_bytes(scene, column, self.copies)
+            self._warmth.by_row += worth_bytes * (column.tier >= Tier.DISK)
+
     def _grow(self) -> None:
         self._allocate *= 2
+        self._warmth = None
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray) and value.ndim == 1 and name != "copies":
                 setattr(self, name, _grown(value, self._allocate))
         more = ((0, 0), (0, self._allocate // 2))
         self.victim_bytes = np.pad(self.victim_bytes, more)
         self.victim_scene = np.pad(self.victim_scene, more, constant_values=-1)
+        self.held_scene = np.pad(self.held_scene, more, constant_values=-1)
         self.seen_s[self._allocate // 2 :] = np.nan
         for columns in self.profiles.values():
             columns.grow(self._allocate)

@@ -1,6 +1,6 @@
 """Where a pod fits and what it costs there, in seconds.
 
-    cost_s = time_to_ready_s + fragmentation_s + eviction_s
+    cost_s = time_to_ready_s + fragmentation_s + eviction_s + crowding_s
 
     time_to_ready_s  what the pod waits for its scenes:
                      (queued + missing bytes) / fetch bandwidth, or the rest of a download in flight if that ends
@@ -9,10 +9,12 @@
     fragmentation_s  fragmentation_s_per_slice * (F(after) - F(before)), F as in fleet.mig.fragmentation_table
     eviction_s       eviction_weight * sum over the scenes thrown out of
                      bytes / fetch bandwidth * share of requests * nodes / copies
+    crowding_s       crowding_weight * the same sum over the other scenes that lie there / slices of the profile that
+                     are free there: the last slices beside warm scenes are for the pods of those scenes
 
 A node whose digest is old is trusted less and less: each term fades into what it would be if nothing were known, which
-is a cold node of average fragmentation and eviction. A node without a digest is that node. Bad or missing data is a
-price, never an error.
+is a cold node of average fragmentation, eviction and crowding. A node without a digest is that node. Bad or missing
+data is a price, never an error.
 """
 
 from __future__ import annotations
@@ -56,9 +58,10 @@ FITS = -1  # in the answer of `fits`; else an index into REASONS
 class Prices:
     """What turns bytes and slices into seconds."""
 
-    # Up to half a second a slice, packing costs little locality; above, it drowns it (docs/extender.md).
-    fragmentation_s_per_slice: float = 0.1
-    eviction_weight: float = 4.0
+    # Up to half a second a slice, packing costs little locality; above, it drowns it (docs/benchmarks/placement.md).
+    fragmentation_s_per_slice: float = 0.5
+    eviction_weight: float = 8.0
+    crowding_weight: float = 0.02
     page_cache_bytes_per_s: float = 6e9
     # Where no node of the fleet has measured its own yet.
     fetch_bytes_per_s: float = 250e6
@@ -88,10 +91,11 @@ class Cost:
     fragmentation_s: float
     eviction_s: float
     trust: float  # in the node's digest, 0 to 1
+    crowding_s: float
 
     @property
     def total_s(self) -> float:
-        return round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s, 6)
+        return round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s + self.crowding_s, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,12 @@ class Costs:
     fragmentation_s: Floats
     eviction_s: Floats
     trust: Floats
+    crowding_s: Floats
 
     @property
     def total_s(self) -> Floats:
         """Rounded to the microsecond, so that equal prices are equal whatever the order of their sums."""
-        total: Floats = np.round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s, 6)
+        total: Floats = np.round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s + self.crowding_s, 6)
         return total
 
     def __getitem__(self, index: int) -> Cost:
@@ -118,6 +123,7 @@ class Costs:
             float(self.fragmentation_s[index]),
             float(self.eviction_s[index]),
             float(self.trust[index]),
+            float(self.crowding_s[index]),
         )
 
 
@@ -220,6 +226,7 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
     fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
     need_bytes = np.where(missing_bytes > 0, missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
     eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
+    crowding_s = prices.crowding_weight * _crowded_s(pod, sizes, rows, table, demand, fetch_prior)
     certain = bool((trust >= 1.0).all())
     return Costs(
         tier=worst,
@@ -227,6 +234,7 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
         fragmentation_s=_faded(fragmentation_s, trust),
         eviction_s=_faded(eviction_s, trust),
         trust=trust,
+        crowding_s=_faded(crowding_s, trust),
     )
 
 
@@ -321,6 +329,27 @@ def _evicted_s(
         more = (need > 0) & (scene >= 0)
         short, need = short[more], need[more]
     return lost_s
+
+
+def _crowded_s(
+    pod: Pod, sizes: Mapping[str, float], rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float
+) -> Floats:
+    """[rows]: what the other scenes of a node save later pods, over the places of the pod's kind that are left."""
+    warmth_bytes = table.warmth_bytes(demand.scene_share, demand.other_share)[rows]
+    for scene, size_bytes in sizes.items():
+        column = table.scenes.get(scene)
+        if column is not None:
+            share = demand.scene_share.get(scene, demand.other_share)
+            own_bytes = share * size_bytes / max(1.0, float(table.copies[column.index]))
+            warmth_bytes = warmth_bytes - own_bytes * (column.tier[rows] >= Tier.DISK)
+    nodes = int((~np.isnan(table.seen_s)).sum())
+    places = table.whole_gpus_free[rows]
+    for profile in pod.profiles[:1]:
+        if profile in table.profiles:
+            places = table.profiles[profile].free[rows]
+    # Rounded, so that sums kept in step and sums made anew agree to the last bit.
+    crowded: Floats = np.round(np.maximum(warmth_bytes, 0.0) * (nodes / fetch_bytes_per_s) / np.maximum(places, 1), 6)
+    return crowded
 
 
 def _worth(table: NodeTable, demand: Demand) -> Floats:

@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "replay": "Make the extender's recorded decisions again and compare them bit for bit.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
     "metrics": "List every metric that Splatfleet writes.",
+    "simulate": "Play the decisions of our cores over traffic, without a fleet.",
     "bench": "Measure a part on this machine and print a table.",
 }
 
@@ -38,9 +39,6 @@ class Verbs(click.Group):
             return None
         name = f"splatfleet.{cmd_name.replace('-', '_')}"
         try:
-            module = importlib.import_module(f"splatfleet.{cmd_name.replace('-', '_')}")
-        except ModuleNotFoundError as error:
-            if error.name == f"splatfleet.{cmd_name.replace('-', '_')}":
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name == name:

@@ -30,9 +30,12 @@ class ExtenderSettings(VerbSettings):
     poll_timeout_s: float = Field(2.0, gt=0, description="Seconds after which an ask is given up.")
     reservation_s: float = Field(30.0, gt=0, description="Seconds that a decision is held until its binding is seen.")
     fragmentation_s_per_slice: float = Field(
-        0.1, ge=0, description="Seconds that a memory slice made useless to others is worth."
+        0.5, ge=0, description="Seconds that a memory slice made useless to others is worth."
     )
-    eviction_weight: float = Field(4.0, ge=0, description="Weight of the seconds that evicted scenes will cost later.")
+    eviction_weight: float = Field(8.0, ge=0, description="Weight of the seconds that evicted scenes will cost later.")
+    crowding_weight: float = Field(
+        0.02, ge=0, description="Weight of the seconds that a node's other warm scenes save, over its free slices."
+    )
     max_body_bytes: int = Field(16 << 20, gt=0, description="Largest body that is read.")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain; read again when it changes.")
     tls_key: Path | None = Field(None, description="PEM key of --tls-certificate, not encrypted.")
@@ -68,6 +71,7 @@ def run(settings: ExtenderSettings) -> None:
     prices = Prices(
         fragmentation_s_per_slice=settings.fragmentation_s_per_slice,
         eviction_weight=settings.eviction_weight,
+        crowding_weight=settings.crowding_weight,
         fresh_s=3 * settings.poll_s,
     )
     wanted = server.Settings(

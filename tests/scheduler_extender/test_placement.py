@@ -19,7 +19,7 @@ from scheduler_extender.placement import FITS, REASONS, Prices, scores, trust_in
 from tests.scheduler_extender.conftest import GB, digest
 
 ONE_G = MigProfile.parse("1g.10gb")
-PRICES = Prices(fragmentation_s_per_slice=0.1, eviction_weight=4.0)
+PRICES = Prices(fragmentation_s_per_slice=0.1, eviction_weight=4.0, crowding_weight=0.0)
 SCENES = ("a", "b", "c", "d", "e")
 
 
@@ -228,3 +228,38 @@ def test_a_stale_full_node_is_neutral_in_eviction() -> None:
     assert costs[1].trust == 0.0
     assert costs[1].eviction_s == pytest.approx(costs[0].eviction_s)
     assert costs[1].fragmentation_s == pytest.approx(costs[0].fragmentation_s)
+
+
+def test_crowding_by_hand() -> None:
+    """Warm scenes of others over the free slices: 2 GB at 0.1 GB/s, asked for as often as any unknown, on two nodes."""
+    taken = tuple(Slice("1g.10gb", start, True, f"pod-{start}" if start < 5 else "") for start in range(7))
+    told = [
+        digest("roomy", {"own": 1 * GB, "other": 2 * GB}),
+        digest("tight", {"own": 1 * GB, "other": 2 * GB}, slices=taken),
+        digest("plain", {"own": 1 * GB}, slices=taken),
+    ]
+    prices = replace(PRICES, fragmentation_s_per_slice=0.0, crowding_weight=0.5)
+    cluster = cluster_of(*told, prices=prices)
+    decision = cluster.decide(asks("own"), ["roomy", "tight", "plain"], 1.0)
+    share, nodes, copies = 1.0, 3, 2  # nobody has started yet, so every scene has the whole of nothing
+    warmth_s = 2 * GB / (0.1 * GB) * share * nodes / copies
+    assert decision.costs.crowding_s == pytest.approx([0.5 * warmth_s / 7, 0.5 * warmth_s / 2, 0.0])
+    assert decision.winner == "plain"
+    cluster.apply_digest("plain", replace(told[2], generation=2, scene_cache=told[1].scene_cache), 2.0)
+    again = cluster.decide(asks("own"), ["roomy", "tight", "plain"], 2.0)
+    assert again.costs.crowding_s == pytest.approx([0.5 * warmth_s * copies / 3 / places for places in (7, 2, 2)])
+    assert again.winner == "roomy"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), nodes()), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_warmth_kept_in_step_is_warmth_made_anew(changes: list[tuple[int, NodeDigest]]) -> None:
+    names = [f"node-{number}" for number in range(4)]
+    cluster = Cluster(names, PRICES)
+    demand = cluster.demand
+    for number, made in changes:
+        cluster.apply_digest(names[number], replace(made, node=names[number]), 1.0)
+        kept = cluster.table.warmth_bytes(demand.scene_share, demand.other_share).copy()
+        cluster.table.forget_warmth()
+        anew = cluster.table.warmth_bytes(demand.scene_share, demand.other_share)
+        assert kept == pytest.approx(anew, abs=1.0)
