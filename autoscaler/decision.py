@@ -23,6 +23,10 @@ class Reason(StrEnum):
     SETTLING = "settling"  # hold: was needed a moment ago
     WHAT_IF = "what_if"  # hold: one pod fewer would miss the objective
     FLAP_BUDGET = "flap_budget"  # hold: too many reversals
+    WAKE = "wake"  # up from zero or kept from it: past days had traffic about now
+    STOCK_OUT = "stock_out"  # hold: pods that were asked for get no machine, so no more are asked for
+    GPU_BUDGET = "gpu_budget"  # fewer than wanted: the GPUs of all pools do not suffice
+    PAUSED = "paused"  # hold: an override says so, until it ends
     SURPLUS = "surplus"  # down: more than are needed
     AT_MAX = "at_max"  # more are needed than max_replicas allows
     AT_MIN = "at_min"  # fewer would do, min_replicas keeps them
@@ -43,6 +47,7 @@ class ForecastView:
     coverage: float | None = None  # share of past forecasts that demand stayed under; None: too few yet
     skill: float | None = None  # pinball loss of the mixture / persistence; below 1 it helps; None: too few yet
     gated: bool = False  # the mixture did not beat persistence, which stands in
+    burst: bool = False  # demand left its forecast behind: persistence is a lower bound for now
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class Decision:
     scenes: tuple[tuple[SceneId, ...], ...] = ()  # one list for each new pod: what it loads before it is ready
     victims: tuple[str, ...] = ()  # pods to drain, first goes first
     warm: tuple[WarmAsk, ...] = field(default=())
+    margin: float = 1.0  # what late requests made of the forecast's margin over its median
+    capacity: Mapping[str, int] = field(default_factory=dict)  # pods by capacity type, where the pool names any
 
     @property
     def change(self) -> int:

@@ -14,6 +14,7 @@ from autoscaler.history import feed
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, ServiceTime
 from autoscaler.pool import Mode, Pool
+from autoscaler.wake import is_quiet, wake_probability
 
 MIN_SERVICE_SAMPLES = 20
 
@@ -34,10 +35,15 @@ class Evidence:
     need_reason: Reason = Reason.FORECAST
     keep: int = 0
     view: ForecastView | None = None
+    margin: float = 1.0
+    wake: float | None = None  # share of past days with traffic about now; None: not at stake or not known
+    quiet: bool = False  # nothing arrived for so long that a pool which may be at zero may go there
+    stuck: int = 0  # pods that were asked for long ago and got no machine
 
 
 def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence:
     """Everything that the choice needs, from what was seen and what is remembered."""
+    observation = _plausible(observation)
     startup_s = startup_quantile(pool, observation)
     lead_s = startup_s + pool.tick_s
     service, measured = _service(pool, observation, memory, lead_s)
@@ -46,13 +52,25 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     if blind is Reason.BLIND:
         rate = None  # so old that it says nothing about now: the queue alone may speak
     floor, floor_reason = _floor(pool, observation, service, rate)
-    evidence = Evidence(service, measured, startup_s, lead_s, rate, floor, floor_reason, blind)
+    evidence = Evidence(
+        service,
+        measured,
+        startup_s,
+        lead_s,
+        rate,
+        floor,
+        floor_reason,
+        blind,
+        margin=_paced(pool, observation, memory, lead_s),
+        stuck=_stuck(observation, startup_s),
+    )
     if pool.mode is Mode.REACTIVE or blind is not None:
         return evidence
     forecaster = feed(pool, observation, memory, lead_s)
     quantiles = forecaster.quantiles() if forecaster is not None else None
     if forecaster is None or quantiles is None:
         return evidence
+    evidence = _at_zero(pool, observation, evidence)
     return _with_forecast(pool, observation, evidence, forecaster)
 
 
@@ -60,18 +78,52 @@ def _with_forecast(pool: Pool, observation: Observation, evidence: Evidence, for
     shape = forecaster.shape
     quantiles = forecaster.quantiles()
     assert quantiles is not None  # the caller looked
-    highest = float(quantiles[shape.working])
+    median = shape.quantiles.index(0.5)
+    middle, working = float(quantiles[median]), float(quantiles[shape.working])
+    highest = middle + evidence.margin * (working - middle)
     limit = pool.max_replicas + 1
     need = replicas_for(highest, evidence.service, pool.objective, limit)
     reason = Reason.FORECAST
     drain = drain_replicas(backlog(observation), evidence.service.mean_s, max(evidence.lead_s, pool.tick_s))
     if drain:
         need, reason = min(need + drain, limit), Reason.BACKLOG
-    median = shape.quantiles.index(0.5)
     keep_bins = shape.lead_bins + math.ceil(evidence.startup_s / shape.bin_s)
     longer = forecaster.peak(keep_bins, median)
     keep = replicas_for(longer or 0.0, evidence.service, pool.objective, limit)
     return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
+
+
+def _plausible(observation: Observation) -> Observation:
+    """A queue or a ratio that is negative or not finite is not known."""
+    seen = (observation.pending, observation.queue_to_compute)
+    pending, ratio = (value if value is not None and 0 <= value < math.inf else None for value in seen)
+    return replace(observation, pending=pending, queue_to_compute=ratio)
+
+
+def _at_zero(pool: Pool, observation: Observation, evidence: Evidence) -> Evidence:
+    """What speaks for and against zero, where zero is allowed."""
+    if pool.min_replicas > 0 or observation.pending or evidence.rate_per_s:
+        return evidence
+    if not is_quiet(observation.demand, max(1, math.ceil(pool.behavior.idle_s / observation.bin_s))):
+        return evidence
+    day = max(1, round(min(pool.forecast.season_s, default=86_400.0) / observation.bin_s))
+    # A pod that runs is kept where it would have to be started again within a start-up.
+    ahead_s = evidence.lead_s + (evidence.startup_s if observation.desired > 0 else 0.0)
+    ahead = max(1, math.ceil(ahead_s / observation.bin_s))
+    return replace(evidence, quiet=True, wake=wake_probability(observation.demand, day, ahead))
+
+
+def _paced(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> float:
+    """The forecast's margin after what was late; 1 while nobody counts late requests."""
+    day_s = min(pool.forecast.season_s, default=86_400.0)
+    memory.budget.spend(observation.late, observation.served, math.exp(-pool.tick_s / day_s))
+    memory.budget.pace(pool.objective.violation_ratio, min(pool.tick_s / lead_s, 1.0))
+    return min(memory.budget.margin, pool.behavior.max_margin)
+
+
+def _stuck(observation: Observation, startup_s: float) -> int:
+    """Pods that wait for a machine for over two start-ups: there is none to be had."""
+    return sum(p.stage in ("", "provisioning") and p.age_s > 2 * startup_s for p in observation.starting)
 
 
 def _service(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> tuple[ServiceTime, bool]:
@@ -114,7 +166,7 @@ def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | 
         window_s = min(lead_s / 3.0, 60.0)
     bins = max(1, round(window_s / observation.bin_s))
     recent = observation.demand[-bins:]
-    known = recent[np.isfinite(recent)]
+    known = recent[np.isfinite(recent) & (recent >= 0)]
     if known.size == 0 or 2 * known.size < recent.size:
         return None
     return float(known.mean()) / observation.bin_s

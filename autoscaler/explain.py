@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from autoscaler.decision import Reason
 from autoscaler.evidence import Evidence
 from autoscaler.observation import Observation
-from autoscaler.pool import Pool
+from autoscaler.schedule import Limits
 
 
-def explain(pool: Pool, observation: Observation, evidence: Evidence, replicas: int, want: int, reason: Reason) -> str:
+def explain(
+    limits: Limits, observation: Observation, evidence: Evidence, replicas: int, want: int, reason: Reason
+) -> str:
     """One line with the numbers that decided."""
     verb = "up" if replicas > observation.desired else "down" if replicas < observation.desired else "hold"
     move = f"{verb} {replicas}" if verb == "hold" else f"{verb} {observation.desired}->{replicas}"
@@ -21,16 +25,7 @@ def explain(pool: Pool, observation: Observation, evidence: Evidence, replicas: 
         ahead = f"forecast q{view.working_quantile:g} {peak:.3g}/s in {evidence.lead_s:.3g} s"
         parts.append(f"{ahead} ({source}) needs {evidence.need}")
     parts.append(f"floor {evidence.floor} ({evidence.floor_reason})")
-    if reason is Reason.KEEP:
-        parts.append(f"{evidence.keep} needed again within a start-up of {evidence.startup_s:.3g} s")
-    if reason is Reason.AT_MAX:
-        parts.append(f"{want} wanted, max {pool.max_replicas}")
-    if reason is Reason.FLAP_BUDGET:
-        parts.append(f"{pool.behavior.max_reversals} reversals a day are spent")
-    if reason in (Reason.STALE, Reason.BLIND):
-        parts.append(f"data {observation.data_age_s:.0f} s old")
-    if observation.pending:
-        parts.append(f"{observation.pending:.0f} wait")
+    parts += _circumstances(limits, observation, evidence, want, reason)
     if observation.starting:
         parts.append(f"{len(observation.starting)} starting")
     if observation.note:
@@ -38,3 +33,27 @@ def explain(pool: Pool, observation: Observation, evidence: Evidence, replicas: 
     frame = f"frame {evidence.service.mean_s:.3g} s"
     parts.append(frame if evidence.measured else f"{frame} (configured, not measured yet)")
     return f"{move}: {reason}: " + ", ".join(parts)
+
+
+def _circumstances(
+    limits: Limits, observation: Observation, evidence: Evidence, want: int, reason: Reason
+) -> Iterator[str]:
+    pool = limits.pool
+    if reason is Reason.KEEP:
+        yield f"{evidence.keep} needed again within a start-up of {evidence.startup_s:.3g} s"
+    if reason is Reason.AT_MAX:
+        yield f"{want} wanted, max {pool.max_replicas}"
+    if reason is Reason.FLAP_BUDGET:
+        yield f"{pool.behavior.max_reversals} reversals a day are spent"
+    if reason in (Reason.STALE, Reason.BLIND):
+        yield f"data {observation.data_age_s:.0f} s old"
+    if observation.pending:
+        yield f"{observation.pending:.0f} wait"
+    if evidence.margin != 1.0:
+        yield f"margin x{evidence.margin:.2f} for late requests"
+    if evidence.wake is not None:
+        yield f"traffic about now on {evidence.wake:.0%} of past days"
+    if evidence.stuck:
+        yield f"{evidence.stuck} without a machine for over {2 * evidence.startup_s:.3g} s, {want} wanted"
+    if limits.note:
+        yield limits.note

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.boosted import Boosted
 from autoscaler.conformal import Calibrator
 from autoscaler.decision import ForecastView
 from autoscaler.experts import make_experts
 from autoscaler.observation import Floats
+from autoscaler.trees import FitTask, Trees
 
 PERSISTENCE = 0  # index of the expert that is always a member
 WEIGHT_RATE = 10.0  # an expert that loses 10 % more of persistence's loss gets e^-1 of the weight
@@ -58,19 +60,20 @@ class Forecaster:
         self._silent_bins = silent_bins
         day = shape.seasons[0] if shape.seasons else 60 * shape.lead_bins
         self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins)
-        self.names = tuple(expert.name for expert in self._experts)
+        self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
+        self.names = (*(expert.name for expert in self._experts), Boosted.name)
         levels = shape.quantiles
         window = max(60, min(3 * day, 4500))
         # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
         gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
-        self._calibrators = [Calibrator(levels, window, gamma) for _ in self._experts]
+        self._calibrators = [Calibrator(levels, window, gamma) for _ in self.names]
         self._mixture_calibrator = Calibrator(levels, window, gamma)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
-        self._losses = np.zeros(len(self._experts))
+        self._losses = np.zeros(len(self.names))
         self._mixture_loss = 0.0
         self._loss_weight = 0.0
         self._covered = 0.0
-        self._weights = np.eye(len(self._experts))[PERSISTENCE]
+        self._weights = np.eye(len(self.names))[PERSISTENCE]
         self._gated = True
         self._recent: deque[float] = deque(maxlen=max(shape.average_bins, 1))
         self._averages: deque[float] = deque(maxlen=shape.lead_bins)
@@ -92,12 +95,34 @@ class Forecaster:
         for expert in self._experts:
             expert.update(rate, level)
         self._averages.append(level)
+        outcome = self._outcome()
+        self._boosted.update(self.seen, level, outcome)
         while self._pending and self._pending[0].due <= self.seen:
-            self._learn(self._pending.popleft())
-        if self.seen > self._silent_bins:
-            self._current = self._issue(level)
-            if self._current is not None:
-                self._pending.append(self._current)
+            self._learn(self._pending.popleft(), outcome)
+        issuing = self.seen > self._silent_bins
+        if issuing or self.seen % self._boosted.stride == 0:
+            self._look_ahead(level, issuing)
+
+    def _outcome(self) -> float:
+        """The highest level of the lead that ends now; nan where half of it or more is not known."""
+        values = [value for value in self._averages if value == value]
+        return max(values) if 2 * len(values) >= self.shape.lead_bins and values else math.nan
+
+    def _look_ahead(self, level: float, issuing: bool) -> None:
+        """Ask every expert; keep the answers for the next fit, and issue a forecast where one is wanted."""
+        peaks = [expert.peak(self.shape.lead_bins) for expert in self._experts]
+        points = np.array([math.nan if peak is None else peak for peak in peaks])
+        start = float(points[PERSISTENCE])
+        if start != start:
+            return
+        scale = self._scale(start)
+        row = self._boosted.row(self.seen, start, scale, self._mean, points)
+        if self.seen % self._boosted.stride == 0:
+            self._boosted.keep(self.seen, row, start, scale)
+        if issuing:
+            boosted = self._boosted.peak(row, start, scale)
+            self._current = self._issue(np.append(points, boosted), scale)
+            self._pending.append(self._current)
 
     def _scale(self, level: float) -> float:
         """Size of an ordinary error: that of counting Poisson arrivals and a tenth of the level, together."""
@@ -105,14 +130,7 @@ class Forecaster:
         averaged_s = self.shape.bin_s * self.shape.average_bins
         return math.sqrt(base / averaged_s + (0.1 * base) ** 2) + 1e-9
 
-    def _issue(self, level: float) -> _Issued | None:
-        if level != level:
-            level = self._averages[-1] if self._averages else math.nan
-        peaks = [expert.peak(self.shape.lead_bins) for expert in self._experts]
-        points = np.array([math.nan if peak is None else peak for peak in peaks])
-        if points[PERSISTENCE] != points[PERSISTENCE]:
-            return None
-        scale = self._scale(float(points[PERSISTENCE]) if level != level else level)
+    def _issue(self, points: Floats, scale: float) -> _Issued:
         offsets = np.array([calibrator.offsets() for calibrator in self._calibrators])
         expert_quantiles = np.maximum(points[:, None] + scale * offsets, 0.0)
         alive = np.isfinite(points)
@@ -129,11 +147,9 @@ class Forecaster:
         due = self.seen + self.shape.lead_bins
         return _Issued(due, scale, points, expert_quantiles, point, used, mixture)
 
-    def _learn(self, issued: _Issued) -> None:
-        values = [value for value in self._averages if value == value]
-        if 2 * len(values) < self.shape.lead_bins:
+    def _learn(self, issued: _Issued, actual: float) -> None:
+        if actual != actual:
             return
-        actual = max(values)
         working = self.shape.working
         level = self.shape.quantiles[working]
         met = actual <= issued.expert_quantiles
@@ -162,6 +178,19 @@ class Forecaster:
         self._weights = weights / weights.sum()
         skill = self._mixture_loss / reference
         self._gated = skill > (1.0 if self._gated else 1.03)
+
+    @property
+    def refit_due(self) -> bool:
+        """A day of rows came since the last fit was asked for, and enough of them."""
+        return self._boosted.due
+
+    def refit_task(self) -> FitTask:
+        """Values for a fit of the boosted expert; whoever runs it hands the trees to `adopt`."""
+        return self._boosted.task(self.shape.quantiles[self.shape.working])
+
+    def adopt(self, trees: Trees) -> None:
+        """Trees of a fit, used from the next bin on."""
+        self._boosted.adopt(trees)
 
     @property
     def skill(self) -> float | None:

@@ -20,7 +20,9 @@ def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float
     A forecaster whose shape no longer fits (another bin length, a start-up that changed) is built anew from the
     history that the observation carries, so a restart loses nothing that the source of the demand still has.
     """
-    rates = observation.demand / observation.bin_s
+    # A count that cannot be one (negative, infinite) is a bin without data.
+    rates = np.where(np.isfinite(observation.demand) & (observation.demand >= 0), observation.demand, np.nan)
+    rates = rates / observation.bin_s
     if rates.size == 0:
         return None
     shape = _shape(pool, observation, lead_s)

@@ -5,27 +5,42 @@ Kubernetes, the simulator and the local fleet implement `Cluster`, and `tick` ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from autoscaler.decision import Decision, ForecastView, Reason, WarmAsk
+from autoscaler.gpu_budget import share_gpus
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import NodeState, Observation, PodState, ServiceTime, StartingPod
-from autoscaler.policy import decide
-from autoscaler.pool import Behavior, ForecastSettings, Mode, Objective, Pool, Triggers
+from autoscaler.policy import cut, decide
+from autoscaler.pool import (
+    Behavior,
+    Calendar,
+    CapacityType,
+    ForecastSettings,
+    Mode,
+    Objective,
+    Override,
+    Pool,
+    Triggers,
+)
 
 __all__ = [
     "Behavior",
+    "Calendar",
+    "CapacityType",
     "Cluster",
     "Decision",
     "ForecastSettings",
     "ForecastView",
+    "Look",
     "Memory",
     "Mode",
     "NodeState",
     "Objective",
     "Observation",
+    "Override",
     "PodState",
     "Pool",
     "Reason",
@@ -33,6 +48,7 @@ __all__ = [
     "StartingPod",
     "Triggers",
     "WarmAsk",
+    "choose",
     "tick",
 ]
 
@@ -53,35 +69,73 @@ class Cluster(Protocol):
         """Pass the asks on. Idempotent; failing is allowed, a scene then loads when it is needed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a pool brought: an observation, or why there is none."""
+
+    pool: Pool
+    observation: Observation | None
+    error: str = ""
+
+
+Record = Callable[[Sequence[Look], "Memory", float, Sequence[Decision]], None]
+
+
 @dataclass
 class Memory:
     """What the loop remembers between ticks: one entry a pool."""
 
     pools: dict[str, PoolMemory] = field(default_factory=dict)
+    gpu_budget: float | None = None  # GPUs that all pools may have together; None: no limit
+    record: Record | None = None  # told of every tick: what was seen and decided, before it is carried out
 
 
 def tick(cluster: Cluster, memory: Memory, now_s: float) -> list[Decision]:
     """Observe, decide and act once for every pool; one pool's failure does not stop another."""
+    seen = [_look(cluster, pool, now_s) for pool in cluster.pools()]
+    decisions = choose(seen, memory, now_s)
+    if memory.record is not None:
+        memory.record(seen, memory, now_s, decisions)
+    return [_act(cluster, look, decision) for look, decision in zip(seen, decisions, strict=True)]
+
+
+def choose(seen: Sequence[Look], memory: Memory, now_s: float) -> list[Decision]:
+    """The decisions for what was seen at one moment: no clock and no cluster, so a log can be replayed."""
     decisions = []
-    for pool in cluster.pools():
-        state = memory.pools.setdefault(pool.name, PoolMemory())
-        decisions.append(_tick_pool(cluster, pool, state, now_s))
-    return decisions
+    for look in seen:
+        state = memory.pools.setdefault(look.pool.name, PoolMemory())
+        if look.observation is not None:
+            decisions.append(decide(look.pool, look.observation, state))
+            continue
+        held = state.last_replicas if state.last_replicas is not None else look.pool.min_replicas
+        text = f"hold {held}: the pool could not be observed ({look.error})"
+        decisions.append(Decision(look.pool.name, held, Reason.OBSERVE_FAILED, text, now_s, current=held))
+    if memory.gpu_budget is None:
+        return decisions
+    counts = share_gpus([look.pool for look in seen], decisions, memory.gpu_budget)
+    return [
+        decision
+        if look.observation is None
+        else cut(look.pool, look.observation, memory.pools[look.pool.name], decision, count)
+        for look, decision, count in zip(seen, decisions, counts, strict=True)
+    ]
 
 
-def _tick_pool(cluster: Cluster, pool: Pool, state: PoolMemory, now_s: float) -> Decision:
+def _look(cluster: Cluster, pool: Pool, now_s: float) -> Look:
     try:
-        observation = cluster.observe(pool, now_s)
+        return Look(pool, cluster.observe(pool, now_s))
     except Exception as error:  # a pool that cannot be seen is held, whatever went wrong
-        held = state.last_replicas if state.last_replicas is not None else pool.min_replicas
-        text = f"hold {held}: the pool could not be observed ({type(error).__name__}: {error})"
-        return Decision(pool.name, held, Reason.OBSERVE_FAILED, text, now_s, current=held)
-    decision = decide(pool, observation, state)
+        return Look(pool, None, f"{type(error).__name__}: {error}")
+
+
+def _act(cluster: Cluster, look: Look, decision: Decision) -> Decision:
+    if look.observation is None:
+        return decision
     try:
-        if decision.replicas != observation.desired:
-            cluster.scale(pool, decision)
+        if decision.replicas != look.observation.desired:
+            cluster.scale(look.pool, decision)
         if decision.warm:
-            cluster.warm(pool, decision.warm)
+            cluster.warm(look.pool, decision.warm)
     except Exception as error:  # the next tick tries again
         text = f"{decision.explanation}; could not act ({type(error).__name__}: {error})"
         decision = replace(decision, reason=Reason.ACT_FAILED, explanation=text)

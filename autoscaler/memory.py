@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from autoscaler.forecast import Forecaster
+from autoscaler.pacing import Budget
 from autoscaler.scenes import SceneShares
 from autoscaler.warmup import WarmMemory
 
@@ -25,4 +26,5 @@ class PoolMemory:
     direction: int = 0  # of the last change: 1 up, -1 down
     last_replicas: int | None = None
     shares: SceneShares | None = None
+    budget: Budget = field(default_factory=Budget)  # of late requests
     warm: WarmMemory = field(default_factory=WarmMemory)

@@ -33,6 +33,7 @@ class PodState:
     resident: tuple[SceneId, ...] = ()  # scenes in its memory
     budget_bytes: int = 0  # scenes it may hold; 0: not known
     in_flight: int = 0
+    capacity_type: str = ""  # name of the pool's capacity type that it runs on; empty: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +76,6 @@ class Observation:
     pods: tuple[PodState, ...] = ()
     nodes: tuple[NodeState, ...] = ()
     trusted: bool = True  # False: the last look at the source failed, so nothing may shrink by it
+    served: float | None = None  # requests that were answered since the last tick
+    late: float | None = None  # of these, how many waited longer than the objective
     note: str = ""  # what the source of the demand has to say, for the explanation

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autoscaler.capacity import wait_tail
+from autoscaler.capacity_types import split
 from autoscaler.decision import Decision, Reason
 from autoscaler.evidence import Evidence, backlog, gather
 from autoscaler.explain import explain
@@ -15,6 +16,7 @@ from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation
 from autoscaler.pool import Mode, Pool
 from autoscaler.scenes import SceneShares
+from autoscaler.schedule import limits_at
 from autoscaler.victims import choose_victims
 from autoscaler.warmup import plan_new_pods, plan_warm_asks
 from fleet.scene import SceneId
@@ -22,15 +24,21 @@ from fleet.scene import SceneId
 
 def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision:
     """The count for one pool, with its reason; updates `memory`."""
+    limits = limits_at(pool, observation.now_s)
+    pool = limits.pool
     evidence = gather(pool, observation, memory)
     want, reason = _choose(pool, observation, memory, evidence)
     replicas, reason = _clamp(pool, want, reason)
+    if evidence.stuck and replicas > observation.desired:
+        replicas, reason = observation.desired, Reason.STOCK_OUT
+    if limits.paused:
+        replicas, reason = observation.desired, Reason.PAUSED
     _remember(observation, memory, replicas)
     decision = Decision(
         pool=pool.name,
         replicas=replicas,
         reason=reason,
-        explanation=explain(pool, observation, evidence, replicas, want, reason),
+        explanation=explain(limits, observation, evidence, replicas, want, reason),
         now_s=observation.now_s,
         current=observation.desired,
         floor=evidence.floor,
@@ -38,14 +46,34 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         lead_s=evidence.lead_s,
         demand_per_s=evidence.rate_per_s,
         forecast=evidence.view,
+        margin=evidence.margin,
+        capacity=split(replicas, pool.capacity_types),
     )
     scenes = scene_demand(observation, evidence, memory)
     warm = plan_warm_asks(pool, observation, scenes, evidence.lead_s, memory.warm)
     return replace(
         decision,
         scenes=plan_new_pods(pool, observation, scenes, max(0, decision.change)),
-        victims=choose_victims(observation, max(0, -decision.change)),
+        victims=choose_victims(observation, max(0, -decision.change), pool.capacity_types),
         warm=warm if pool.mode is Mode.PREDICTIVE else (),
+    )
+
+
+def cut(pool: Pool, observation: Observation, memory: PoolMemory, decision: Decision, count: int) -> Decision:
+    """The decision with the count that the GPUs of all pools leave for it."""
+    if count == decision.replicas:
+        return decision
+    memory.last_replicas = count
+    memory.direction = (count > observation.desired) - (count < observation.desired) or memory.direction
+    text = f"{decision.explanation}; {count} of {decision.replicas} within the GPUs of all pools"
+    return replace(
+        decision,
+        replicas=count,
+        reason=Reason.GPU_BUDGET,
+        explanation=text,
+        scenes=decision.scenes[: max(0, count - observation.desired)],
+        victims=choose_victims(observation, max(0, observation.desired - count), pool.capacity_types),
+        capacity=split(count, pool.capacity_types),
     )
 
 
@@ -71,10 +99,15 @@ def _choose(pool: Pool, observation: Observation, memory: PoolMemory, evidence: 
     want, reason = evidence.floor, evidence.floor_reason
     if evidence.need is not None and evidence.need > want:
         want, reason = evidence.need, evidence.need_reason
+    if evidence.quiet:
+        awake = evidence.wake is not None and evidence.wake >= pool.behavior.wake_probability
+        want, reason = (max(1, evidence.need or 0), Reason.WAKE) if awake else (0, Reason.SURPLUS)
     _settle(pool, observation, memory, evidence, want)
     if want > current:
         return want, reason
     if want == current:
+        if reason is Reason.WAKE:
+            return current, reason
         return current, Reason.STARTING if observation.starting else Reason.STEADY
     return _down(pool, observation, memory, evidence, want)
 
@@ -85,6 +118,8 @@ def _down(
     """The lowest count that every rule against a step down allows."""
     current = observation.desired
     lowest, reason = want, Reason.SURPLUS
+    if evidence.quiet and want == 0:
+        return 0, reason
     settled = max(count for _, count in memory.wants)
     if settled > lowest:
         lowest, reason = settled, Reason.SETTLING
@@ -101,6 +136,9 @@ def _down(
 
 def _settle(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, want: int) -> None:
     """Remember what was wanted for as long as it keeps pods."""
+    if memory.last_replicas is None and settle_s(pool, evidence.startup_s) > 0:
+        # Just started: what the past wanted is not known, so the count that stands is taken for it.
+        memory.wants.append((observation.now_s, observation.desired))
     memory.wants.append((observation.now_s, want))
     while memory.wants[0][0] < observation.now_s - settle_s(pool, evidence.startup_s):
         memory.wants.popleft()

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
+from zoneinfo import available_timezones as _read_timezones
+
+_CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+
+
+@cache
+def available_timezones() -> frozenset[str]:
+    """Names of the zones that this machine knows; looking costs a walk over files, so it is done once."""
+    return frozenset(_read_timezones())
 
 
 class Mode(StrEnum):
@@ -46,6 +59,9 @@ class Behavior:
     max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down, then no step down
     stale_after_s: float = 180.0  # demand older than this is no reason to shrink
     blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
+    idle_s: float = 300.0  # min_replicas 0: so long without an arrival, and the pool may go to zero
+    wake_probability: float = 0.5  # min_replicas 0: share of past days with traffic at this time that wakes or keeps it
+    max_margin: float = 2.0  # late requests widen the forecast's margin over its median up to this factor; 1: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,41 @@ class ForecastSettings:
     season_s: tuple[float, ...] = (86_400.0, 604_800.0)  # shortest first; the first is "a day"
     quantile: float = 0.9  # of the highest demand inside the lead window: what the pool is sized for
     average_s: float | None = None  # demand is averaged over this; None: as few bins as hold about 100 requests
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Limits that hold at the same wall-clock time of some weekdays, daylight saving included."""
+
+    name: str
+    begin: str  # "HH:MM" in `zone`
+    end: str  # "HH:MM"; at or before `begin` it is the next day's
+    zone: str = "UTC"  # IANA name
+    weekdays: tuple[int, ...] = ()  # of the beginning, 0 is Monday; empty: every day
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Limits or a pause by hand; it ends by itself."""
+
+    until_s: float  # Unix seconds
+    from_s: float = 0.0  # Unix seconds
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    paused: bool = False  # the count is held, whatever is seen
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityType:
+    """Pods that are paid for in one way."""
+
+    name: str
+    price_per_hour: float  # for one pod
+    max_replicas: int | None = None  # None: as many as are wanted
+    reserved: bool = False  # paid whether used or not, so it is filled first
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +128,11 @@ class Pool:
     pod_budget_bytes: int = 0  # scenes that one new pod may hold; 0: not known, no scenes are planned
     scenes_per_new_pod: int = 8  # at most; each one lengthens the start
     warm_asks_per_tick: int = 2
+    calendars: tuple[Calendar, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    capacity_types: tuple[CapacityType, ...] = ()
+    priority: int = 0  # the higher, the earlier it gets GPUs where they do not suffice for all
+    gpus_per_pod: float = 1.0  # 1/7 for the smallest MIG slice of seven
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other; the message names field, value and fix."""
@@ -118,8 +174,38 @@ class Pool:
             (self.service_s > 0, "service_s", self.service_s, "above 0"),
             (self.service_cv >= 0, "service_cv", self.service_cv, "0 or more"),
             (self.startup_s >= 0, "startup_s", self.startup_s, "0 or more"),
+            (self.gpus_per_pod > 0, "gpus_per_pod", self.gpus_per_pod, "above 0"),
+            (
+                0 < self.behavior.wake_probability <= 1,
+                "behavior.wake_probability",
+                self.behavior.wake_probability,
+                "above 0, at most 1",
+            ),
+            (self.behavior.max_margin >= 1, "behavior.max_margin", self.behavior.max_margin, "1 or more"),
             (0 < self.startup_quantile <= 1, "startup_quantile", self.startup_quantile, "above 0, at most 1"),
         )
-        for good, name, value, valid in checks:
+        for good, name, value, valid in (*checks, *self._list_checks()):
             if not good:
                 raise ValueError(f"pool {self.name!r}: {name} is {value!r}, expected {valid}")
+
+    def _list_checks(self) -> Iterator[tuple[bool, str, object, str]]:
+        for calendar in self.calendars:
+            path = f"calendars[{calendar.name}]"
+            for name, clock in (("begin", calendar.begin), ("end", calendar.end)):
+                yield bool(_CLOCK.fullmatch(clock)), f"{path}.{name}", clock, 'a time as "08:30"'
+            yield (
+                calendar.zone in available_timezones(),
+                f"{path}.zone",
+                calendar.zone,
+                'an IANA name as "Europe/Berlin"',
+            )
+            days = calendar.weekdays
+            yield all(0 <= day <= 6 for day in days), f"{path}.weekdays", days, "0 (Monday) to 6"
+        for override in self.overrides:
+            ends = override.until_s > override.from_s and math.isfinite(override.until_s)
+            yield ends, "overrides.until_s", override.until_s, "a time after from_s: an override always ends"
+        for kind in self.capacity_types:
+            path = f"capacity_types[{kind.name}]"
+            yield kind.price_per_hour >= 0, f"{path}.price_per_hour", kind.price_per_hour, "0 or more"
+            bounded = kind.max_replicas is not None or not kind.reserved
+            yield bounded, f"{path}.max_replicas", kind.max_replicas, "how many are reserved"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autoscaler.boosting import fit
 from autoscaler.forecast import Forecaster, shape_for
 from benchmarks.machine import describe
 from fleet.labels import DATA_ENV
@@ -53,15 +54,20 @@ def score(name: str, bin_s: float, counts: Floats, horizon_s: float) -> Row:
     rates = counts / bin_s
     shape = shape_for(float(np.nanmean(counts)), bin_s, horizon_s, (DAY_S, 7 * DAY_S), QUANTILE, None)
     forecaster = Forecaster(shape)
-    begin_s = time.process_time()
+    begin_s, fitting_s, fits = time.process_time(), 0.0, 0
     answers = np.full((rates.size, 2), math.nan)
     for index, rate in enumerate(rates.tolist()):
         forecaster.update(rate)
+        if forecaster.refit_due:
+            begin_fit_s = time.process_time()
+            forecaster.adopt(fit(forecaster.refit_task()))
+            fitting_s += time.process_time() - begin_fit_s
+            fits += 1
         reference = forecaster.reference()
         quantiles = forecaster.quantiles()
         if quantiles is not None and reference is not None:
             answers[index] = quantiles[shape.working], reference[shape.working]
-    spent_s = time.process_time() - begin_s
+    spent_s = time.process_time() - begin_s - fitting_s
     actual = highest_ahead(rates, shape.average_bins, shape.lead_bins)
     scored = np.isfinite(actual) & np.isfinite(answers[:, 0]) & (np.arange(rates.size) >= rates.size // 2)
     error = actual[scored, None] - answers[scored]

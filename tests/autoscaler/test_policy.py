@@ -40,7 +40,8 @@ def seen(demand: float | np.ndarray, desired: int, **more: object) -> Observatio
 
 
 def ask(pool: Pool, observation: Observation, memory: PoolMemory | None = None) -> Decision:
-    return decide(pool, observation, memory or PoolMemory())
+    # A memory that decided before: one that just began holds what it finds until it has settled.
+    return decide(pool, observation, memory or PoolMemory(last_replicas=observation.desired))
 
 
 def test_forecast_adds_pods_before_the_demand_is_there() -> None:

@@ -1,0 +1,114 @@
+"""Edge: quantile gradient boosting by scikit-learn, with one thread, in a worker that no tick waits for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from autoscaler.forecast import Forecaster
+from autoscaler.loop import Memory
+from autoscaler.trees import FitTask, Trees
+
+ROUNDS = 80
+LEARNING_RATE = 0.07
+LEAVES = 12
+DEPTH = 5
+
+
+def fit(task: FitTask) -> Trees:
+    """Trees for the task's quantile. A function of its argument: no random sampling, one thread."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
+
+    model = HistGradientBoostingRegressor(
+        loss="quantile",
+        quantile=task.quantile,
+        max_iter=ROUNDS,
+        learning_rate=LEARNING_RATE,
+        max_leaf_nodes=LEAVES,
+        max_depth=DEPTH,
+        min_samples_leaf=max(20, len(task.targets) // 60),
+        l2_regularization=1.0,
+        max_bins=64,
+        early_stopping=False,
+        random_state=0,
+    )
+    # A feature that was never known cannot be binned; as a constant it is never split by.
+    known = np.isfinite(task.features).any(axis=0)
+    # Beside other work the barriers of several threads cost far more than the fit itself.
+    with threadpool_limits(1):
+        model.fit(np.where(known, task.features, 0.0), task.targets, sample_weight=task.weights)
+    return _as_trees(model)
+
+
+def _as_trees(model: object) -> Trees:
+    """Copy the nodes out of a fitted model; scikit-learn has no public name for them."""
+    trees = [predictors[0].nodes for predictors in model._predictors]  # type: ignore[attr-defined]
+    sizes = [len(nodes) for nodes in trees]
+    roots = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    nodes = np.concatenate(trees)
+    own = np.arange(len(nodes))
+    offset = np.repeat(roots, sizes)
+    leaf = nodes["is_leaf"].astype(bool)
+    return Trees(
+        base=float(np.ravel(model._baseline_prediction)[0]),  # type: ignore[attr-defined]
+        depth=int(nodes["depth"].max()),
+        roots=roots.astype(np.int32),
+        feature=np.where(leaf, 0, nodes["feature_idx"]).astype(np.int32),
+        threshold=nodes["num_threshold"].astype(np.float64),
+        left=np.where(leaf, own, nodes["left"] + offset).astype(np.int32),
+        right=np.where(leaf, own, nodes["right"] + offset).astype(np.int32),
+        missing_left=nodes["missing_go_to_left"].astype(bool),
+        value=np.where(leaf, nodes["value"], 0.0),
+    )
+
+
+class Refitter:
+    """Fits in one background thread of low priority; a tick hands tasks over and takes results, and never waits."""
+
+    def __init__(self, waiting: int = 1) -> None:
+        """At most `waiting` tasks are with the worker at once: a later one is made from newer data instead."""
+        self._waiting = waiting
+        self._worker = ThreadPoolExecutor(1, "refit", initializer=_low_priority)
+        self._fits: list[tuple[Forecaster, Future[Trees]]] = []
+        self._turn = 0
+        self.failures = 0
+
+    def exchange(self, memory: Memory) -> None:
+        """Between two ticks: adopt what is ready, ask for what is due."""
+        for forecaster, done in [entry for entry in self._fits if entry[1].done()]:
+            self._fits.remove((forecaster, done))
+            if done.cancelled() or done.exception() is not None:
+                self.failures += 1
+            else:
+                forecaster.adopt(done.result())
+        names: Sequence[str] = list(memory.pools)
+        for step in range(len(names)):
+            if len(self._fits) >= self._waiting:
+                return
+            asking = memory.pools[names[(self._turn + step) % len(names)]].forecaster
+            if asking is None or not asking.refit_due:
+                continue
+            self._turn = (self._turn + step + 1) % len(names)
+            self._fits.append((asking, self._worker.submit(fit, asking.refit_task())))
+
+    def settle(self, memory: Memory) -> None:
+        """Fit and adopt all that is due, waiting for it: for a process that decides once."""
+        while True:
+            self.exchange(memory)
+            if not self._fits:
+                return
+            for _, done in self._fits:
+                done.exception()
+
+    def close(self) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+
+def _low_priority() -> None:
+    """On Linux a thread has a priority of its own."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -1,0 +1,122 @@
+"""The boosted expert: trees as arrays answer as scikit-learn does, and what they learn helps."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from autoscaler import boosting
+from autoscaler.boosting import Refitter, fit
+from autoscaler.forecast import Forecaster, shape_for
+from autoscaler.loop import Memory
+from autoscaler.memory import PoolMemory
+from autoscaler.trees import FitTask
+
+
+def made_task(rows: int = 600) -> FitTask:
+    random = np.random.default_rng(3)
+    features = random.normal(size=(rows, 5))
+    features[random.uniform(size=features.shape) < 0.1] = np.nan
+    targets = np.nan_to_num(features[:, 0]) ** 2 + random.normal(size=rows) * 0.1
+    return FitTask(features, targets, random.uniform(0.5, 2.0, rows), 0.9)
+
+
+def test_trees_answer_as_the_model_that_they_were_taken_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+
+    class Kept(HistGradientBoostingRegressor):
+        def fit(self, *args: object, **more: object) -> object:
+            models.append(self)
+            return super().fit(*args, **more)
+
+    monkeypatch.setattr("sklearn.ensemble.HistGradientBoostingRegressor", Kept)
+    task = made_task()
+    trees = fit(task)
+    theirs = models[0].predict(task.features)
+    ours = [trees.predict(row) for row in task.features]
+    assert ours == pytest.approx(theirs, abs=1e-9)
+    assert np.std(ours) > 0.1
+
+
+def test_a_fit_is_a_function_of_its_values() -> None:
+    one, two = fit(made_task()), fit(made_task())
+    assert one.base == two.base
+    for field in ("roots", "feature", "threshold", "left", "right", "missing_left", "value"):
+        assert np.array_equal(getattr(one, field), getattr(two, field))
+
+
+def stepping(days: int, day: int = 96) -> np.ndarray:
+    """Steps at fixed hours whose height depends on how the day began: lags of a day alone do not know it."""
+    random = np.random.default_rng(5)
+    rates = []
+    for _ in range(days):
+        high = random.uniform() < 0.5
+        shape = np.full(day, 10.0)
+        shape[10:20] = 30.0 if high else 15.0
+        shape[40:60] = 60.0 if high else 20.0
+        rates.append(random.poisson(shape * 60) / 60)
+    return np.concatenate(rates)
+
+
+def loss_of(rates: np.ndarray, refit: bool) -> float:
+    forecaster = Forecaster(shape_for(600.0, 60.0, 240.0, (96 * 60.0,), 0.9, None))
+    lead, losses, issued = forecaster.shape.lead_bins, [], []
+    for index, rate in enumerate(rates.tolist()):
+        forecaster.update(rate)
+        if refit and forecaster.refit_due:
+            forecaster.adopt(fit(forecaster.refit_task()))
+        quantiles = forecaster.quantiles()
+        assert quantiles is not None
+        issued.append(float(quantiles[1]))
+        if index - lead > len(rates) // 2:
+            error = rates[index - lead + 1 : index + 1].max() - issued[index - lead]
+            losses.append(max(0.9 * error, -0.1 * error))
+    return float(np.mean(losses))
+
+
+def test_it_learns_what_the_other_experts_cannot() -> None:
+    rates = stepping(24)
+    assert loss_of(rates, refit=True) < 0.9 * loss_of(rates, refit=False)
+
+
+def test_a_refit_never_holds_a_tick_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a fit is stuck, exchange returns at once and the forecast goes on without it; then it is adopted."""
+    gate = threading.Event()
+
+    def stuck(task: FitTask) -> object:
+        gate.wait(20)
+        return fit(task)
+
+    monkeypatch.setattr(boosting, "fit", stuck)
+    memory = Memory()
+    shape = shape_for(600.0, 60.0, 240.0, (96 * 60.0,), 0.9, None)
+    forecaster, alone = Forecaster(shape), Forecaster(shape)
+    memory.pools["p"] = PoolMemory(forecaster=forecaster)
+    rates = stepping(8)
+    for rate in rates.tolist():
+        forecaster.update(rate)
+        alone.update(rate)
+    refitter = Refitter()
+    try:
+        begin = time.monotonic()
+        refitter.exchange(memory)
+        for rate in rates[:5].tolist():
+            forecaster.update(rate)
+            alone.update(rate)
+            refitter.exchange(memory)
+        assert time.monotonic() - begin < 5
+        assert forecaster.view() == alone.view()
+        gate.set()
+        refitter.settle(memory)
+        for rate in rates[5:60].tolist():
+            forecaster.update(rate)
+            alone.update(rate)
+        assert forecaster.view() != alone.view()
+        assert refitter.failures == 0
+    finally:
+        gate.set()
+        refitter.close()
