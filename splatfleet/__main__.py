@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
     "simulate": "Play recorded traffic against our decisions and others'.",
+    "backtest": "What the autoscaler would have done on your own Prometheus history.",
     "metrics": "List every metric that Splatfleet writes.",
     "bench": "Measure a part on this machine and print a table.",
 }
