@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: help install demo test check lint type imports unit bench clean
+.PHONY: help install demo test check lint type imports unit bench bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ unit: install
 
 bench: install ## every benchmark, one table each
 	@$(BIN)/splatfleet bench all
+
+bench-scaling: install ## every autoscaling policy over the recorded traces, to docs/benchmarks/scaling.md
+	@$(BIN)/python -m benchmarks.scaling
 
 clean: ## what the build and the demo left
 	rm -rf out .demo build dist

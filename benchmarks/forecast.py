@@ -49,10 +49,10 @@ def load_counts(path: Path, bin_s: float = 300.0) -> tuple[float, Floats]:
     return trace.bin_s * step, whole.reshape(-1, step).sum(axis=1)
 
 
-def score(name: str, bin_s: float, counts: Floats, horizon_s: float) -> Row:
+def score(name: str, bin_s: float, counts: Floats, horizon_s: float, quantile: float = QUANTILE) -> Row:
     """Roll over one trace: forecast, wait for the outcome, compare."""
     rates = counts / bin_s
-    shape = shape_for(float(np.nanmean(counts)), bin_s, horizon_s, (DAY_S, 7 * DAY_S), QUANTILE, None)
+    shape = shape_for(float(np.nanmean(counts)), bin_s, horizon_s, (DAY_S, 7 * DAY_S), quantile, None)
     forecaster = Forecaster(shape)
     begin_s, fitting_s, fits = time.process_time(), 0.0, 0
     answers = np.full((rates.size, 2), math.nan)
@@ -71,7 +71,7 @@ def score(name: str, bin_s: float, counts: Floats, horizon_s: float) -> Row:
     actual = highest_ahead(rates, shape.average_bins, shape.lead_bins)
     scored = np.isfinite(actual) & np.isfinite(answers[:, 0]) & (np.arange(rates.size) >= rates.size // 2)
     error = actual[scored, None] - answers[scored]
-    loss = np.maximum(QUANTILE * error, (QUANTILE - 1) * error).mean(axis=0)
+    loss = np.maximum(quantile * error, (quantile - 1) * error).mean(axis=0)
     met = actual[scored] <= answers[scored, 0]
     days = (np.flatnonzero(scored) * bin_s // DAY_S).astype(int)
     by_day = [float(met[days == day].mean()) for day in np.unique(days) if (days == day).sum() * bin_s > DAY_S / 2]

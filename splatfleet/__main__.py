@@ -22,6 +22,8 @@ VERBS: dict[str, str] = {
     "explain": "Say why a pod went where it went, node by node and term by term.",
     "replay": "Make the extender's recorded decisions again and compare them bit for bit.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
+    "simulate": "Play recorded traffic against our decisions and others'.",
+    "backtest": "What the autoscaler would have done on your own Prometheus history.",
     "metrics": "List every metric that Splatfleet writes.",
     "simulate": "Play the decisions of our cores over traffic, without a fleet.",
     "bench": "Measure a part on this machine and print a table.",

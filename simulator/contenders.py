@@ -1,0 +1,247 @@
+"""Who plays: every policy with its main knob and the values that are swept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from autoscaler.loop import Behavior, ForecastSettings, Memory, Mode, Objective, Pool, Triggers, tick
+from simulator.oracles import Clairvoyant, Counts, PerfectForecast, Plan, Static, clairvoyant_plan, needs
+from simulator.rivals.aibrix import Apa
+from simulator.rivals.dynamo import DynamoBoth, DynamoLoad, DynamoSla, DynamoThroughput
+from simulator.rivals.hpa import HpaDuty, HpaRate, HpaRatio
+from simulator.rivals.keda import Keda
+from simulator.rivals.kpa import Kpa
+from simulator.rivals.predictive import AwsPredictive, Bacc, Crane, Hybrid, Phpa
+from simulator.rivals.predictors import Arima, Constant, Kalman, Predictor, ProphetLike
+from simulator.rivals.ray_serve import RayServe
+from simulator.rivals.wva import Wva
+from simulator.traffic import Traffic
+from simulator.world import Seen, StartUp, World
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One traffic, the start-up and objective that all contenders meet, and what the demand costs at least."""
+
+    traffic: Traffic
+    start_up: StartUp
+    objective: Objective
+    seed: int
+    tick_s: float = 15.0
+    need: Counts = field(init=False)
+    plan: Plan = field(init=False)
+
+    def __post_init__(self) -> None:
+        need = needs(self.traffic.rates, self.traffic.service, self.objective)
+        object.__setattr__(self, "need", need)
+        object.__setattr__(self, "plan", clairvoyant_plan(need, self.traffic.rates.bin_s, self.start_up.median_s))
+
+    @property
+    def bound_pod_seconds(self) -> float:
+        """The clairvoyant's cost (O1)."""
+        return self.plan.pod_seconds(self.start_up.median_s)
+
+    @property
+    def pool(self) -> Pool:
+        """The pool that all are given: at most 4 x the peak."""
+        service = self.traffic.service
+        return Pool(
+            "simulated",
+            max_replicas=4 * max(1, int(self.need.max())),
+            objective=self.objective,
+            tick_s=self.tick_s,
+            service_s=service.mean_s,
+            service_cv=service.cv,
+            startup_s=self.start_up.median_s,
+        )
+
+    def world(self, pool: Pool | None = None) -> World:
+        """A fresh world with as many ready pods as the first bin needs."""
+        world = World(pool or self.pool, self.traffic, self.start_up, self.seed)
+        world.begin(max(1, int(self.need[0])))
+        return world
+
+
+class Player(Protocol):
+    """Acts on a world every `sync_s`."""
+
+    sync_s: float
+
+    def act(self, world: World) -> None: ...
+
+
+class Rival(Protocol):
+    """Says how many pods it wants from what it sees."""
+
+    sync_s: float
+
+    def replicas(self, seen: Seen) -> int: ...
+
+
+class RivalPlayer:
+    """A rival at the controls of a world."""
+
+    def __init__(self, rival: Rival) -> None:
+        self._rival = rival
+        self.sync_s = rival.sync_s
+
+    def act(self, world: World) -> None:
+        world.resize(self._rival.replicas(Seen(world)))
+
+
+class OurPlayer:
+    """The very tick that runs on a cluster."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._memory = Memory()
+        self.sync_s = pool.tick_s
+
+    def act(self, world: World) -> None:
+        tick(world, self._memory, world.now_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One policy: what kind it is, what its knob means, and the values that are tried."""
+
+    kind: str  # ours | ablation | reactive | predictive | static | oracle
+    knob: str
+    values: tuple[float, ...]
+    rival: Callable[[Case, float], Rival] | None = None
+    pool: Callable[[Pool, float], Pool] | None = None  # ours and its ablations
+
+
+SHARES = (0.35, 0.5, 0.7, 0.85)
+
+
+def _throughput(make: Callable[[], Predictor]) -> Family:
+    return Family(
+        "predictive",
+        "share of capacity",
+        (0.5, 0.7),
+        lambda _, share: DynamoThroughput(make(), share),
+    )
+
+
+def _share(make: Callable[[float], Rival], kind: str = "reactive", values: tuple[float, ...] = SHARES) -> Family:
+    return Family(kind, "share of capacity", values, lambda _, share: make(share))
+
+
+def _without(pool: Pool, level: float, pending: bool = False, flap_budget: bool = False) -> Pool:
+    """Ours with parts switched off, to see what each is worth."""
+    return replace(
+        pool,
+        forecast=ForecastSettings(quantile=level),
+        triggers=Triggers(pending_per_pod=1e9) if pending else pool.triggers,
+        behavior=Behavior(max_reversals=10_000) if flap_budget else pool.behavior,
+    )
+
+
+def _lead_s(case: Case) -> float:
+    return case.start_up.median_s * math.exp(1.2816 * case.start_up.sigma) + case.tick_s
+
+
+FAMILIES: dict[str, Family] = {
+    "splatfleet": Family(
+        "ours",
+        "forecast quantile",
+        (0.8, 0.95, 0.99),
+        pool=lambda pool, level: replace(pool, forecast=ForecastSettings(quantile=level)),
+    ),
+    "splatfleet-reactive": Family(
+        "ablation",
+        "share of capacity",
+        (0.5, 0.7),
+        pool=lambda pool, share: replace(pool, mode=Mode.REACTIVE, triggers=Triggers(utilization=share)),
+    ),
+    "splatfleet-no-pending": Family(
+        "ablation",
+        "forecast quantile",
+        (0.95,),
+        pool=lambda pool, level: _without(pool, level, pending=True),
+    ),
+    "splatfleet-no-flap-budget": Family(
+        "ablation",
+        "forecast quantile",
+        (0.95,),
+        pool=lambda pool, level: _without(pool, level, pending=True, flap_budget=True),
+    ),
+    "static": Family(
+        "static",
+        "quantile of the need",
+        (0.95, 1.0),
+        lambda case, level: Static(int(np.quantile(case.need, level, method="higher"))),
+    ),
+    "hpa-ratio": Family("reactive", "target ratio", (0.1, 1.0), lambda _, target: HpaRatio(target)),
+    "hpa-rate": _share(HpaRate, values=(0.5, 0.7, 0.85)),
+    "hpa-duty": _share(HpaDuty, values=(0.5, 0.7, 0.85)),
+    "keda": _share(Keda),
+    "kpa": Family("reactive", "target concurrency", SHARES, lambda _, target: Kpa(target)),
+    "ray-serve": Family("reactive", "target ongoing", SHARES, lambda _, target: RayServe(target)),
+    "aibrix": Family("reactive", "target concurrency", SHARES, lambda _, target: Apa(target)),
+    "wva": Family("reactive", "spare queue", (3.0, 4.9), lambda _, spare: Wva(spare)),
+    "dynamo-load": Family(
+        "reactive", "queued a pod for +1", (0.1, 1.0), lambda _, up: DynamoLoad(up, 0.1 if up == 1.0 else 1e-9)
+    ),
+    "dynamo-sla": Family("reactive", "max wait s", (0.25, 0.5), lambda _, wait_s: DynamoSla(wait_s)),
+    "dynamo-constant": _throughput(Constant),
+    "dynamo-arima": _throughput(Arima),
+    "dynamo-kalman": _throughput(Kalman),
+    "dynamo-prophet-like": _throughput(ProphetLike),
+    "dynamo-both": Family(
+        "predictive",
+        "share of capacity",
+        (0.5, 0.7),
+        lambda _, share: DynamoBoth(DynamoThroughput(Arima(), share), DynamoLoad()),
+    ),
+    "crane": _share(Crane, "predictive", (0.5, 0.7, 0.85)),
+    "phpa": _share(Phpa, "predictive", (0.5, 0.7, 0.85)),
+    "hybrid": Family(
+        "predictive", "forecast quantile", (0.8, 0.95, 0.99), lambda case, level: Hybrid(level, case.objective)
+    ),
+    "bacc": Family(
+        "predictive", "forecast quantile", (0.8, 0.95, 0.99), lambda case, level: Bacc(level, case.objective)
+    ),
+    "aws": _share(AwsPredictive, "predictive", (0.5, 0.7, 0.85)),
+    "oracle-clairvoyant": Family(
+        "oracle",
+        "start-up quantile",
+        (0.95,),
+        lambda case, _: Clairvoyant(case.plan, case.start_up.median_s * math.exp(1.645 * case.start_up.sigma)),
+    ),
+    "oracle-forecast": Family(
+        "oracle",
+        "start-up quantile",
+        (0.9,),
+        lambda case, _: PerfectForecast(case.need, case.traffic.rates.bin_s, _lead_s(case)),
+    ),
+}
+
+
+def choose(names: str) -> list[tuple[str, float]]:
+    """(policy, knob) of every contender that `names` asks for: "all", or names and their beginnings with commas."""
+    if names == "all":
+        return [(policy, value) for policy, family in FAMILIES.items() for value in family.values]
+    chosen: list[tuple[str, float]] = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        exact = [policy for policy in FAMILIES if policy == name]
+        found = exact or [policy for policy in FAMILIES if policy.startswith(f"{name}-")]
+        if not found:
+            raise ValueError(f"policy {name!r} is not known; known are {', '.join(FAMILIES)}")
+        chosen += [(policy, value) for policy in found for value in FAMILIES[policy].values]
+    return list(dict.fromkeys(chosen))
+
+
+def make_player(case: Case, policy: str, knob: float) -> tuple[Player, Pool]:
+    """The player, and the pool as it has it."""
+    family = FAMILIES[policy]
+    if family.pool is not None:
+        pool = family.pool(case.pool, knob)
+        return OurPlayer(pool), pool
+    assert family.rival is not None  # a family is ours or a rival's
+    return RivalPlayer(family.rival(case, knob)), case.pool

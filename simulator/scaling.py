@@ -1,0 +1,186 @@
+"""Policies over recorded traffic: one row a policy, knob and seed, on traffic that no knob was tuned on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+
+import numpy as np
+
+from autoscaler.loop import Objective
+from fleet.traffic import DAY_S, RateTrace
+from simulator.contenders import FAMILIES, Case, choose, make_player
+from simulator.traffic import Service, play, scale_to_pods
+from simulator.world import StartUp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """What is played. Days count from the start of the trace."""
+
+    trace: RateTrace
+    name: str = ""
+    service: Service = field(default_factory=Service)
+    start_up: StartUp = field(default_factory=StartUp)
+    objective: Objective = field(default_factory=Objective)
+    mean_pods: float = 10.0
+    test_from_day: float = 7.0
+    train_days: float = 2.0  # before the test, for the choice of each rival's knob; 0: no choice is made
+    bin_s: float = 30.0
+    tick_s: float = 15.0
+
+    def case(self, seed: int, training: bool = False) -> Case:
+        """The test days, or the training days before them."""
+        first, last = self.test_from_day, self.trace.duration_s / DAY_S
+        days = (max(0.0, first - self.train_days), first) if training else (first, last)
+        traffic = play(scale_to_pods(self.trace, self.service, self.mean_pods), self.service, days, seed, self.bin_s)
+        return Case(traffic, self.start_up, self.objective, seed, self.tick_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One policy at one value of its knob, over the test days of one seed."""
+
+    policy: str
+    knob: float
+    kind: str
+    trace: str
+    seed: int
+    violation_ratio: float
+    cost_ratio: float  # pod time / the clairvoyant's (O1)
+    wait_p99_s: float
+    cold_requests: int  # waited too long while a pod was starting
+    reversals_per_day: float  # up after down
+    actions_per_day: float
+    decision_ms_p99: float
+    worst_day_violation_ratio: float
+    highest_pods: int
+    aborted_starts: int
+    requests: int
+    wall_s: float
+    training: bool = False
+    tuned: bool = False  # the knob that the training days chose for this policy
+
+
+def run(case: Case, policy: str, knob: float, name: str = "", training: bool = False) -> Row:
+    """Play one contender to the end."""
+    began_s = time.perf_counter()
+    player, pool = make_player(case, policy, knob)
+    world = case.world(pool)
+    end_s = case.traffic.end_s
+    spent_ms = []
+    now_s = 0.0
+    while now_s < end_s:
+        before_s = time.perf_counter()
+        player.act(world)
+        spent_ms.append((time.perf_counter() - before_s) * 1e3)
+        now_s = min(now_s + player.sync_s, end_s)
+        world.advance(now_s)
+    world.finish()
+    days = world.queue.by_day
+    span_days = end_s / DAY_S
+    requests = int(days[:, 0].sum())
+    return Row(
+        policy=policy,
+        knob=knob,
+        kind=FAMILIES[policy].kind,
+        trace=name,
+        seed=case.seed,
+        violation_ratio=float(days[:, 1].sum() / max(requests, 1)),
+        cost_ratio=world.ledger.pod_seconds / case.bound_pod_seconds,
+        wait_p99_s=world.queue.wait_quantile_s(0.99),
+        cold_requests=world.queue.cold_requests,
+        reversals_per_day=world.ledger.reversals / span_days,
+        actions_per_day=world.ledger.actions / span_days,
+        decision_ms_p99=float(np.quantile(spent_ms, 0.99)),
+        worst_day_violation_ratio=float((days[:, 1] / days[:, 0]).max(initial=0.0)),
+        highest_pods=world.ledger.highest,
+        aborted_starts=world.ledger.aborted_starts,
+        requests=requests,
+        wall_s=time.perf_counter() - began_s,
+        training=training,
+    )
+
+
+Job = tuple[str, float, int, bool]  # policy, knob, seed, training
+
+
+def jobs_for(names: str, seeds: int, seeds_of_rivals: int, training: bool) -> list[Job]:
+    """What is to be played: `seeds` for ours, `seeds_of_rivals` for the rest, and the training days with one seed."""
+    jobs: list[Job] = []
+    for policy, knob in choose(names):
+        kind = FAMILIES[policy].kind
+        count = seeds if kind == "ours" else seeds_of_rivals
+        jobs += [(policy, knob, seed, False) for seed in range(1, count + 1)]
+        if training and kind in ("reactive", "predictive"):
+            jobs.append((policy, knob, 0, True))
+    return sorted(jobs, key=lambda job: (job[3], job[2], FAMILIES[job[0]].kind != "ours"))
+
+
+_setting: Setting | None = None  # of a worker process
+_cases: dict[tuple[int, bool], Case] = {}
+
+
+def _prepare(setting: Setting) -> None:
+    global _setting
+    _setting = setting
+    _cases.clear()
+
+
+def _play(job: Job) -> Row:
+    assert _setting is not None  # `_prepare` ran in this process
+    policy, knob, seed, training = job
+    if (seed, training) not in _cases:
+        _cases.clear()  # one week of arrivals is 200 MB
+        _cases[seed, training] = _setting.case(seed, training)
+    return run(_cases[seed, training], policy, knob, _setting.name, training)
+
+
+def play_all(
+    setting: Setting, jobs: Sequence[Job], workers: int = 1, report: Callable[[Row], None] = lambda _: None
+) -> list[Row]:
+    """Play the jobs, in so many processes; the rows of the test days, the tuned ones marked.
+
+    `report` is called with every row as it comes, those of the training days too.
+    """
+    rows = []
+    with _workers(setting, workers) as stream:
+        for row in stream(jobs):
+            report(row)
+            rows.append(row)
+    order = {job: number for number, job in enumerate(jobs)}
+    rows.sort(key=lambda row: order[row.policy, row.knob, row.seed, row.training])
+    tuned = tuned_knobs(rows, setting.objective)
+    return [replace(row, tuned=tuned.get(row.policy) == row.knob) for row in rows if not row.training]
+
+
+@contextmanager
+def _workers(setting: Setting, workers: int) -> Iterator[Callable[[Sequence[Job]], Iterator[Row]]]:
+    if workers <= 1:
+        _prepare(setting)
+        yield lambda jobs: (_play(job) for job in jobs)
+        _cases.clear()
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (setting,)) as pool:
+        yield lambda jobs: (future.result() for future in as_completed([pool.submit(_play, job) for job in jobs]))
+
+
+def tuned_knobs(rows: Sequence[Row], objective: Objective) -> dict[str, float]:
+    """Policy -> the knob that was cheapest on the training days within the objective, else missed it least."""
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        if row.training:
+            best = chosen.get(row.policy)
+            if best is None or _preference(row, objective) < _preference(best, objective):
+                chosen[row.policy] = row
+    return {policy: row.knob for policy, row in chosen.items()}
+
+
+def _preference(row: Row, objective: Objective) -> tuple[float, float]:
+    missed = max(0.0, row.violation_ratio - objective.violation_ratio)
+    return (missed, row.cost_ratio if missed == 0.0 else math.inf)

@@ -1,0 +1,262 @@
+"""One pool in a simulated cluster: pods with start-up stages behind one waiting line.
+
+Implements `Cluster` of autoscaler/loop.py, so that the very same `tick` runs in it; rivals look at it through `Seen`
+and set a count. Whoever decides meets the same arrivals, the same service times and the same start-up draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.loop import Decision, Observation, PodState, Pool, ServiceTime, StartingPod, WarmAsk
+from simulator.queue import BUSY, IN_SYSTEM, MISSED, STARTED, WAIT, RenderQueue
+from simulator.traffic import Traffic
+
+STARTS_REMEMBERED = 50
+
+
+@dataclass(frozen=True, slots=True)
+class StartUp:
+    """Seconds from the ask for a pod until it is ready: log-normal, in stages of fixed shares."""
+
+    median_s: float = 180.0
+    sigma: float = 0.35
+    stages: tuple[tuple[str, float], ...] = (
+        ("provisioning", 0.35),
+        ("image", 0.15),
+        ("fetching", 0.35),
+        ("loading", 0.15),
+    )
+
+    def draw_s(self, random: np.random.Generator) -> float:
+        return float(self.median_s * np.exp(self.sigma * random.standard_normal()))
+
+    def stage_at(self, age_s: float, total_s: float) -> str:
+        """The stage that a pod of this age is in."""
+        passed = 0.0
+        for name, share in self.stages:
+            passed += share
+            if age_s < passed * total_s:
+                return name
+        return self.stages[-1][0]
+
+
+@dataclass(slots=True)
+class SimulatedPod:
+    """A pod from the ask to its removal."""
+
+    number: int
+    asked_s: float
+    ready_s: float
+
+    @property
+    def uid(self) -> str:
+        return f"pod-{self.number:06d}"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a run cost and how restless it was."""
+
+    pod_seconds: float = 0.0
+    actions: int = 0
+    reversals: int = 0
+    aborted_starts: int = 0
+    highest: int = 0
+
+
+class World:
+    """The pool's pods and their line; `advance` plays, `resize` and `scale` set the count."""
+
+    def __init__(self, pool: Pool, traffic: Traffic, start_up: StartUp, seed: int) -> None:
+        self.pool, self.traffic, self.start_up = pool, traffic, start_up
+        self.queue = RenderQueue(
+            traffic.arrivals, traffic.arrived, traffic.services, traffic.end_s, pool.objective.max_queue_wait_s
+        )
+        self.ledger = Ledger()
+        self.pods: dict[int, SimulatedPod] = {}
+        self._random = np.random.default_rng((seed, 0x57A7))
+        self._started: list[float] = []
+        self._numbers = 0
+        self._direction = 0
+
+    @property
+    def now_s(self) -> float:
+        return self.queue.now_s
+
+    @property
+    def starting(self) -> list[SimulatedPod]:
+        return [pod for pod in self.pods.values() if pod.ready_s > self.now_s]
+
+    def begin(self, ready_pods: int) -> None:
+        """Pods that are ready from the first second on."""
+        for _ in range(ready_pods):
+            self._add(0.0)
+
+    def advance(self, until_s: float) -> None:
+        """Play until `until_s`."""
+        before_s = self.now_s
+        latest = max((pod.ready_s for pod in self.pods.values()), default=0.0)
+        self.queue.advance(until_s, latest if latest > before_s else 0.0)
+        if latest > before_s:
+            self._started += [
+                pod.ready_s - pod.asked_s
+                for pod in self.pods.values()
+                if before_s < pod.ready_s <= until_s and pod.ready_s > pod.asked_s
+            ]
+
+    def resize(self, replicas: int, victims: Sequence[str] = ()) -> None:
+        """Set the count: new pods start; the named victims go first, then the youngest that start, then the idle."""
+        change = replicas - len(self.pods)
+        if change == 0:
+            return
+        direction = 1 if change > 0 else -1
+        self.ledger.actions += 1
+        self.ledger.reversals += direction == 1 and self._direction == -1
+        self._direction = direction
+        for _ in range(change):
+            self._add(self.start_up.draw_s(self._random))
+        for number in self._victims(-change, victims):
+            self._remove(number)
+        self.ledger.highest = max(self.ledger.highest, len(self.pods))
+
+    def finish(self) -> None:
+        """Close the books: requests that still wait, pods that still run."""
+        self.queue.finish()
+        for number in list(self.pods):
+            self.ledger.pod_seconds += self.now_s - self.pods.pop(number).asked_s
+
+    def _add(self, delay_s: float) -> None:
+        self._numbers += 1
+        pod = SimulatedPod(self._numbers, self.now_s, self.now_s + delay_s)
+        self.pods[pod.number] = pod
+        self.queue.add(pod.number, pod.ready_s)
+
+    def _victims(self, count: int, named: Sequence[str]) -> list[int]:
+        if count <= 0:
+            return []
+        numbers = {pod.uid: pod.number for pod in self.pods.values()}
+        chosen = [numbers[uid] for uid in named if uid in numbers]
+        if len(chosen) < count:
+            chosen += [pod.number for pod in sorted(self.starting, key=lambda pod: -pod.asked_s)]
+        if len(chosen) < count:
+            free = self.queue.free_times()
+            chosen += sorted(free, key=lambda number: free[number])
+        return list(dict.fromkeys(chosen))[:count]
+
+    def _remove(self, number: int) -> None:
+        """A pod that renders goes when it is done; until then it costs."""
+        pod = self.pods.pop(number)
+        free_s = self.queue.remove(number)
+        starting = pod.ready_s > self.now_s
+        self.ledger.aborted_starts += starting
+        self.ledger.pod_seconds += (self.now_s if starting else max(self.now_s, free_s)) - pod.asked_s
+
+    # `Cluster`, as the loop knows it.
+
+    def pools(self) -> Sequence[Pool]:
+        return [self.pool]
+
+    def observe(self, pool: Pool, now_s: float) -> Observation:
+        """What an exporter, a gateway and a pod watch would show now."""
+        traffic, starting = self.traffic, self.starting
+        started, _ = self.queue.window(STARTED, 300.0)
+        free = self.queue.free_times()
+        return Observation(
+            pool=pool.name,
+            now_s=now_s,
+            bin_s=traffic.bin_s,
+            demand=traffic.seen(now_s),
+            ready=len(self.pods) - len(starting),
+            desired=len(self.pods),
+            starting=tuple(
+                StartingPod(
+                    pod.uid,
+                    now_s - pod.asked_s,
+                    self.start_up.stage_at(now_s - pod.asked_s, pod.ready_s - pod.asked_s),
+                )
+                for pod in starting
+            ),
+            pending=float(self.queue.queued),
+            queue_to_compute=Seen(self).queue_to_compute(60.0),
+            service=ServiceTime(traffic.service.mean_s, traffic.service.cv, int(started)),
+            startup_s=tuple(self._started[-STARTS_REMEMBERED:]),
+            data_age_s=now_s % traffic.bin_s,
+            pods=tuple(
+                PodState(pod.uid, ready=pod.ready_s <= now_s, in_flight=int(free[pod.number] > now_s))
+                for pod in self.pods.values()
+            ),
+        )
+
+    def scale(self, pool: Pool, decision: Decision) -> None:
+        self.resize(decision.replicas, decision.victims)
+
+    def warm(self, pool: Pool, asks: Sequence[WarmAsk]) -> None:
+        """Scenes are not played here: every pod holds what it is asked for."""
+
+
+class Seen:
+    """What a rival may see now: its own counts, and windows over the past as a metrics pipeline would show them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        starting = world.starting
+        self.now_s = world.now_s
+        self.replicas = len(world.pods)  # of the spec
+        self.ready = self.replicas - len(starting)
+        # Pods without a container yet are in phase Pending; those that fetch and load run, and export no metric yet.
+        self.pending_pods = sum(
+            world.start_up.stage_at(self.now_s - pod.asked_s, pod.ready_s - pod.asked_s) in ("provisioning", "image")
+            for pod in starting
+        )
+        self.starting = len(starting)
+        self.max_replicas = world.pool.max_replicas
+        self.min_replicas = world.pool.min_replicas
+        self.service_s = world.traffic.service.mean_s
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return self._world.queue.queued
+
+    def rate_per_s(self, window_s: float) -> float:
+        """Arrivals a second over the window."""
+        return self._world.traffic.rate_per_s(self.now_s, window_s)
+
+    def answered_per_s(self, window_s: float) -> float:
+        """Renders begun a second over the window."""
+        started, seconds = self._world.queue.window(STARTED, window_s)
+        return started / seconds if seconds else 0.0
+
+    def concurrency(self, window_s: float) -> float:
+        """Mean requests in the system, waiting or rendering, by samples a second apart."""
+        total, seconds = self._world.queue.window(IN_SYSTEM, window_s)
+        return total / seconds if seconds else 0.0
+
+    def queue_to_compute(self, window_s: float) -> float | None:
+        """Queue seconds over compute seconds of what was started in the window; None without any."""
+        waited, _ = self._world.queue.window(WAIT, window_s)
+        busy, _ = self._world.queue.window(BUSY, window_s)
+        return waited / busy if busy > 0 else None
+
+    def violation_ratio(self, window_s: float) -> float:
+        """Share of the renders begun in the window that had waited too long; 0 without any."""
+        started, _ = self._world.queue.window(STARTED, window_s)
+        missed, _ = self._world.queue.window(MISSED, window_s)
+        return missed / started if started else 0.0
+
+    def duty(self, window_s: float) -> float | None:
+        """Share of the ready pods' time that they rendered; None without a ready pod."""
+        busy, seconds = self._world.queue.window(BUSY, window_s)
+        return min(busy / seconds / self.ready, 1.0) if seconds and self.ready else None
+
+    def history(self, bin_s: float, bins: int) -> list[float]:
+        """Requests/s of at most the last `bins` whole bins, oldest first, the days before the start included."""
+        step = max(1, round(bin_s / self._world.traffic.bin_s))
+        counts = self._world.traffic.seen(self.now_s, bins * step * self._world.traffic.bin_s)
+        whole = counts[counts.size % step :].reshape(-1, step)[-bins:]
+        rates = np.nanmean(whole, axis=1) / self._world.traffic.bin_s if whole.size else np.zeros(0)
+        return [float(rate) for rate in np.nan_to_num(rates)]

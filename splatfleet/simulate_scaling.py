@@ -1,0 +1,152 @@
+"""`splatfleet simulate scaling`: our autoscaler and its rivals over a rate trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from fleet.traffic import RateTrace
+    from simulator.scaling import Row, Setting
+
+
+class ScalingSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_SIMULATE_SCALING_", populate_by_name=True)
+
+    trace: Path = Field(description="Rate trace: CSV `timestamp_s,requests`, gzipped or not.")
+    policies: str = Field("all", description="all, or names with commas (`dynamo` is every dynamo-…).")
+    start_up: float = Field(180.0, gt=0, description="Median seconds from the ask for a pod until it is ready.")
+    start_up_sigma: float = Field(0.35, ge=0, description="Spread of the start-up (of its logarithm).")
+    max_wait: float = Field(0.5, gt=0, description="Seconds that a request may wait.")
+    violation_ratio: float = Field(0.01, gt=0, lt=1, description="Share of the requests that may wait longer.")
+    service: float = Field(0.25, gt=0, description="Mean seconds of a render.")
+    service_cv: float = Field(0.3, ge=0, description="Standard deviation / mean of a render.")
+    mean_pods: float = Field(10.0, gt=0, description="Mean demand in busy pods: the trace is scaled to it.")
+    test_from_day: float | None = Field(None, ge=0, description="First day that is scored; else the last seven are.")
+    train_days: float = Field(2.0, ge=0, description="Days before it on which the rivals' knobs are chosen; 0: none.")
+    seeds: int = Field(1, ge=1, description="Seeds of ours.")
+    rival_seeds: int = Field(1, ge=1, description="Seeds of the others.")
+    tick: float = Field(15.0, gt=0, description="Seconds between two of our decisions.")
+    bin: int = Field(30, ge=1, description="Seconds of a demand bin that we see.")
+    jobs: int = Field(0, ge=0, description="Processes; 0: two, or one on a single core.")
+    json_file: Path | None = Field(None, alias="json", description="Write the rows here.")
+    report: Path | None = Field(None, description="Folder for the table (scaling.md) and the plot (scaling.png).")
+
+
+def load_trace(path: Path) -> RateTrace:
+    """The trace of `--trace`; raises UsageError."""
+    from simulator.trace_file import read_trace
+
+    try:
+        return read_trace(path)
+    except (OSError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UsageError(f"--trace {path}: {text}") from error
+
+
+def run(settings: ScalingSettings) -> None:
+    """Play a rate trace against our autoscaler and its rivals.
+
+    Prints violations, cost (GPU time over the clairvoyant's), the wait and the stability of each policy and knob.
+    """
+    from fleet.traffic import DAY_S
+    from simulator.scaling import jobs_for, play_all
+
+    setting = read_setting(settings)
+    if not 0 <= setting.test_from_day < setting.trace.duration_s / DAY_S:
+        raise UsageError(
+            f"--test-from-day {setting.test_from_day:g}: the trace has {setting.trace.duration_s / DAY_S:.4g} days"
+        )
+    training = min(setting.train_days, setting.test_from_day) > 0.01
+    try:
+        jobs = jobs_for(settings.policies, settings.seeds, settings.rival_seeds, training)
+    except ValueError as error:
+        raise UsageError(f"--policies: {error}") from error
+    workers = settings.jobs or min(2, os.cpu_count() or 1)
+    with progress(len(jobs)) as advance:
+        rows = play_all(setting, jobs, min(workers, len(jobs)), advance)
+    publish(rows, settings)
+
+
+def read_setting(settings: ScalingSettings) -> Setting:
+    """What is played; raises UsageError."""
+    from autoscaler.loop import Objective
+    from fleet.traffic import DAY_S
+    from simulator.scaling import Setting
+    from simulator.traffic import Service
+    from simulator.world import StartUp
+
+    trace = load_trace(settings.trace)
+    days = trace.duration_s / DAY_S
+    first = settings.test_from_day if settings.test_from_day is not None else max(days - 7.0, days / 2.0)
+    return Setting(
+        trace=trace,
+        name=settings.trace.name.partition(".")[0],
+        service=Service(settings.service, settings.service_cv),
+        start_up=StartUp(settings.start_up, settings.start_up_sigma),
+        objective=Objective(settings.max_wait, settings.violation_ratio),
+        mean_pods=settings.mean_pods,
+        test_from_day=first,
+        train_days=settings.train_days,
+        bin_s=float(settings.bin),
+        tick_s=settings.tick,
+    )
+
+
+def publish(rows: list[Row], settings: ScalingSettings) -> None:
+    """Print the rows, and write what was asked for."""
+    from simulator.comparison import compare, mean_over_seeds
+    from simulator.report import plot, sentence, table
+
+    click.echo(
+        f"{'policy':26} {'knob':>5} {'violations':>11} {'cost':>6} {'p99 s':>8} {'reversals/d':>11} {'ms p99':>7}"
+    )
+    for row in mean_over_seeds(rows):
+        click.echo(
+            f"{row.policy:26} {row.knob:4g}{'*' if row.tuned else ' '} {100 * row.violation_ratio:10.3f}%"
+            f" {row.cost_ratio:6.2f} {row.wait_p99_s:8.2f} {row.reversals_per_day:11.1f} {row.decision_ms_p99:7.2f}"
+        )
+    words = sentence(compare(rows, settings.violation_ratio))
+    click.echo(words)
+    if settings.json_file is not None:
+        settings.json_file.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    if settings.report is not None:
+        settings.report.mkdir(parents=True, exist_ok=True)
+        name = rows[0].trace
+        plot(rows, settings.report / "scaling.png", name)
+        text = f"# {name}\n\n{words}\n\n![violations over cost](scaling.png)\n\n{table(rows)}\n"
+        (settings.report / "scaling.md").write_text(text)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[object], None]]:
+    """A bar on a terminal, nothing elsewhere; call what it gives once a job."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("playing", total=total)
+        yield lambda _: bar.advance(task)
+
+
+COMMAND = verb(
+    "scaling",
+    ScalingSettings,
+    run,
+    example="splatfleet simulate scaling --trace rate.csv.gz --policies splatfleet,keda,static --report out/scaling",
+)

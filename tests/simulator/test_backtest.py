@@ -1,0 +1,91 @@
+"""The backtest from a CSV and from a Prometheus at the wire, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from autoscaler.prometheus import PrometheusError
+from fleet.traffic import day_shape
+from simulator.prometheus_history import read_history
+from splatfleet.__main__ import main
+from tests.autoscaler.wire import Wire, serving
+
+
+@pytest.fixture
+def prometheus() -> Iterator[Wire]:
+    with serving() as wire:
+        yield wire
+
+
+def answer(wire: Wire, *series: list[tuple[float, str]]) -> None:
+    rows = [{"metric": {"pod": str(number)}, "values": values} for number, values in enumerate(series)]
+    wire.pages["/api/v1/query_range"] = json.dumps(
+        {"status": "success", "data": {"resultType": "matrix", "result": rows}}
+    )
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["backtest", *(str(argument) for argument in arguments)])
+
+
+def test_recommends_settings_from_a_csv(tmp_path: Path) -> None:
+    made = day_shape(2, seed=2, mean_per_s=2.0)
+    path, out = tmp_path / "demand.csv", tmp_path / "out.json"
+    rows = [f"{index * made.bin_s:g},{count:.0f}" for index, count in enumerate(made.counts)]
+    path.write_text("timestamp_s,requests\n" + "\n".join(rows) + "\n")
+    result = call("--trace", path, "--service", 1.0, "--max-wait", 1.0, "--json", out)
+    assert result.exit_code == 0, result.output
+    report = json.loads(out.read_text())
+    assert report["days"] == pytest.approx(1.0)
+    chosen = report["recommended"]["forecast"]["quantile"]
+    ours = {row["knob"]: row for row in report["rows"] if row["policy"] == "splatfleet"}
+    assert ours[chosen]["violation_ratio"] <= 0.01
+    assert all(
+        row["cost_ratio"] >= ours[chosen]["cost_ratio"] for row in ours.values() if row["violation_ratio"] <= 0.01
+    )
+    assert "# recommended\npools:\n- name: renderer" in result.output
+
+
+def test_history_from_prometheus_keeps_gaps(prometheus: Wire) -> None:
+    end_s = 1_700_000_040.0
+    answer(prometheus, [(end_s - 180, "2"), (end_s - 120, "NaN"), (end_s - 60, "3"), (end_s, "4")])
+    trace = read_history(prometheus.url, "sum(rate(x[1m]))", end_s, 0.5, 60.0)
+    np.testing.assert_equal(trace.counts, [120.0, np.nan, 180.0, 240.0])  # bins before the first sample are no gap
+
+
+def test_many_bins_are_asked_in_parts(prometheus: Wire) -> None:
+    answer(prometheus, [(1_700_000_040.0, "1")])
+    read_history(prometheus.url, "x", 1_700_000_040.0, 14.0, 60.0)
+    assert len([path for path in prometheus.asked if "query_range" in path]) == 3  # 20,160 bins
+
+
+def test_what_prometheus_answers_wrong_is_said(prometheus: Wire) -> None:
+    answer(prometheus, [(time.time() - 300, "1")], [(time.time() - 300, "2")])
+    result = call("--prometheus", prometheus.url, "--query", "rate(x[1m])")
+    assert (result.exit_code, "2 series, expected one: wrap it in sum" in result.output) == (2, True), result.output
+    answer(prometheus, [(time.time() - 300, "-1")])
+    assert "expected requests/s of 0 or more" in call("--prometheus", prometheus.url).output
+    answer(prometheus)
+    with pytest.raises(PrometheusError, match="no sample"):
+        read_history(prometheus.url, "x", time.time(), 1.0, 60.0)
+    prometheus.status = 500
+    result = call("--prometheus", prometheus.url)
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1, result.output
+
+
+def test_one_source_is_needed(tmp_path: Path) -> None:
+    assert call().exit_code == 2
+    assert call("--prometheus", "http://x", "--trace", "y").exit_code == 2
+    assert "is no URL" in call("--prometheus", "localhost").output
+    short = tmp_path / "short.csv"
+    short.write_text("timestamp_s,requests\n0,5\n60,7\n120,6\n")
+    result = call("--trace", short)
+    assert (result.exit_code, "hours of history, expected at least 12" in result.output) == (1, True)
