@@ -131,5 +131,5 @@ COMMAND = click.Group(
         verb("make", MakeSettings, make, "splatfleet scene make knot.ply --shape knot --seed 3", arguments=["out"]),
         PUBLISH,
     ],
-    help="Look into, check, convert, make or publish scene files.",
+    help="Look into, check, convert, make or publish scene files.\n\n\b\nExample:\n  splatfleet scene info knot.ply",
 )
