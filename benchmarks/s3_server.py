@@ -7,6 +7,7 @@ import http.server
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -38,6 +39,13 @@ class S3Server:
 
     def address(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL": self.url, "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def free_port() -> int:
+    """A port of the loopback interface that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def binary() -> Path | None:

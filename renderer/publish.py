@@ -24,6 +24,9 @@ from renderer.scene_source import (
 )
 from renderer.store_files import locked
 
+_ONE_REQUEST_BYTES = 64 << 20
+_UPLOAD_PART_BYTES = 16 << 20
+
 
 class PublishError(Exception):
     """A scene that was not published; the catalogue is as it was."""
@@ -111,7 +114,8 @@ def _upload(uri: str, files: dict[str, Path]) -> None:
     # meta.json last: a reader that sees it finds all that it names.
     for name in sorted(files, key=lambda name: (name == "meta.json", name)):
         try:
-            obstore.put(store, prefix + name, files[name])
+            in_parts = files[name].stat().st_size > _ONE_REQUEST_BYTES
+            obstore.put(store, prefix + name, files[name], use_multipart=in_parts, chunk_size=_UPLOAD_PART_BYTES)
         except (BaseError, OSError) as error:
             raise SourceError(scrubbed(f"{uri}{name}: {str(error).splitlines()[0][:300]}")) from None
 

@@ -25,7 +25,6 @@ VERBS: dict[str, str] = {
     "simulate": "Play recorded traffic against our decisions and others'.",
     "backtest": "What the autoscaler would have done on your own Prometheus history.",
     "metrics": "List every metric that Splatfleet writes.",
-    "simulate": "Play the decisions of our cores over traffic, without a fleet.",
     "bench": "Measure a part on this machine and print a table.",
 }
 

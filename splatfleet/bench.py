@@ -95,12 +95,36 @@ def gateway(settings: GatewaySettings) -> int:
         raise click.ClickException(str(error)) from error
 
 
+class ScenesSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_SCENES_", populate_by_name=True)
+
+    size_mb: list[float] = Field([], description="Scene sizes to measure; else 30 and 1000.")
+    rounds: int = Field(3, ge=1, description="Times that each figure is taken; the median counts.")
+    json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
+
+
+def scenes(settings: ScenesSettings) -> None:
+    """Fetch rates from S3 and from a peer beside curl, and seconds to the first frame by where a scene lies."""
+    from benchmarks import scenes as benchmark
+    from renderer.publish import PublishError
+    from renderer.scene_source import SourceError
+
+    try:
+        report = benchmark.measure(settings.size_mb or [30.0, 1000.0], settings.rounds)
+    except (RuntimeError, OSError, SourceError, PublishError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(benchmark.as_text(report))
+    if settings.json_file is not None:
+        settings.json_file.write_text(json.dumps(benchmark.as_json(report), indent=1) + "\n")
+
+
 def everything(settings: PlainSettings) -> int:
     """Every benchmark, one table each."""
     renderer(resolve(RendererSettings, {}, dict(os.environ)))
     code = exporter(settings)
     extender(resolve(ExtenderSettings, {}, dict(os.environ)))
     forecast(settings)
+    scenes(resolve(ScenesSettings, {}, dict(os.environ)))
     return code
 
 
@@ -112,6 +136,7 @@ COMMAND = click.Group(
         verb("extender", ExtenderSettings, extender, "splatfleet bench extender --nodes 1000 --json out.json"),
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
+        verb("scenes", ScenesSettings, scenes, "splatfleet bench scenes --size-mb 30 --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),
     ],
     help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.s3_server import S3Server, s3_server
+from benchmarks.s3_server import S3Server, free_port, s3_server
 from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
 from tests.scene_path.agents import Agent
 
@@ -34,10 +33,7 @@ def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """versitygw where it is installed, else a stub, which the output says."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with s3_server(tmp_path_factory.mktemp("s3") / "buckets", port) as server:
+    with s3_server(tmp_path_factory.mktemp("s3") / "buckets", free_port()) as server:
         if not server.is_real:
             reporter = request.config.pluginmanager.getplugin("terminalreporter")
             reporter.write_line("S3: versitygw is not installed (SPLATFLEET_VERSITYGW); a stub of its wire stands in")

@@ -1,0 +1,288 @@
+"""How fast a scene comes to a node and from there to its first frame, by where it lay.
+
+Fetches are from a real S3 server on this machine where there is one (see s3_server), with one request at a time and
+with eight, and from another node's agent; beside each a plain `curl` of the same object from the same server. The
+disk stages drop the files from the page cache first. Every figure is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import Machine, describe
+from benchmarks.s3_server import S3Server, free_port, s3_server
+from fleet.scene import parse_scene_id
+from renderer import made
+from renderer.agent_client import AgentClient
+from renderer.camera import look_at, matrices
+from renderer.catalogue import CatalogueEntry
+from renderer.credentials import BearerTokens
+from renderer.download import Terms
+from renderer.formats import ply
+from renderer.peers import Peers
+from renderer.pod import RendererPod
+from renderer.pod_settings import PodSettings
+from renderer.publish import Publication, publish
+from renderer.scene_source import open_bucket
+from renderer.scene_store import SceneStore, StoredScene
+from renderer.splats import Splats, make_splats
+
+_CAPACITY_BYTES = 20 * 10**9
+_MADE_AT_ONCE = 2_000_000
+_STUB_HOLDS_MB = 60.0
+_TOKEN = "token-of-the-benchmark-0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Figures of one scene size; MB are 10^6 bytes."""
+
+    scene_mb: float
+    gaussians: int
+    s3_one_range_mb_per_s: float
+    s3_eight_ranges_mb_per_s: float
+    s3_curl_mb_per_s: float
+    peer_mb_per_s: float
+    peer_curl_mb_per_s: float
+    first_frame_from_nothing_s: float
+    first_frame_from_disk_s: float
+    first_frame_from_packed_s: float
+    first_frame_from_page_cache_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All rows; `s3_server` says what stood for the object store."""
+
+    s3_server: str
+    machine: Machine
+    rounds: int
+    rows: list[Row]
+
+
+class _Uncounted:
+    """A pod's watcher that watches nothing."""
+
+    def fetched(self, count_bytes: int) -> None: ...
+    def loaded(self, source: str, seconds: float) -> None: ...
+    def looked_up(self, hit: bool) -> None: ...
+    def evicted(self, scene: object, cause: object) -> None: ...
+    def changed(self, resident: object, draining_bytes: int) -> None: ...
+    def rendered(self, seconds: float) -> None: ...
+
+
+def measure(sizes_mb: list[float], rounds: int) -> Report:
+    """Measure every size; the object store, the agent and all files are gone when this returns."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="splatfleet-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        server = stack.enter_context(s3_server(folder / "s3" / "buckets", free_port()))
+        stack.enter_context(_environment(server.environment()))
+        # The stub takes an object in one request only.
+        for size_mb in [size for size in sizes_mb if server.is_real or size <= _STUB_HOLDS_MB]:
+            rows.append(_Size(folder / f"{size_mb:g}", server, size_mb, rounds).row())
+        said = (
+            "versitygw"
+            if server.is_real
+            else "a stub of the S3 wire, scenes up to 60 MB only (versitygw is not installed)"
+        )
+    return Report(said, describe(), rounds, rows)
+
+
+@contextmanager
+def _environment(added: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+class _Size:
+    """One scene, published, and all that is measured of it."""
+
+    def __init__(self, folder: Path, server: S3Server, size_mb: float, rounds: int) -> None:
+        folder.mkdir()
+        self._folder, self._server, self._rounds = folder, server, rounds
+        self._catalogue = folder / "catalogue.json"
+        path = folder / "scene.ply"
+        ply.write(path, made.make("terrain", 1000))
+        count = round(size_mb * 1e6 / (path.stat().st_size / 1000))
+        ply.write(path, _terrain(count))
+        scene = publish(Publication(parse_scene_id("scene"), path, f"s3://{server.bucket}/bench", self._catalogue))[0]
+        path.unlink()
+        self._entry: CatalogueEntry = scene
+
+    def row(self) -> Row:
+        size_mb = (self._entry.source_bytes or 0) / 1e6
+        one_s, eight_s = (self._median(lambda n=n: self._fetch(n)) for n in (1, 8))  # type: ignore[misc]
+        curl_s = self._median(self._curl_s3)
+        peer_s, peer_curl_s = self._from_peer()
+        nothing_s = self._median(lambda: self._first_frame("nothing"))
+        disk_s, packed_s, cached_s = (
+            self._median(lambda lay=lay: self._first_frame(lay))  # type: ignore[misc]
+            for lay in ("disk", "packed", "page cache")
+        )
+        return Row(
+            scene_mb=size_mb,
+            gaussians=self._entry.gaussians or 0,
+            s3_one_range_mb_per_s=size_mb / one_s,
+            s3_eight_ranges_mb_per_s=size_mb / eight_s,
+            s3_curl_mb_per_s=size_mb / curl_s,
+            peer_mb_per_s=size_mb / peer_s,
+            peer_curl_mb_per_s=size_mb / peer_curl_s,
+            first_frame_from_nothing_s=nothing_s,
+            first_frame_from_disk_s=disk_s,
+            first_frame_from_packed_s=packed_s,
+            first_frame_from_page_cache_s=cached_s,
+        )
+
+    def _median(self, measured: Callable[[], float]) -> float:
+        return statistics.median(measured() for _ in range(self._rounds))
+
+    def _store(self, peers: Peers | None = None) -> SceneStore:
+        return SceneStore(self._folder / "node", _CAPACITY_BYTES, peers=peers)
+
+    def _fetch(self, ranges: int) -> float:
+        """Seconds to have the scene on disk, synced and verified."""
+        store = self._store()
+        store.evict(self._entry.id)
+        began_s = time.monotonic()
+        store.ensure(self._entry, pack=False, terms=Terms(ranges=ranges))
+        return time.monotonic() - began_s
+
+    def _curl_s3(self) -> float:
+        import obstore
+
+        key = self._entry.uri.partition(f"{self._server.bucket}/")[2]
+        url = obstore.sign(open_bucket(self._entry.uri), "GET", key, timedelta(minutes=10))
+        return self._curl(url)
+
+    def _curl(self, url: str, config: str = "") -> float:
+        """Seconds of a plain curl to a file on the same disk, without sync or digest."""
+        target = self._folder / "curl"
+        command = ["curl", "--silent", "--fail", "--config", "-", "--output", str(target)]
+        began_s = time.monotonic()
+        # By stdin, so that no signature and no token is an argument.
+        subprocess.run(command, input=f'url = "{url}"\n{config}', text=True, check=True)
+        seconds = time.monotonic() - began_s
+        if target.stat().st_size != self._entry.source_bytes:
+            raise RuntimeError(f"curl brought {target.stat().st_size} bytes, expected {self._entry.source_bytes}")
+        target.unlink()
+        return seconds
+
+    def _from_peer(self) -> tuple[float, float]:
+        """Seconds from another node's agent: through the store, and by curl."""
+        with _agent(self._folder / "peer", self._catalogue) as (url, tokens):
+            agent = AgentClient(url, tokens)
+            agent.ask(self._entry.id, 600.0)
+            while not any(scene["id"] == self._entry.id for scene in agent.listing()["scenes"]):
+                time.sleep(0.1)
+            agent.close()
+            seconds = []
+            for _ in range(self._rounds):
+                came: list[int] = []
+                store = self._store(Peers([url], tokens, came.append))
+                store.evict(self._entry.id)
+                began_s = time.monotonic()
+                store.ensure(self._entry, pack=False)
+                seconds.append(time.monotonic() - began_s)
+                if sum(came) != self._entry.source_bytes:
+                    raise RuntimeError("the scene did not come from the peer")
+            address = f"{url}/v1/objects/{self._entry.digest}"
+            header = f'header = "Authorization: Bearer {_TOKEN}"\n'
+            return statistics.median(seconds), self._median(lambda: self._curl(address, header))
+
+    def _first_frame(self, lay: str) -> float:
+        """Seconds of the first frame of a pod that is up, its scene lying where `lay` says."""
+        store = self._store()
+        store.evict(self._entry.id)
+        if lay != "nothing":
+            stored = store.ensure(self._entry, pack=lay != "disk")
+            if lay == "packed" and not stored.record.packed_bytes:
+                raise RuntimeError("the packed layout was not made")
+            _page_cache(stored, keep=lay == "page cache")
+        settings = PodSettings(
+            self._catalogue,
+            store.layout.root,
+            budget_bytes=_CAPACITY_BYTES,
+            store_capacity_bytes=_CAPACITY_BYTES,
+            rasterizer="cpu",
+        )
+        pod = RendererPod(settings, _Uncounted())
+        camera = look_at(made.EYE, made.TARGET, made.UP, 50, 256, 256)
+        asked = {"scene": self._entry.id, "width": 256, "height": 256, "format": "jpeg"}
+        began_s = time.monotonic()
+        pod.answer(asked, *matrices(camera))
+        return time.monotonic() - began_s
+
+
+def _terrain(count: int) -> Splats:
+    """A made scene; one that is too large for the maker is several in one place."""
+    pieces = -(-count // _MADE_AT_ONCE)
+    made_pieces = [made.make("terrain", count // pieces, seed) for seed in range(pieces)]
+    if pieces == 1:
+        return made_pieces[0]
+    names = ("means", "quaternions", "scales", "opacities", "sh")
+    return make_splats(*(np.concatenate([getattr(piece, name) for piece in made_pieces]) for name in names))
+
+
+def _page_cache(stored: StoredScene, keep: bool) -> None:
+    """Drop a scene's files from the page cache, or read them into it."""
+    for path in (stored.source, stored.packed):
+        if path.is_file():
+            with path.open("rb") as file:
+                if keep:
+                    while file.read(1 << 24):
+                        pass
+                else:
+                    os.fsync(file.fileno())
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@contextmanager
+def _agent(folder: Path, catalogue: Path) -> Iterator[tuple[str, BearerTokens]]:
+    """Another node's agent as a process."""
+    folder.mkdir()
+    token = folder / "token"
+    token.write_text(_TOKEN + "\n")
+    command = [
+        *(sys.executable, "-m", "splatfleet", "scene-agent", "--store", str(folder / "store")),
+        *("--catalogue", str(catalogue), "--token-file", str(token), "--listen", "127.0.0.1:0"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1], BearerTokens(token)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def as_text(report: Report) -> str:
+    """A table, one column a size."""
+    lines = [f"object store: {report.s3_server}; median of {report.rounds}", ""]
+    names = [name for name in Row.__dataclass_fields__ if name != "scene_mb"]
+    lines.append(f"{'':<34}" + "".join(f"{row.scene_mb:>12,.0f} MB" for row in report.rows))
+    for name in names:
+        values = "".join(f"{getattr(row, name):>15,.2f}" for row in report.rows)
+        lines.append(f"{name.replace('_mb_per_s', ', MB/s').replace('_s', ', s').replace('_', ' '):<34}{values}")
+    return "\n".join(lines)
+
+
+def as_json(report: Report) -> dict[str, object]:
+    return asdict(report)
