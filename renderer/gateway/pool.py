@@ -25,6 +25,7 @@ LOAD_DEADLINE_S = 120.0
 UNKNOWN_FOR_S = 5.0  # an id that a pod does not know is refused at once for so long
 RECHECK_S = 0.1  # waiting requests are looked at this often even if nothing happens
 MAX_UNKNOWN = 1000
+HANG_S = 30.0  # a pod that takes longer for a frame without a deadline hangs; another is asked
 LATE_IN_A_ROW = 3  # so many missed deadlines, and a pod may hang: ask it
 WARM_TIMEOUT_S = 10.0  # warm answers at once, but waits behind the frame that runs
 
@@ -199,22 +200,25 @@ class Pool:
         if frame.has_deadline:
             parameters["deadline_ms"] = round(left_s * 1000.0, 1)
         view, projection = request.matrices()
-        return await client.render(view, projection, parameters, timeout_s=left_s)
+        limit_s = left_s if frame.has_deadline else min(left_s, HANG_S)
+        return await client.render(view, projection, parameters, timeout_s=limit_s)
 
     def _judge(self, uid: str, frame: Frame, error: RendererError, last_try: bool) -> None:
         """Raise what the client shall see of a pod's error, or return where another pod shall try."""
         if error.kind == "bad_request":
             raise Refusal(400, "bad_request", str(error)) from error
-        if error.kind == "deadline":
+        is_late = time.monotonic() >= frame.deadline_s - 0.01  # a timer may fire a little early
+        if error.kind == "deadline" and (frame.has_deadline or is_late):
             self._late[uid] += 1
             if self._late[uid] >= LATE_IN_A_ROW:
                 self._suspect(uid)
             raise deadline_passed(frame) from error
-        if error.kind == "unavailable":
+        is_gone = error.kind in ("unavailable", "deadline")
+        if is_gone:
             self._suspect(uid)
         log.warning("pod failed a frame", pool=self.name, pod=uid, kind=error.kind, error=str(error), last_try=last_try)
         if last_try:
-            status = 503 if error.kind == "unavailable" else 502
+            status = 503 if is_gone else 502
             raise Refusal(status, "renderer_failed", f"pod {uid}: {error}", retry_after_s=1) from error
 
     # Pods.

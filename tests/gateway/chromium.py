@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx2
 import numpy as np
@@ -36,6 +36,9 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-port=0",
 )
+
+
+Picture: TypeAlias = NDArray[np.float64]  # [h, w, 3], 0 to 255
 
 
 class Page:
@@ -84,8 +87,8 @@ class Page:
             note = await self.value("document.body && document.body.innerText")
             raise AssertionError(f"never true: {expression}; the page says: {note}; errors: {self.errors}") from None
 
-    async def picture(self, file: Path | None = None) -> NDArray[np.float64]:
-        """What the tab shows, [h, w, 3], 0 to 255."""
+    async def picture(self, file: Path | None = None) -> Picture:
+        """What the tab shows."""
         data = base64.b64decode((await self.call("Page.captureScreenshot", format="png"))["data"])
         if file is not None:
             file.write_bytes(data)

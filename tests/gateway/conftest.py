@@ -114,10 +114,12 @@ def running_gateway(folder: Path, *arguments: str, log: Path | None = None, **en
         env=os.environ | environment,
     ) as process:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("gateway listens on http://127.0.0.1:"), line
-        yield line.split()[-1]
-        process.send_signal(signal.SIGTERM)
-        if log is not None:
-            log.write_text(process.stdout.read())
-        assert process.wait(15) == 0
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("gateway listens on http://127.0.0.1:"), line
+            yield line.split()[-1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            if log is not None:
+                log.write_text(process.stdout.read())
+            assert process.wait(15) == 0

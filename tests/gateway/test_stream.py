@@ -131,6 +131,20 @@ async def test_a_pod_killed_in_mid_session_costs_one_frame_time(tmp_path: Path, 
         assert (frame["id"], frame["pod"]) == (2, "other")
 
 
+async def test_a_pod_that_hangs_loses_its_frame_to_another(
+    tmp_path: Path, pods: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renderer.gateway.pool.HANG_S", 0.4)
+    hung, other = await pods("hung"), await pods("other")
+    hung.service_s = 30.0
+    write_renderers(tmp_path / "renderers.json", hung.entry())
+    async with serving(settings(tmp_path)) as front, streaming(front) as client:
+        await client.look(1, moving=False)
+        await front.until(lambda: hung.now_rendering == 1)
+        front.write(hung.entry(), other.entry())
+        assert (await client.frame())["pod"] == "other"
+
+
 async def test_what_another_try_may_mend_is_tried_again(tmp_path: Path, pods: Any) -> None:
     async with serving(settings(tmp_path, deadline_s=0.3)) as front, streaming(front) as client:
         await client.look(1, moving=False)

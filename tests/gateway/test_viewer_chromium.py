@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -11,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fleet.labels import DATA_ENV, GATEWAY_TOKENS_ENV
 from fleet.scene import SceneId
 from local_fleet.scenes import overview
 from local_fleet.triton_server import TritonServer
 from renderer import formats
 from renderer.catalogue import Catalogue, CatalogueEntry, DefaultCamera, save_catalogue
+from renderer.credits import credit_beside
 from renderer.formats.ply import write as write_ply
 from renderer.made import EYE, TARGET, make
 from tests.conftest import REPOSITORY
-from tests.gateway.chromium import BROWSER, Page, browsing
+from tests.gateway.chromium import BROWSER, Page, Picture, browsing
 from tests.gateway.conftest import running_gateway, write_renderers
 from tests.gateway.triton_pods import entry, start_pods, triton_backends
 
@@ -31,12 +34,11 @@ WHOLE = "document.getElementById('view').dataset.whole === 'true'"
 @pytest.fixture
 def scene(tmp_path: Path) -> CatalogueEntry:
     """The robot where the real data is, else a made scene."""
-    data = (
-        Path(os.environ.get("SPLATFLEET_DATA", REPOSITORY / ".." / "shared")).resolve() / "scenes" / "playbot" / "2_0"
-    )
+    root = Path(os.environ.get(DATA_ENV, REPOSITORY / ".." / "shared")).resolve() / "scenes"
+    data = root / "playbot" / "2_0"
     if data.is_dir():
         camera = overview(formats.read(data))
-        credit = "PlayBot by PlayCanvas, CC BY 4.0, rendered"
+        credit = credit_beside(data, root)
         return CatalogueEntry(SceneId("playbot"), f"{data.as_uri()}/", default_camera=camera, credit=credit)
     write_ply(tmp_path / "knot.ply", make("knot", 20_000))
     camera = DefaultCamera(EYE, TARGET)
@@ -83,14 +85,28 @@ async def test_the_page_draws_the_scene_a_drag_turns_it_and_a_killed_pod_costs_n
             near = await page.picture(output / "zoomed.png")
             assert changed(turned, near) > 0.02
 
+            await pinch(page, near)
             await kill_and_go_on(page, pods, output)
             assert page.errors == []
 
 
-def changed(one: np.ndarray, other: np.ndarray) -> float:
+def changed(one: Picture, other: Picture) -> float:
     """Share of the pixels beside the panel that differ by more than noise."""
     difference = np.abs(one - other).max(axis=2)[:, 250:]
     return float((difference > 24).mean())
+
+
+async def pinch(page: Page, before: Picture) -> None:
+    """Two fingers that part zoom in; they never count as a mouse."""
+    frames = await frames_of(page)
+    await page.touch("touchStart", (380, 240), (420, 240))
+    for step in range(1, 6):
+        await page.touch("touchMove", (380 - 8 * step, 240), (420 + 8 * step, 240))
+        await asyncio.sleep(0.02)
+    await page.touch("touchEnd")
+    await frame_after(page, frames)
+    await page.until(WHOLE)
+    assert changed(before, await page.picture()) > 0.02
 
 
 async def kill_and_go_on(page: Page, pods: list[TritonServer], output: Path) -> None:
@@ -110,8 +126,19 @@ async def kill_and_go_on(page: Page, pods: list[TritonServer], output: Path) -> 
     assert await page.value("window.stays === 1")
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
-    page = (REPOSITORY / "renderer" / "gateway" / "viewer.html").read_text()
-    assert "http:" not in page
-    assert "https:" not in page
-    assert "src=" not in page
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+async def test_a_browser_with_a_token_keeps_it_for_the_stream(tmp_path: Path) -> None:
+    """No pod draws here; the page gets as far as waiting for one."""
+    write_renderers(tmp_path / "renderers.json")
+    (tmp_path / "catalogue.json").write_text('{"version": 1, "scenes": [{"id": "robot", "uri": "robot.ply"}]}')
+    token = "the-token-of-a-browser"
+    environment = {GATEWAY_TOKENS_ENV: json.dumps({"tokens": [{"name": "b", "token": token, "scenes": ["robot"]}]})}
+    with running_gateway(tmp_path, **environment) as gateway:
+        async with browsing(tmp_path) as page:
+            await page.open(f"{gateway}/viewer/robot")
+            async with asyncio.timeout(20):
+                while not any("401" in error for error in page.errors):  # where a person is asked for the token
+                    await asyncio.sleep(0.05)
+            await page.open(f"{gateway.replace('//', f'//anyone:{token}@')}/viewer/robot")
+            await page.until("document.getElementById('note')?.textContent.startsWith('Waiting for a renderer')")
+            assert token not in await page.value("document.documentElement.outerHTML + document.cookie")
