@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.machine import describe
 from fleet.labels import DATA_ENV
 from fleet.traffic import DAY_S
-from simulator.comparison import Comparison, compare
+from simulator.comparison import Comparison, best_rivals, compare
 from simulator.report import plot, sentence, table
 from simulator.scaling import Row, Setting, jobs_for, play_all
 from simulator.trace_file import read_trace
@@ -45,6 +45,8 @@ def measure(folder: Path, out: Path, policies: str, seeds: int, workers: int) ->
         began_s = time.perf_counter()
         setting = Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS)
         rows = play_all(setting, jobs_for(policies, seeds, 1, training=True), workers)
+        again = [(row.policy, row.knob, seed, False) for row in best_rivals(rows)[:2] for seed in range(2, seeds + 1)]
+        rows += [replace(row, tuned=True) for row in play_all(setting, again, workers)]
         target.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
         for start_s in START_UPS_S if "splatfleet" in policies or policies == "all" else ():
             other = replace(setting, start_up=StartUp(start_s))
@@ -178,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "bench-scaling", help="folder of the figures")
     parser.add_argument("--policies", default="all")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of ours; the others have one")
+    parser.add_argument("--seeds", type=int, default=3, help="of ours and the two best rivals; others one")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args(arguments)

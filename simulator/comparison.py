@@ -64,19 +64,27 @@ def _mean(group: Sequence[Row]) -> Row:
     )
 
 
+def best_rivals(rows: Sequence[Row], allowed: float = 0.01) -> list[Row]:
+    """The reactive rivals at their tuned knobs (at all, where none was tuned), best first.
+
+    Cheapest first among those within the allowed violations, then those with the fewest.
+    """
+    means = [row for row in mean_over_seeds(rows) if row.kind == "reactive"]
+    tuned = [row for row in means if row.tuned]
+    return sorted(tuned or means, key=lambda row: (max(row.violation_ratio, allowed), row.cost_ratio))
+
+
 def compare(rows: Sequence[Row], allowed: float = 0.01) -> Comparison | None:
     """Ours against the best of the reactive rivals' tuned points; None without either.
 
     Which rival is the best is judged on the test days, in the rival's favour: the cheapest within the allowed
     violations, else the one with the fewest.
     """
-    means = mean_over_seeds(rows)
-    rivals = [row for row in means if row.kind == "reactive" and row.tuned]
-    rivals = rivals or [row for row in means if row.kind == "reactive"]
-    ours = [row for row in means if row.kind == "ours"]
+    rivals = best_rivals(rows, allowed)
+    ours = [row for row in mean_over_seeds(rows) if row.kind == "ours"]
     if not rivals or not ours:
         return None
-    best = min(rivals, key=lambda row: (max(row.violation_ratio, allowed), row.cost_ratio))
+    best = rivals[0]
     cheap = [row for row in ours if row.cost_ratio <= best.cost_ratio]
     good = [row for row in ours if row.violation_ratio <= best.violation_ratio]
     return Comparison(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from autoscaler.capacity import wait_tail
 from autoscaler.loop import Memory, Objective, Pool, ServiceTime, tick
 from fleet.traffic import DAY_S, RateTrace, day_shape, flat
+from simulator.comparison import best_rivals, compare, mean_over_seeds, pareto
 from simulator.contenders import FAMILIES, Case, choose
 from simulator.oracles import clairvoyant_plan, needs
 from simulator.queue import RenderQueue
+from simulator.report import sentence
 from simulator.scaling import Row, Setting, jobs_for, play_all, run, tuned_knobs
 from simulator.traffic import Service, play
 from simulator.world import Seen, StartUp, World
@@ -229,3 +232,30 @@ def test_pods_that_are_none_serve_nobody() -> None:
     assert queue.queued == traffic.arrivals.size
     queue.finish()
     assert queue.by_day[0, 1] >= traffic.arrivals.size - 10
+
+
+def test_the_comparison_favours_the_rival_and_tells_losses() -> None:
+    rival = replace(made_row("keda", 0.7, 0.008, 1.4, False), tuned=True)
+    worse = replace(made_row("kpa", 0.7, 0.002, 1.9, False), tuned=True)
+    ours = [
+        replace(made_row("splatfleet", q, v, c, False), kind="ours")
+        for q, v, c in ((0.9, 0.001, 1.3), (0.99, 0.0, 2.0))
+    ]
+    comparison = compare([rival, worse, *ours])
+    assert comparison is not None
+    assert comparison.rival == rival
+    assert comparison.violations_of_rival == pytest.approx(0.125)
+    assert comparison.saved == pytest.approx(1 - 1.3 / 1.4)
+    lost = compare([rival, worse, ours[1]])
+    assert lost is not None
+    assert (lost.violations_of_rival, lost.saved) == (None, pytest.approx(1 - 2.0 / 1.4))
+    assert "Ours is nowhere so cheap" in sentence(lost)
+    assert "more GPU time" in sentence(lost)
+    assert [row.policy for row in best_rivals([worse, rival])] == ["keda", "kpa"]
+    assert pareto([rival, worse, *ours]) == ours
+
+
+def test_seeds_are_averaged() -> None:
+    rows = [made_row("keda", 0.7, v, c, False) for v, c in ((0.01, 1.0), (0.03, 2.0))]
+    (mean,) = mean_over_seeds(rows)
+    assert (mean.violation_ratio, mean.cost_ratio) == (pytest.approx(0.02), pytest.approx(1.5))
