@@ -118,7 +118,7 @@ class NodeCollector:
     def _pods(self, statuses: list[SourceStatus]) -> list[Renderer]:
         """The Triton servers of this node; one address is one pod, however often it is named."""
         pods = {
-            _host(address): Renderer(_host(address), "", self.sources.node, "", "", address)
+            _host(address): Renderer(_host(address), self.sources.pool, self.sources.node, "", "", address)
             for address in self.sources.triton
         }
         if self._renderers is not None:

@@ -24,7 +24,8 @@ class Sources:
     """The sources of one node. Without `gpus_file` NVML is asked, where it is there."""
 
     node: str
-    triton: tuple[str, ...] = ()  # metrics addresses or URLs, each a pod of no pool
+    triton: tuple[str, ...] = ()  # metrics addresses or URLs, each a pod of `pool`
+    pool: str = "renderer"
     renderers_file: Path | None = None
     scene_cache: Path | None = None
     gpus_file: Path | None = None

@@ -19,7 +19,7 @@ class Renderer:
     grpc_address: str  # `127.0.0.1:18001`
     http_address: str
     metrics_address: str
-    ready: bool = False
+    ready: bool = True
     draining: bool = False
     budget_bytes: int = 0  # scene cache of the pod; 0 is not known
     slice: str = ""  # `<gpu uuid>/<profile>@<start>`, empty where there is none

@@ -55,6 +55,10 @@ LOG_PROCESSORS: list[structlog.typing.Processor] = [
 ]
 ZIPF_EXPONENT = 1.0
 WAIT_OBJECTIVE_S = 0.5
+BUSY_RATIO_LIMIT = 0.7
+BUSY_NOTE = (
+    f"note: the machine was over {BUSY_RATIO_LIMIT:.0%} busy; part of the waits is the machine's, not the fleet's"
+)
 START_DELAY_S = 2.5  # the load client imports and plans in this time
 LAST_ANSWERS_S = 30.0
 
@@ -94,15 +98,17 @@ def play(settings: DemoSettings, console: Console | None = None) -> Scorecard:
     """
     console = console or Console()
     try:
+        other = read_scorecard(settings.compare) if settings.compare is not None else None
         with contextlib.ExitStack() as stack:
             with LiveView(console) as view:
                 run = _Play(settings, view, stack).to_the_end()
-            console.print(render_table(run.scorecard))
-            if settings.compare is not None:
-                console.print(compare(run.scorecard, read_scorecard(settings.compare)))
             if settings.json_file is not None:
-                settings.json_file.parent.mkdir(parents=True, exist_ok=True)
                 settings.json_file.write_text(to_json(run.scorecard) + "\n")
+            console.print(render_table(run.scorecard))
+            if (run.scorecard.machine_cpu_ratio_p95 or 0.0) > BUSY_RATIO_LIMIT:
+                console.print(BUSY_NOTE, soft_wrap=True)
+            if other is not None:
+                console.print(compare(run.scorecard, other))
             if settings.report is not None:
                 console.print(f"report: {write_report(settings.report, run)}", soft_wrap=True)
             return run.scorecard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +50,13 @@ class DemoTraffic:
 
 
 def read_trace(path: Path) -> RateTrace:
-    """A rate trace from a CSV file, gzipped or not; raises OSError and fleet.traffic.TraceError."""
+    """A rate trace from a CSV file, gzipped or not; raises OSError, and TraceError that names the file."""
     raw = path.read_bytes()
-    text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    return parse_rate_trace(text.decode().splitlines())
+    try:
+        text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        return parse_rate_trace(text.decode().splitlines())
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, TraceError) as error:
+        raise TraceError(f"{path}: {error}") from error
 
 
 def demo_traffic(trace: RateTrace | None, duration_s: float, mean_per_s: float, seed: int) -> DemoTraffic:

@@ -165,7 +165,10 @@ class TritonServer:
         return self._process.poll() if self._process is not None else None
 
     def reason(self) -> str:
-        """The line of the log that says best why a start failed."""
+        """Why it ended or did not start: the signal that killed it, else the line of the log that says it best."""
+        code = self.exit_code()
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
         text = self._log_text()
         own = _REASON.search(text)
         if own:

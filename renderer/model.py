@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -69,9 +70,17 @@ class TritonPythonModel:
 
 def _end_with_server(server_pid: int) -> None:
     """End this process when Triton died: the stub's own watch takes a server that nobody reaped for alive."""
-    while os.getppid() == server_pid:
-        time.sleep(_WATCH_S)
+    if _is_triton(server_pid):  # else it died before this stub came to look
+        while os.getppid() == server_pid:
+            time.sleep(_WATCH_S)
     os._exit(1)
+
+
+def _is_triton(pid: int) -> bool:
+    try:
+        return "triton" in Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return False
 
 
 def _fail(kind: Kind, message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +56,8 @@ def run(settings: DemoVerbSettings) -> int:
         path = getattr(settings, name)
         if path is not None and not path.exists():
             raise UsageError(f"--{name} {path}: no such {'folder' if name == 'scenes' else 'file'}")
+    if settings.report is not None and settings.report.exists() and not settings.report.is_dir():
+        raise UsageError(f"--report {settings.report}: is a file, expected a folder")
     from local_fleet.demo import DemoFailed, DemoSettings, play
 
     wanted = DemoSettings(
@@ -75,14 +78,23 @@ def run(settings: DemoVerbSettings) -> int:
         compare=settings.compare,
         keep=settings.keep,
     )
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         play(wanted)
     except DemoFailed as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         click.echo("interrupted; every process of the demo has ended", err=True)
-        return 130
+        return 143 if isinstance(asked, _Terminated) else 130
     return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends like Ctrl-C, with its own exit code."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 COMMAND = verb(

@@ -19,6 +19,7 @@ class ExporterSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_EXPORTER_")
 
     triton: list[str] = Field([], description="Metrics address or URL of a Triton server of this node; repeatable.")
+    pool: str = Field("renderer", min_length=1, description="Pool of the servers that --triton names.")
     renderers_file: Path | None = Field(None, description="JSON file of the renderer pods, read again on change.")
     node: str = Field(socket.gethostname(), description="This node; of the renderers file only its pods count.")
     scene_cache: Path | None = Field(None, description="Folder of the node's scene store.")
@@ -48,6 +49,7 @@ def run(settings: ExporterSettings) -> None:
     sources = Sources(
         node=settings.node,
         triton=tuple(settings.triton),
+        pool=settings.pool,
         renderers_file=settings.renderers_file,
         scene_cache=settings.scene_cache,
         gpus_file=settings.gpus_file,

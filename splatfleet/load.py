@@ -175,6 +175,9 @@ def run(settings: LoadSettings) -> int | None:
     if settings.json_file is not None:
         settings.json_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
     click.echo(show(summary))
+    first = next((record for record in client.records if record.error), None)
+    if first is not None:
+        click.echo(f"first of the failed, scene {first.scene}: {first.status or 'no answer'} {first.error}", err=True)
     return 0 if summary.frames else 1
 
 

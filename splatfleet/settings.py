@@ -88,6 +88,23 @@ def resolve(settings: type[Settings], flags: dict[str, Any], environment: dict[s
         raise UsageError("; ".join(_explain(item, prefix) for item in error.errors())) from error
 
 
+def _check_outputs(settings: VerbSettings) -> None:
+    """Refuse a file of figures that could not be written, before the work that makes them."""
+    for name, field in type(settings).model_fields.items():
+        path = getattr(settings, name)
+        if (field.alias or name) not in ("json", "records") or not isinstance(path, Path) or path == Path("-"):
+            continue
+        flag = f"--{field.alias or name} {path}"
+        if path.is_dir():
+            raise UsageError(f"{flag}: is a folder, expected a file")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{flag}: {error.strerror}: {error.filename}") from error
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"{flag}: may not be written")
+
+
 def _explain(item: Any, prefix: str) -> str:
     name = ".".join(str(part) for part in item["loc"]) or "settings"
     flag = "--" + name.replace("_", "-")
@@ -142,7 +159,9 @@ def verb(
     prefix = settings.model_config.get("env_prefix", "")
 
     def callback(**flags: Any) -> None:
-        code = run(resolve(settings, flags, dict(os.environ)))
+        resolved = resolve(settings, flags, dict(os.environ))
+        _check_outputs(resolved)
+        code = run(resolved)
         if code:
             raise SystemExit(code)
 

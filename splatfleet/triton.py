@@ -61,7 +61,7 @@ def run(settings: TritonSettings) -> int:
                 _announce(server.http_address, server.grpc_address, server.metrics_address)
                 while not ended.wait(0.5):
                     if server.exit_code() is not None:
-                        raise TritonFailed(f"Triton died ({server.exit_code()}): {server.reason()}")
+                        raise TritonFailed(f"Triton died: {server.reason()}")
         except TritonFailed as error:
             raise click.ClickException(str(error).replace(f" (log: {server.log})", "")) from error
     return 0

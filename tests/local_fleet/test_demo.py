@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -78,15 +79,16 @@ def test_a_demo_reaches_its_scorecard_and_leaves_nothing(tmp_path: Path) -> None
     assert not list(Path("/dev/shm").glob(f"splatfleet_{demo.pid}_*"))
 
 
-def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_every_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
     demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1")
     assert demo.stdout is not None
     for line in demo.stdout:
         if line.startswith("t=0s"):
             break
-    os.kill(demo.pid, signal.SIGINT)
+    os.kill(demo.pid, number)
     text, _ = demo.communicate(timeout=30)
-    assert demo.returncode == 130, text
+    assert demo.returncode == code, text
     assert "interrupted" in text
     assert "Traceback" not in text
     assert _left_behind(tmp_path) == []
@@ -115,12 +117,17 @@ def test_kill_9_leaves_no_process(tmp_path: Path) -> None:
         (("--scenes", "{empty}"), 1, "no scene that can be rendered"),
         (("--trace", "{broken}"), 1, "timestamp_s,requests"),
         (("--duration", "3"), 2, "--duration"),
+        (("--trace", "{cut}"), 1, "cut.csv.gz"),
+        (("--compare", "{broken}"), 1, "no scorecard"),
+        (("--json", "{empty}"), 2, "is a folder"),
+        (("--report", "{broken}"), 2, "expected a folder"),
     ],
 )
 def test_a_wrong_input_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], code: int, needle: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.csv").write_text("time,count\n1,2\n")
-    names = {"empty": tmp_path / "empty", "broken": tmp_path / "broken.csv"}
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"timestamp_s,requests\n0,1\n60,2\n" * 50)[:40])
+    names = {"empty": tmp_path / "empty", "broken": tmp_path / "broken.csv", "cut": tmp_path / "cut.csv.gz"}
     demo = _demo(Path(tempfile.mkdtemp(dir=tmp_path)), *(part.format(**names) for part in arguments))
     text, _ = demo.communicate(timeout=30)
     assert demo.returncode == code, text
