@@ -74,7 +74,6 @@ def s3_server(folder: Path, port: int) -> Iterator[S3Server]:
         "--quiet",
         "--keep-alive",
         "posix",
-        "--nometa",
         str(folder),
     ]
     with (folder.parent / "versitygw.log").open("wb") as log:

@@ -2,7 +2,9 @@
 
 Fetches are from a real S3 server on this machine where there is one (see s3_server), with one request at a time and
 with eight, and from another node's agent; beside each a plain `curl` of the same object from the same server. The
-disk stages drop the files from the page cache first. Every figure is the median of the rounds.
+disk stages drop the files from the page cache first. The first visitor comes to a pod of an empty node whose line to
+the object store takes three seconds for the scene: unannounced, or a minute after its agent and the pod were told.
+Every figure is the median of the rounds, the visitors' is of one.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -40,6 +42,7 @@ from renderer.scene_store import SceneStore, StoredScene
 from renderer.splats import Splats, make_splats
 
 _CAPACITY_BYTES = 20 * 10**9
+_FETCH_TAKES_S = 3.0
 _MADE_AT_ONCE = 2_000_000
 _STUB_HOLDS_MB = 60.0
 _TOKEN = "token-of-the-benchmark-0123456789"
@@ -60,6 +63,8 @@ class Row:
     first_frame_from_disk_s: float
     first_frame_from_packed_s: float
     first_frame_from_page_cache_s: float
+    first_visitor_without_warm_up_s: float
+    first_visitor_with_warm_up_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,8 @@ class _Size:
             first_frame_from_disk_s=disk_s,
             first_frame_from_packed_s=packed_s,
             first_frame_from_page_cache_s=cached_s,
+            first_visitor_without_warm_up_s=self._first_visitor(warm_up=False),
+            first_visitor_with_warm_up_s=self._first_visitor(warm_up=True),
         )
 
     def _median(self, measured: Callable[[], float]) -> float:
@@ -188,11 +195,7 @@ class _Size:
     def _from_peer(self) -> tuple[float, float]:
         """Seconds from another node's agent: through the store, and by curl."""
         with _agent(self._folder / "peer", self._catalogue) as (url, tokens):
-            agent = AgentClient(url, tokens)
-            agent.ask(self._entry.id, 600.0)
-            while not any(scene["id"] == self._entry.id for scene in agent.listing()["scenes"]):
-                time.sleep(0.1)
-            agent.close()
+            self._warm(url, tokens)
             seconds = []
             for _ in range(self._rounds):
                 came: list[int] = []
@@ -216,19 +219,46 @@ class _Size:
             if lay == "packed" and not stored.record.packed_bytes:
                 raise RuntimeError("the packed layout was not made")
             _page_cache(stored, keep=lay == "page cache")
+        return self._visit(self._pod(store.layout.root))
+
+    def _pod(self, store: Path, fetch_bytes_per_s: float | None = None) -> RendererPod:
         settings = PodSettings(
             self._catalogue,
-            store.layout.root,
+            store,
             budget_bytes=_CAPACITY_BYTES,
             store_capacity_bytes=_CAPACITY_BYTES,
+            fetch_bytes_per_s=fetch_bytes_per_s,
             rasterizer="cpu",
         )
-        pod = RendererPod(settings, _Uncounted())
+        return RendererPod(settings, _Uncounted())
+
+    def _visit(self, pod: RendererPod, **asked: str) -> float:
+        """Seconds of one answer."""
         camera = look_at(made.EYE, made.TARGET, made.UP, 50, 256, 256)
-        asked = {"scene": self._entry.id, "width": 256, "height": 256, "format": "jpeg"}
         began_s = time.monotonic()
-        pod.answer(asked, *matrices(camera))
+        pod.answer({"scene": self._entry.id, "width": 256, "height": 256, "format": "jpeg", **asked}, *matrices(camera))
         return time.monotonic() - began_s
+
+    def _first_visitor(self, warm_up: bool) -> float:
+        """Seconds of the first frame on a node that was empty, with and without the minute's notice."""
+        folder = self._folder / f"visited-{warm_up}"
+        fetch_bytes_per_s = (self._entry.source_bytes or 0) / _FETCH_TAKES_S
+        flags = ["--fetch-mb-per-s", str(fetch_bytes_per_s / 1e6)]
+        with _agent(folder, self._catalogue, flags) as (url, tokens):
+            pod = self._pod(folder / "store", fetch_bytes_per_s)
+            if warm_up:
+                self._warm(url, tokens)
+                self._visit(pod, action="warm")
+                while pod.cache.state(self._entry.id)[0] == "loading":
+                    time.sleep(0.05)
+            return self._visit(pod)
+
+    def _warm(self, url: str, tokens: BearerTokens) -> None:
+        agent = AgentClient(url, tokens)
+        agent.ask(self._entry.id, 60.0)
+        while not any(scene["id"] == self._entry.id for scene in agent.listing()["scenes"]):
+            time.sleep(0.1)
+        agent.close()
 
 
 def _terrain(count: int) -> Splats:
@@ -255,7 +285,7 @@ def _page_cache(stored: StoredScene, keep: bool) -> None:
 
 
 @contextmanager
-def _agent(folder: Path, catalogue: Path) -> Iterator[tuple[str, BearerTokens]]:
+def _agent(folder: Path, catalogue: Path, flags: Sequence[str] = ()) -> Iterator[tuple[str, BearerTokens]]:
     """Another node's agent as a process."""
     folder.mkdir()
     token = folder / "token"
@@ -263,6 +293,7 @@ def _agent(folder: Path, catalogue: Path) -> Iterator[tuple[str, BearerTokens]]:
     command = [
         *(sys.executable, "-m", "splatfleet", "scene-agent", "--store", str(folder / "store")),
         *("--catalogue", str(catalogue), "--token-file", str(token), "--listen", "127.0.0.1:0"),
+        *flags,
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -66,7 +66,7 @@ class AgentWork:
         entry = self._catalogue.current().get(scene)
         now_s = time.monotonic()
         with self._changed:
-            if entry.id not in self._queue.running and self._store.holds(entry):
+            if entry.id not in self._queue.running and self._store.touch(entry):
                 self._metrics.deadlines.labels("met").inc()
                 return AskState(entry.id, "stored")
             self._ends.pop(entry.id, None)
@@ -91,7 +91,8 @@ class AgentWork:
                 (*self._queue.running.values(), *self._queue.waiting.values()),
                 key=lambda ask: (ask.scene not in self._queue.running, ask.rank),
             )
-            return [self._state(ask.scene, now_s, progress) for ask in asks] + list(self._ends.values())
+            ended = [end for end in self._ends.values() if all(ask.scene != end.id for ask in asks)]
+            return [self._state(ask.scene, now_s, progress) for ask in asks] + ended
 
     def close(self) -> None:
         """Stop what runs (it is resumed by the next start) and wait for it."""

@@ -204,9 +204,12 @@ class SceneStore:
                 yield dataclasses.replace(held, stage=stored.stage, fetched_bytes=stored.fetched_bytes)
                 return
 
-    def holds(self, entry: CatalogueEntry) -> bool:
-        """Whether a scene lies whole on this disk."""
-        return self._current(entry.id, entry) is not None
+    def touch(self, entry: CatalogueEntry) -> bool:
+        """Whether a scene lies whole on this disk; asking is a use, so that it is not the next to go."""
+        record = self._current(entry.id, entry)
+        if record is not None:
+            self._touch(record)
+        return record is not None
 
     def used_bytes(self) -> int:
         """Bytes of objects, and of downloads what they hold or were promised."""

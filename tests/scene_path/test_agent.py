@@ -17,6 +17,8 @@ from renderer.scene_store import SceneStore
 from tests.scene_path.agents import MB, TOKEN, entry_of, make_scene, wait_for
 from tests.scene_path.conftest import StartAgent
 
+HTTP = httpx2.Client(verify=False)  # one for all: each makes a TLS context
+
 
 def test_asked_scene_is_stored_packed_and_ready_for_a_pod(tmp_path: Path, start_agent: StartAgent) -> None:
     splats = make_scene(tmp_path / "www" / "ball.ply")
@@ -48,11 +50,11 @@ def test_nobody_comes_in_without_a_token(tmp_path: Path, start_agent: StartAgent
     ]
     for headers in ({}, {"authorization": "Bearer wrong-token-0123456789"}, {"authorization": f"Basic {TOKEN}"}):
         for verb, path in asks:
-            answer = httpx2.request(verb, agent.url + path, json={"deadline_s": 1}, headers=headers)
+            answer = HTTP.request(verb, agent.url + path, json={"deadline_s": 1}, headers=headers)
             assert answer.status_code == 401, (verb, path)
             assert TOKEN not in answer.text
     assert agent.stored() == set()
-    assert httpx2.get(agent.url + "/metrics").status_code == httpx2.get(agent.url + "/-/ready").status_code == 200
+    assert HTTP.get(agent.url + "/metrics").status_code == HTTP.get(agent.url + "/-/ready").status_code == 200
 
 
 def test_token_rotates_without_a_restart(tmp_path: Path, start_agent: StartAgent) -> None:
@@ -61,7 +63,7 @@ def test_token_rotates_without_a_restart(tmp_path: Path, start_agent: StartAgent
     old, new = {"authorization": f"Bearer {TOKEN}"}, {"authorization": "Bearer new-token-of-tests-987654"}
 
     def codes() -> tuple[int, int]:
-        return tuple(httpx2.get(agent.url + "/v1/scenes", headers=each).status_code for each in (old, new))  # type: ignore[return-value]
+        return tuple(HTTP.get(agent.url + "/v1/scenes", headers=each).status_code for each in (old, new))  # type: ignore[return-value]
 
     agent.token_file.write_text(f"new-token-of-tests-987654\n{TOKEN}\n")
     assert codes() == (200, 200)
@@ -81,7 +83,7 @@ def test_bad_asks_are_named(tmp_path: Path, start_agent: StartAgent) -> None:
         ("ball", '{"deadline_s": 1, "prio": 3}', 400, "unknown field `prio`"),
         ("ball", "x" * 100_000, 400, "malformed"),
     ):
-        answer = httpx2.put(f"{agent.url}/v1/scenes/{path}", content=body, headers={"authorization": f"Bearer {TOKEN}"})
+        answer = HTTP.put(f"{agent.url}/v1/scenes/{path}", content=body, headers={"authorization": f"Bearer {TOKEN}"})
         assert answer.status_code == status, body[:40]
         assert says in answer.json()["error"]
 
@@ -165,16 +167,16 @@ def test_objects_are_served_in_ranges(tmp_path: Path, start_agent: StartAgent) -
     agent.wait_state("ball", "stored")
     url = f"{agent.url}/v1/objects/{digest_of(tmp_path / 'ball.ply')}"
     token = {"authorization": f"Bearer {TOKEN}"}
-    assert httpx2.get(url, headers=token).content == raw
-    part = httpx2.get(url, headers={**token, "range": "bytes=100-299"})
+    assert HTTP.get(url, headers=token).content == raw
+    part = HTTP.get(url, headers={**token, "range": "bytes=100-299"})
     assert (part.status_code, part.headers["content-range"], part.content) == (
         206,
         f"bytes 100-299/{len(raw)}",
         raw[100:300],
     )
-    assert httpx2.get(url, headers={**token, "range": f"bytes={len(raw)}-"}).status_code == 416
+    assert HTTP.get(url, headers={**token, "range": f"bytes={len(raw)}-"}).status_code == 416
     for name in ("0" * 64, "..", "%2e%2e%2fscenes", f"{'0' * 64}/..%2f..%2fstore.json"):
-        assert httpx2.get(f"{agent.url}/v1/objects/{name}", headers=token).status_code == 404
+        assert HTTP.get(f"{agent.url}/v1/objects/{name}", headers=token).status_code == 404
 
 
 def test_sigterm_in_the_middle_ends_well_and_the_next_start_resumes(tmp_path: Path, start_agent: StartAgent) -> None:

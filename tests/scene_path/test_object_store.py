@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 from benchmarks.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 from fleet import metrics
@@ -24,15 +22,14 @@ from renderer.pod import RendererPod
 from renderer.pod_settings import PodSettings
 from renderer.scene_source import digest_of
 from renderer.scene_store import FetchFailed, SceneStore
-from tests.scene_path.agents import MB, REPOSITORY, TOKEN, Agent, entry_of, make_scene
+from splatfleet.__main__ import main
+from tests.scene_path.agents import MB, TOKEN, Agent, entry_of, make_scene
 from tests.scene_path.conftest import StartAgent
 
 
-def publish(path: Path, catalogue: Path, *flags: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "splatfleet", "scene", "publish", str(path), "--catalogue", str(catalogue), *flags]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+def publish(path: Path, catalogue: Path, *flags: str, environment: dict[str, str]) -> Result:
+    arguments = ["scene", "publish", str(path), "--catalogue", str(catalogue), *flags]
+    return CliRunner().invoke(main, arguments, env=environment)
 
 
 class Watcher:
@@ -58,7 +55,7 @@ def test_publish_warm_a_node_without_a_pod_and_start_one(tmp_path: Path, s3: S3S
     splats = make_scene(tmp_path / "ball.ply", 2_000)
     catalogue = tmp_path / "catalogue.json"
     done = publish(tmp_path / "ball.ply", catalogue, "--to", "s3://scenes/v1", environment=s3.environment())
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     entry = load_catalogue(catalogue).get("ball")
     assert entry.uri.startswith("s3://scenes/v1/ball-")
     agent = start_agent("node-1", [entry], environment=s3.environment())
@@ -84,22 +81,22 @@ def test_publishing_again_changes_nothing_and_other_bytes_need_replace(tmp_path:
     target = ["--to", "s3://scenes/again", "--credit", "Ada"]
     first = publish(tmp_path / "cup.ply", catalogue, *target, environment=s3.environment())
     again = publish(tmp_path / "cup.ply", catalogue, *target, environment=s3.environment())
-    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
-    assert ("published" in first.stdout, "was there already" in again.stdout) == (True, True)
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    assert ("published" in first.output, "was there already" in again.output) == (True, True)
     before = catalogue.read_text()
     make_scene(tmp_path / "cup.ply", 300, seed=2)
     refused = publish(tmp_path / "cup.ply", catalogue, *target, environment=s3.environment())
-    assert refused.returncode == 1
-    assert "--replace" in refused.stderr
+    assert refused.exit_code == 1
+    assert "--replace" in refused.output
     (tmp_path / "cup.ply").write_bytes((tmp_path / "cup.ply").read_bytes()[:-50])
     damaged = publish(tmp_path / "cup.ply", catalogue, *target, "--replace", environment=s3.environment())
-    assert damaged.returncode == 1
+    assert damaged.exit_code == 1
     nowhere = publish(tmp_path / "cup.ply", catalogue, "--to", "ftp://host", environment=s3.environment())
-    assert nowhere.returncode == 2
+    assert nowhere.exit_code == 2
     assert catalogue.read_text() == before
     make_scene(tmp_path / "cup.ply", 300, seed=2)
     replaced = publish(tmp_path / "cup.ply", catalogue, *target, "--replace", "--packed", environment=s3.environment())
-    assert replaced.returncode == 0, replaced.stderr
+    assert replaced.exit_code == 0, replaced.output
     assert load_catalogue(catalogue).get("cup").uri.endswith(".packed")
 
 
