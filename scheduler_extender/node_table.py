@@ -71,6 +71,7 @@ class SceneColumn:
     tier: NDArray[np.uint8]
     remaining_bytes: dict[int, float] = field(default_factory=dict)
     bytes: int = 0  # 0: no node knows
+    pods: dict[int, int] = field(default_factory=dict)  # row -> pods bound or reserved there that name the scene
 
 
 class NodeTable:
@@ -89,6 +90,8 @@ class NodeTable:
         self.queued_bytes: Floats = np.zeros(self._allocate)
         self.whole_gpus: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
         self.whole_gpus_free: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
+        self.used: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody holds a place there
+        self.unreserved: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # known to be paid by the hour
         # [victims, rows]: what eviction takes first, second, ...; scene -1 where a node has no more.
         self.victim_bytes: Floats = np.zeros((1, self._allocate))
         self.victim_scene: NDArray[np.int32] = np.full((1, self._allocate), -1, np.int32)
@@ -98,6 +101,7 @@ class NodeTable:
         self._known_bytes, self._known_scenes = 0, 0  # over the scenes whose size is known
         self._digest_scenes: dict[int, set[str]] = {}
         self._incoming: dict[int, dict[str, float]] = {}  # row -> scene -> bytes still to come
+        self._claimed_scenes: dict[int, set[str]] = {}
 
     def rows_of(self, names: Sequence[str]) -> Rows:
         """The row of each name, `UNKNOWN_ROW` for a name never heard of."""
@@ -175,6 +179,20 @@ class NodeTable:
             columns.clear(row)
         self._set_slices(row, node, taken)
         self._set_incoming(row, node, claimed)
+        self._set_crowd(row, claimed)
+        self.used[row] = bool(claimed) or any(taken.holders)
+
+    def _set_crowd(self, row: int, claims: list[Pod]) -> None:
+        """How many pods of each scene a node has, or is about to have."""
+        counts: dict[str, int] = {}
+        for pod in claims:
+            for scene in pod.scenes:
+                counts[scene] = counts.get(scene, 0) + 1
+        for gone in self._claimed_scenes.get(row, set()) - counts.keys():
+            self.scenes[gone].pods.pop(row, None)
+        for named, count in counts.items():
+            self._column(named).pods[row] = count
+        self._claimed_scenes[row] = set(counts)
 
     def _set_slices(self, row: int, node: Node, taken: Occupancy) -> None:
         masks = [0] * len(node.gpus)

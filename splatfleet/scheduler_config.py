@@ -24,9 +24,7 @@ DIGESTS_HELP = "NAME=URL of a node's exporter, whose slices tell what pods can a
 class GenerateSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_SCHEDULER_CONFIG_")
 
-    profile: list[str] = Field(
-        [], description="MIG profile or resource that pods ask for (1g.10gb); repeatable."
-    )
+    profile: list[str] = Field([], description="MIG profile or resource that pods ask for (1g.10gb); repeatable.")
     node_digest: list[str] = Field([], description=DIGESTS_HELP)
     url: str = Field(f"http://127.0.0.1:{EXTENDER_PORT}", description="Where kube-scheduler reaches the extender.")
     scheduler_name: str = Field("splatfleet", description="schedulerName of the pods that are ours.")
