@@ -95,6 +95,8 @@ class NodeTable:
         # [victims, rows]: what eviction takes first, second, ...; scene -1 where a node has no more.
         self.victim_bytes: Floats = np.zeros((1, self._allocate))
         self.victim_scene: NDArray[np.int32] = np.full((1, self._allocate), -1, np.int32)
+        self._asked: list[str] | None = None  # whose rows are `_found`
+        self._found: Rows = np.zeros(0, np.int64)
         self._priors: tuple[float | None, float | None] | None = None
         self.copies: Floats = np.zeros(16)  # by scene index
         self._by_scene: tuple[tuple[Mapping[str, float], float, int, int], Floats] | None = None
@@ -104,14 +106,20 @@ class NodeTable:
         self._claimed_scenes: dict[int, set[str]] = {}
 
     def rows_of(self, names: Sequence[str]) -> Rows:
-        """The row of each name, `UNKNOWN_ROW` for a name never heard of."""
-        return np.fromiter(map(self.rows.get, names, repeat(UNKNOWN_ROW)), np.int64, len(names))
+        """The row of each name, `UNKNOWN_ROW` for a name never heard of; not to be written to."""
+        # prioritize is asked about the very list that filter left: comparing it costs a tenth of looking it up.
+        if names != self._asked:
+            found = np.fromiter(map(self.rows.get, names, repeat(UNKNOWN_ROW)), np.int64, len(names))
+            found.flags.writeable = False
+            self._asked, self._found = list(names), found
+        return self._found
 
     def row(self, name: str) -> int:
         """The row of a node, made where it has none."""
         row = self.rows.get(name)
         if row is None:
             row = self.rows[name] = len(self.rows) + 1
+            self._asked = None
             if row >= self._allocate:
                 self._grow()
         return row
