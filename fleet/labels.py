@@ -26,6 +26,9 @@ DATA_ENV = "SPLATFLEET_DATA"  # real scenes and traces for tests and benchmarks
 MIG_RESOURCE_PREFIX = "nvidia.com/mig-"  # `nvidia.com/mig-1g.10gb`
 GPU_RESOURCE = "nvidia.com/gpu"
 
+# Values reserved, on-demand and spot; the first that a node carries counts.
+CAPACITY_TYPE_LABELS = (f"{DOMAIN}/capacity-type", "karpenter.sh/capacity-type")
+
 MODEL_NAME = "gaussian_renderer"
 
 GATEWAY_PORT = 8080

@@ -170,6 +170,8 @@ def make_app(extender: Extender) -> FastAPI:
     for name, route in _verbs(extender):
         app.router.add_route(f"/{name}", route, methods=["POST"])
     app.router.add_route("/v1/pod-events", _pod_events(extender), methods=["POST"])
+    app.router.add_route("/v1/node-events", _node_events(extender), methods=["POST"])
+    app.router.add_route("/v1/forecast", _forecast(extender), methods=["PUT"])
     app.router.add_route("/explain", _explain(extender), methods=["GET", "POST"])
 
     # All routes are coroutines: the cluster changes on the event loop alone.
@@ -263,6 +265,34 @@ def _pod_events(extender: Extender) -> Route:
         for event in events:
             extender.apply(event)
         return JSONResponse({"events": len(events)})
+
+    return route
+
+
+def _node_events(extender: Extender) -> Route:
+    async def route(request: Request) -> Response:
+        try:
+            nodes = wire.decode_node_events(await extender.body_of(request))
+        except (wire.WireError, BodyError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        for name, capacity_type in nodes:
+            extender.cluster.set_capacity_type(name, capacity_type)
+        return JSONResponse({"nodes": len(nodes)})
+
+    return route
+
+
+def _forecast(extender: Extender) -> Route:
+    """PUT `{POOL: {SCENE: demand}}`: it replaces what was said of each pool that it names."""
+
+    async def route(request: Request) -> Response:
+        try:
+            forecast = wire.decode_forecast(await extender.body_of(request))
+        except (wire.WireError, BodyError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        for pool, demand in forecast.items():
+            extender.cluster.set_forecast(pool, demand)
+        return JSONResponse({"pools": len(forecast)})
 
     return route
 

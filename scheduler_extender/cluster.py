@@ -13,9 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.digest import NodeDigest
+from fleet.scene import SceneId
 from fleet.snapshot import Node, Pod, Snapshot
-from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, Tier
-from scheduler_extender.placement import FITS, REASONS, Costs, Demand, Prices, Reason, cost_s, fits, scores
+from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, Rows, Tier
+from scheduler_extender.placement import (
+    FITS,
+    REASONS,
+    Costs,
+    Demand,
+    Prices,
+    Reason,
+    cost_s,
+    expected_cost_s,
+    fits,
+    scores,
+)
 from scheduler_extender.reservations import Reservations
 from scheduler_extender.starts import Starts
 
@@ -63,6 +75,7 @@ class Cluster:
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
         self._departed: dict[str, tuple[str, float]] = {}  # uid -> node, when it went
         self._starts = Starts()
+        self._forecast: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
@@ -152,11 +165,27 @@ class Cluster:
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
             verdict = fits(pod, rows, self.table)
-            costs = cost_s(pod, rows, self.table, self.demand, self.prices, now_s)
+            costs = self._costs(pod, rows, now_s)
         total_s = np.where(verdict == FITS, costs.total_s, np.inf)
         best = int(total_s.argmin()) if len(total_s) else -1
         winner = names[best] if best >= 0 and np.isfinite(total_s[best]) else ""
         return Decision(pod, names, verdict, costs, total_s, scores(total_s), now_s - self.table.seen_s[rows], winner)
+
+    def set_capacity_type(self, name: str, capacity_type: str) -> None:
+        """Take what a node's label says: `reserved`, `on-demand`, `spot`, or empty where it says nothing."""
+        if name in self.table.rows:
+            self.table.unreserved[self.table.rows[name]] = capacity_type not in ("", "reserved")
+
+    def set_forecast(self, pool: str, demand: Mapping[SceneId, float]) -> None:
+        """Take the demand that is forecast for a pool, by scene, in any one unit; empty forgets it."""
+        self._forecast[pool] = dict(demand)
+
+    def _costs(self, pod: Pod, rows: Rows, now_s: float) -> Costs:
+        def price(asked: Pod) -> Costs:
+            return cost_s(asked, rows, self.table, self.demand, self.prices, now_s)
+
+        forecast = self._forecast.get(pod.pool)
+        return expected_cost_s(pod, forecast, price) if forecast and not pod.scenes else price(pod)
 
     def reserve(self, decision: Decision, now_s: float) -> None:
         """Hold the winner's place until the pod's binding is seen; a pod that holds one already needs none."""

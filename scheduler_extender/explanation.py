@@ -11,6 +11,7 @@ import numpy as np
 
 from scheduler_extender.cluster import Cluster, Decision
 
+TERMS = ("time_to_ready", "fragmentation", "eviction", "node")
 MOST_NODES_KEPT = 200_000  # over all remembered decisions, some 60 bytes each
 
 
@@ -77,7 +78,10 @@ def why(decision: Decision) -> str:
     margin_s = second["total_s"] - first["total_s"]
     if margin_s <= 0:
         return f"{first['node']} costs {first['total_s']:.3f} s, {second['node']} just as much; the first one sent wins"
-    terms = {term: second[f"{term}_s"] - first[f"{term}_s"] for term in ("time_to_ready", "fragmentation", "eviction")}
+    terms = {
+        term: second[f"{term}_s"] - first[f"{term}_s"]
+        for term in ("time_to_ready", "fragmentation", "eviction", "node")
+    }
     told = ", ".join(f"{term} {gain_s:+.3f} s" for term, gain_s in terms.items() if abs(gain_s) >= 0.0005)
     return f"{first['node']} costs {first['total_s']:.3f} s, {margin_s:.3f} s less than {second['node']} ({told})"
 
@@ -106,6 +110,7 @@ def line(decision: Decision, index: int) -> dict[str, Any]:
         "fragmentation_s": round(cost.fragmentation_s, 6),
         "eviction_s": round(cost.eviction_s, 6),
         "crowding_s": round(cost.crowding_s, 6),
+        "node_s": round(cost.node_s, 6),
         "total_s": cost.total_s if reason is None else None,
         "trust": round(cost.trust, 6),
         "digest_age_s": None if math.isnan(age_s) else round(age_s, 3),

@@ -7,7 +7,7 @@ out: a replay that differs knows whether the state or the arithmetic did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from fleet.digest import NodeDigest
+from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.cluster import Bound, Cluster, Decision
 from scheduler_extender.explanation import best_lines
@@ -34,7 +35,7 @@ class JournalError(ValueError):
 class _Line(msgspec.Struct, omit_defaults=True):
     """One line; which fields it has follows from `kind`."""
 
-    kind: str  # start, digest, confirm, pod, gone, expire, decision
+    kind: str  # start, digest, confirm, pod, gone, capacity, forecast, expire, decision
     now_s: float = 0.0
     version: int = 0
     prices: Prices | None = None
@@ -44,6 +45,9 @@ class _Line(msgspec.Struct, omit_defaults=True):
     digest: NodeDigest | None = None
     pod: Pod | None = None
     uid: str = ""
+    capacity_type: str = ""
+    pool: str = ""
+    demand: dict[SceneId, float] | None = None
     names: Sequence[str] | None = None  # absent: those of the decision before
     winner: str = ""
     best: list[dict[str, Any]] | None = None
@@ -114,6 +118,14 @@ class RecordedCluster(Cluster):
         self._record(_Line("gone", now_s, uid=uid))
         super().remove_pod(uid, now_s)
 
+    def set_capacity_type(self, name: str, capacity_type: str) -> None:
+        self._record(_Line("capacity", node=name, capacity_type=capacity_type))
+        super().set_capacity_type(name, capacity_type)
+
+    def set_forecast(self, pool: str, demand: Mapping[SceneId, float]) -> None:
+        self._record(_Line("forecast", pool=pool, demand=dict(demand)))
+        super().set_forecast(pool, demand)
+
     def expire(self, now_s: float) -> None:
         if self.reservations.due(now_s):
             self._record(_Line("expire", now_s))
@@ -160,6 +172,7 @@ def numbers_of(decision: Decision) -> str:
         costs.fragmentation_s,
         costs.eviction_s,
         costs.trust,
+        costs.node_s,
         decision.total_s,
         decision.scores,
         decision.age_s,
@@ -221,6 +234,10 @@ def _apply(cluster: Cluster, line: _Line, number: int) -> None:
             cluster.set_pod(line.pod, line.now_s)
         case "gone":
             cluster.remove_pod(line.uid, line.now_s)
+        case "capacity":
+            cluster.set_capacity_type(line.node, line.capacity_type)
+        case "forecast":
+            cluster.set_forecast(line.pool, line.demand or {})
         case "expire":
             cluster.expire(line.now_s)
         case _:

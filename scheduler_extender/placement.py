@@ -1,6 +1,6 @@
 """Where a pod fits and what it costs there, in seconds.
 
-    cost_s = time_to_ready_s + fragmentation_s + eviction_s + crowding_s
+    cost_s = time_to_ready_s + fragmentation_s + eviction_s + crowding_s + node_s
 
     time_to_ready_s  what the pod waits for its scenes:
                      (queued + missing bytes) / fetch bandwidth, or the rest of a download in flight if that ends
@@ -11,6 +11,8 @@
                      bytes / fetch bandwidth * share of requests * nodes / copies
     crowding_s       crowding_weight * the same sum over the other scenes that lie there / slices of the profile that
                      are free there: the last slices beside warm scenes are for the pods of those scenes
+    node_s           what the node itself is worth: unreserved_s where it is paid by the hour, empty_node_s where nobody
+                     is on it (an empty node can go), crowded_s where it already has its share of a scene's pods
 
 A node whose digest is old is trusted less and less: each term fades into what it would be if nothing were known, which
 is a cold node of average fragmentation, eviction and crowding. A node without a digest is that node. Bad or missing
@@ -19,14 +21,16 @@ data is a price, never an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fleet.mig import PARTS, fragmentation_table
+from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.node_table import PART_INDEX, Floats, NodeTable, Rows, Tier
 
@@ -51,6 +55,7 @@ class Reason(Enum):
 
 
 REASONS = tuple(Reason)
+FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
 FITS = -1  # in the answer of `fits`; else an index into REASONS
 
 
@@ -67,6 +72,13 @@ class Prices:
     fetch_bytes_per_s: float = 250e6
     read_bytes_per_s: float = 1.5e9
     scene_bytes: float = 1e9
+    # Reserved capacity is paid for anyway, and an empty node may be given back: enough to decide between equals.
+    unreserved_s: float = 0.25
+    empty_node_s: float = 0.02
+    # No node should carry more of a scene's pods than this share, once there are more than so many on it.
+    crowded_s: float = 60.0
+    crowd_pods: float = 16.0
+    crowd_share: float = 0.5
     # Trust in a digest: whole for three polls, then halved each half-life, none once it counts as lost.
     fresh_s: float = 15.0
     half_life_s: float = 30.0
@@ -91,11 +103,13 @@ class Cost:
     fragmentation_s: float
     eviction_s: float
     trust: float  # in the node's digest, 0 to 1
-    crowding_s: float
+    crowding_s: float = 0.0
+    node_s: float = 0.0
 
     @property
     def total_s(self) -> float:
-        return round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s + self.crowding_s, 6)
+        terms = (self.time_to_ready_s, self.fragmentation_s, self.eviction_s, self.crowding_s, self.node_s)
+        return round(sum(terms), 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +122,13 @@ class Costs:
     eviction_s: Floats
     trust: Floats
     crowding_s: Floats
+    node_s: Floats
 
     @property
     def total_s(self) -> Floats:
         """Rounded to the microsecond, so that equal prices are equal whatever the order of their sums."""
-        total: Floats = np.round(self.time_to_ready_s + self.fragmentation_s + self.eviction_s + self.crowding_s, 6)
+        terms = (self.time_to_ready_s, self.fragmentation_s, self.eviction_s, self.crowding_s, self.node_s)
+        total: Floats = np.round(sum(terms), 6)
         return total
 
     def __getitem__(self, index: int) -> Cost:
@@ -124,6 +140,7 @@ class Costs:
             float(self.eviction_s[index]),
             float(self.trust[index]),
             float(self.crowding_s[index]),
+            float(self.node_s[index]),
         )
 
 
@@ -235,6 +252,25 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
         eviction_s=_faded(eviction_s, trust),
         trust=trust,
         crowding_s=_faded(crowding_s, trust),
+        node_s=_node_s(sizes, rows, table, prices, trust),
+    )
+
+
+def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[Pod], Costs]) -> Costs:
+    """What a pod that names no scene would cost, each scene by the share of the pool's demand that is forecast for it.
+
+    `price` answers for the pod with one scene; the shares need not add up to one, and none of them is refused.
+    """
+    most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:FORECAST_SCENES]
+    total = sum(share for _, share in most)
+    plain = price(pod)
+    if total <= 0.0:
+        return plain
+    priced = [(share / total, price(replace(pod, scenes=(scene,)))) for scene, share in most]
+    return replace(
+        plain,
+        time_to_ready_s=sum((share * cost.time_to_ready_s for share, cost in priced), plain.time_to_ready_s),
+        eviction_s=sum((share * cost.eviction_s for share, cost in priced), plain.eviction_s),
     )
 
 
@@ -277,7 +313,7 @@ def _or_prior(measured: Floats, prior: float) -> Floats:
     return chosen
 
 
-def _sparse(by_row: Mapping[int, float], rows: Rows, length: int) -> Floats:
+def _sparse(by_row: Mapping[int, float] | Mapping[int, int], rows: Rows, length: int) -> Floats:
     dense = np.zeros(length)
     dense[list(by_row)] = list(by_row.values())
     return dense[rows]
@@ -291,6 +327,20 @@ def _faded(term_s: Floats, trust: Floats) -> Floats:
     neutral_s = float(term_s[certain].mean()) if certain.any() else 0.0
     faded: Floats = trust * term_s + (1 - trust) * neutral_s
     return faded
+
+
+def _node_s(sizes: Mapping[str, float], rows: Rows, table: NodeTable, prices: Prices, trust: Floats) -> Floats:
+    """[rows]: what the node itself is worth, whatever lies on it."""
+    node_s = _faded(np.where(table.used[rows], 0.0, prices.empty_node_s), trust)
+    node_s = node_s + prices.unreserved_s * table.unreserved[rows]
+    for scene in sizes:
+        column = table.scenes.get(scene)
+        if column is None or not column.pods:
+            continue
+        bound = max(prices.crowd_pods, math.ceil(prices.crowd_share * (sum(column.pods.values()) + 1)))
+        if max(column.pods.values()) >= bound:
+            node_s = node_s + prices.crowded_s * (_sparse(column.pods, rows, len(table.seen_s)) >= bound)
+    return node_s
 
 
 def _added_fragmentation(pod: Pod, rows: Rows, table: NodeTable, demand: Demand) -> Floats:

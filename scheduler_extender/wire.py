@@ -7,13 +7,21 @@ decoded apart from the node names, so that a pod nobody can read still gets its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from fleet.labels import GPU_RESOURCE, MIG_RESOURCE_PREFIX, POOL_LABEL, SCENE_BYTES_ANNOTATION, SCENES_ANNOTATION
+from fleet.labels import (
+    CAPACITY_TYPE_LABELS,
+    GPU_RESOURCE,
+    MIG_RESOURCE_PREFIX,
+    POOL_LABEL,
+    SCENE_BYTES_ANNOTATION,
+    SCENES_ANNOTATION,
+)
 from fleet.mig import MigError, MigProfile
 from fleet.scene import SceneId, SceneIdError, parse_scene_id, parse_scene_ids
 from fleet.snapshot import Pod
@@ -187,6 +195,50 @@ def encode_refusal(error: str) -> bytes:
 def encode_scores(names: Sequence[str], scores: Sequence[int]) -> bytes:
     """The answer of prioritize: a bare array of Host and Score."""
     return _encode(list(map(_HostPriority, names, scores)))
+
+
+class _NodeEvent(msgspec.Struct):
+    type: str = ""
+    object: _NamedNode | None = None
+    items: list[_NamedNode] | None = None
+
+
+_decode_node_events = msgspec.json.Decoder(_NodeEvent).decode_lines
+_decode_forecast = msgspec.json.Decoder(dict[str, dict[str, float]]).decode
+
+
+def decode_node_events(body: bytes) -> list[tuple[str, str]]:
+    """Node names with their capacity type, of watch events (one a line) or a NodeList; raises WireError."""
+    try:
+        events = _decode_node_events(body)
+    except _UNREADABLE as error:
+        raise WireError(f"body is not a node event: {error}") from error
+    found: list[tuple[str, str]] = []
+    for event in events:
+        nodes = event.items if event.items is not None else [event.object] if event.object is not None else []
+        if not nodes and event.items is None and event.type != "BOOKMARK":
+            raise WireError("node event has no object: expected a v1.Node there")
+        for meta in (node.metadata for node in nodes):
+            labels = (meta.labels if meta else None) or {}
+            if meta is not None and meta.name and event.type not in ("DELETED", "BOOKMARK"):
+                found.append((meta.name, next((labels[key] for key in CAPACITY_TYPE_LABELS if key in labels), "")))
+    return found
+
+
+def decode_forecast(body: bytes) -> dict[str, dict[SceneId, float]]:
+    """Forecast demand by pool and scene, `{"web": {"robot": 3.5}}`; raises WireError."""
+    try:
+        whole = _decode_forecast(body)
+        checked = {
+            pool: {parse_scene_id(scene): rate for scene, rate in rates.items()} for pool, rates in whole.items()
+        }
+    except (*_UNREADABLE, SceneIdError) as error:
+        raise WireError(f"body is not a forecast: {error}") from error
+    for pool, rates in checked.items():
+        for scene, rate in rates.items():
+            if not 0 <= rate < math.inf:
+                raise WireError(f"{pool[:80]}.{scene} is {rate}: expected a demand of 0 or more")
+    return checked
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,3 +179,13 @@ def test_the_demand_mix_is_that_of_the_last_pods() -> None:
     after_s = cluster.decide(pod("new"), ["n1"], 2.0).costs[0].fragmentation_s
     # Nobody asks for anything but 1g any more, so there is little left to fragment.
     assert after_s < before_s / 4
+
+
+def test_rows_follow_a_list_that_changes_in_place() -> None:
+    cluster = Cluster(["n1", "n2"])
+    asked = ["n1", "n2", "n3"]
+    assert cluster.table.rows_of(asked).tolist() == [1, 2, 0]
+    asked.reverse()
+    assert cluster.table.rows_of(asked).tolist() == [0, 2, 1]
+    cluster.apply_digest("n3", digest("n3"), 0.0)
+    assert cluster.table.rows_of(asked).tolist() == [3, 2, 1]

@@ -111,3 +111,14 @@ def test_usage_errors_say_what_to_fix(arguments: tuple[str, ...], message: str) 
     assert process.returncode == 2
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_bench_writes_the_six_figures(tmp_path: Path) -> None:
+    """Over real HTTP, with digests that change meanwhile."""
+    figures = tmp_path / "figures.json"
+    done = other_verb("bench", "extender", "--nodes", "20", "--updates-per-s", "50", "--json", str(figures))
+    assert (done.returncode, done.stderr) == (0, "")
+    written = json.loads(figures.read_text())
+    verbs = ("filter", "prioritize", "noop")
+    assert set(written) == {f"{verb}_{percentile}_ms" for verb in verbs for percentile in ("p50", "p99")}
+    assert all(0 < written[f"{verb}_p50_ms"] <= written[f"{verb}_p99_ms"] for verb in verbs)
