@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "exporter": "Serve Triton, scene-cache and GPU metrics and the node digest.",
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
+    "replay": "Decide again what a decision log says was decided, bit for bit.",
     "metrics": "List every metric that Splatfleet writes.",
     "bench": "Measure a part on this machine and print a table.",
 }

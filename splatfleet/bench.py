@@ -70,12 +70,25 @@ def forecast(settings: PlainSettings) -> None:
     main(settings.json_file)
 
 
+class AutoscalerSettings(PlainSettings):
+    pools: int = Field(1000, ge=1, le=20_000, description="Pools, each with two weeks of minutes behind it.")
+    ticks: int = Field(12, ge=4, description="Ticks that are measured; four make a bin.")
+
+
+def autoscaler(settings: AutoscalerSettings) -> None:
+    """Seconds of CPU and bytes of memory that a tick over many pools takes."""
+    from benchmarks.autoscaler import main
+
+    main(settings.pools, settings.ticks, settings.json_file)
+
+
 def everything(settings: PlainSettings) -> int:
     """Every benchmark, one table each."""
     renderer(resolve(RendererSettings, {}, dict(os.environ)))
     code = exporter(settings)
     extender(settings)
     forecast(settings)
+    autoscaler(resolve(AutoscalerSettings, {}, dict(os.environ)))
     return code
 
 
@@ -86,6 +99,7 @@ COMMAND = click.Group(
         verb("exporter", PlainSettings, exporter, "splatfleet bench exporter --json out.json"),
         verb("extender", PlainSettings, extender, "splatfleet bench extender --json out.json"),
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
+        verb("autoscaler", AutoscalerSettings, autoscaler, "splatfleet bench autoscaler --pools 1000 --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),
     ],
     help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer",

@@ -42,7 +42,7 @@ def office(days: float) -> np.ndarray:
     return np.where((phase >= 32) & (phase < 64), 300.0, 0.0)
 
 
-def seen(counts: np.ndarray, desired: int, pool: Pool = POOL, **more: object) -> Observation:
+def seen(counts: np.ndarray, desired: int, **more: object) -> Observation:
     fields: dict[str, object] = {"now_s": 60.0 * counts.size, "ready": desired, "pending": 0.0, "service": SERVICE}
     return Observation(pool="p", bin_s=60.0, demand=counts, desired=desired, **(fields | more))  # type: ignore[arg-type]
 
