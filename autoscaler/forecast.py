@@ -22,7 +22,7 @@ from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
 
 PERSISTENCE = 0  # index of the expert that is always a member
-WEIGHT_RATE = 6.0  # an expert that loses a sixth more of persistence's loss gets e^-1 of the weight
+WEIGHT_RATE = 10.0  # an expert that loses 10 % more of persistence's loss gets e^-1 of the weight
 LOSS_HALF_LIFE_DAYS = 1.0
 BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
 
