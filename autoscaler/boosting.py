@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -74,27 +74,35 @@ class Refitter:
         """At most `waiting` tasks are with the worker at once: a later one is made from newer data instead."""
         self._waiting = waiting
         self._worker = ThreadPoolExecutor(1, "refit", initializer=_low_priority)
-        self._fits: list[tuple[Forecaster, Future[Trees]]] = []
+        self._fits: list[tuple[str, Forecaster, Future[Trees]]] = []
+        self.adopted: Callable[[str, Trees], None] | None = None  # told of trees that a pool's forecaster takes
         self._turn = 0
         self.failures = 0
 
     def exchange(self, memory: Memory) -> None:
         """Between two ticks: adopt what is ready, ask for what is due."""
-        for forecaster, done in [entry for entry in self._fits if entry[1].done()]:
-            self._fits.remove((forecaster, done))
-            if done.cancelled() or done.exception() is not None:
-                self.failures += 1
-            else:
-                forecaster.adopt(done.result())
+        for entry in [entry for entry in self._fits if entry[2].done()]:
+            self._fits.remove(entry)
+            self._take(memory, *entry)
         names: Sequence[str] = list(memory.pools)
         for step in range(len(names)):
             if len(self._fits) >= self._waiting:
                 return
-            asking = memory.pools[names[(self._turn + step) % len(names)]].forecaster
+            name = names[(self._turn + step) % len(names)]
+            asking = memory.pools[name].forecaster
             if asking is None or not asking.refit_due:
                 continue
             self._turn = (self._turn + step + 1) % len(names)
-            self._fits.append((asking, self._worker.submit(fit, asking.refit_task())))
+            self._fits.append((name, asking, self._worker.submit(fit, asking.refit_task())))
+
+    def _take(self, memory: Memory, name: str, forecaster: Forecaster, done: Future[Trees]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self.failures += 1
+        elif memory.pools[name].forecaster is forecaster:  # else another shape took its place meanwhile
+            trees = done.result()
+            forecaster.adopt(trees)
+            if self.adopted is not None:
+                self.adopted(name, trees)
 
     def settle(self, memory: Memory) -> None:
         """Fit and adopt all that is due, waiting for it: for a process that decides once."""
@@ -102,7 +110,7 @@ class Refitter:
             self.exchange(memory)
             if not self._fits:
                 return
-            for _, done in self._fits:
+            for _, _, done in self._fits:
                 done.exception()
 
     def close(self) -> None:

@@ -6,13 +6,16 @@ by gamma x (asked - covered), which gives the long-run coverage of any forecaste
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 
 # One-sided normal quantiles stand in until there are residuals enough: (level, z).
 _PRIOR = ((0.5, 0.0), (0.8, 0.84), (0.9, 1.28), (0.95, 1.64), (0.99, 2.33), (1.0, 3.0))
+
+
+_FEW = 200  # residuals below which none is left out
 
 
 def _prior(level: float) -> float:
@@ -25,13 +28,17 @@ def _prior(level: float) -> float:
 class Calibrator:
     """Offsets that turn one point forecast into quantiles. Residuals come divided by a scale of the caller's."""
 
-    def __init__(self, levels: Sequence[float], window: int, gamma: float = 0.02) -> None:
+    def __init__(self, levels: Sequence[float], window: int, gamma: float = 0.02, stride: int = 1) -> None:
+        """The last `window` residuals are kept, each `stride`-th outcome's once there are some."""
         self.levels = tuple(levels)
         self._window = window
         self._gamma = gamma
         self._adapted = list(levels)
-        self._order: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._stride = stride
+        self._seen = 0
+        self._order = array("f")  # ring of the residuals in the order of their coming
+        self._oldest = 0
+        self._sorted = array("f")
 
     @property
     def samples(self) -> int:
@@ -63,8 +70,13 @@ class Calibrator:
         for index, level in enumerate(self.levels):
             moved = self._adapted[index] + self._gamma * (level - covered[index])
             self._adapted[index] = min(max(moved, 0.05), 1.05)
+        self._seen += 1
+        if len(self._sorted) >= _FEW and self._seen % self._stride:
+            return
         insort(self._sorted, residual)
-        self._order.append(residual)
-        if len(self._order) > self._window:
-            gone = self._order.popleft()
-            del self._sorted[bisect_left(self._sorted, gone)]
+        if len(self._order) < self._window:
+            self._order.append(residual)
+            return
+        del self._sorted[bisect_left(self._sorted, self._order[self._oldest])]
+        self._order[self._oldest] = residual
+        self._oldest = (self._oldest + 1) % self._window

@@ -47,7 +47,7 @@ class ForecastView:
     coverage: float | None = None  # share of past forecasts that demand stayed under; None: too few yet
     skill: float | None = None  # pinball loss of the mixture / persistence; below 1 it helps; None: too few yet
     gated: bool = False  # the mixture did not beat persistence, which stands in
-    burst: bool = False  # demand left its forecast behind: persistence is a lower bound for now
+    burst: bool = False  # demand left its forecast far behind: no step down for a lead
 
 
 @dataclass(frozen=True, slots=True)

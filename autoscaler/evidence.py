@@ -38,6 +38,7 @@ class Evidence:
     margin: float = 1.0
     wake: float | None = None  # share of past days with traffic about now; None: not at stake or not known
     quiet: bool = False  # nothing arrived for so long that a pool which may be at zero may go there
+    building: bool = False  # the history is still being read: no step down
     stuck: int = 0  # pods that were asked for long ago and got no machine
 
 
@@ -69,7 +70,7 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     forecaster = feed(pool, observation, memory, lead_s)
     quantiles = forecaster.quantiles() if forecaster is not None else None
     if forecaster is None or quantiles is None:
-        return evidence
+        return replace(evidence, building=memory.building)
     evidence = _at_zero(pool, observation, evidence)
     return _with_forecast(pool, observation, evidence, forecaster)
 
@@ -201,7 +202,9 @@ def _floor(pool: Pool, observation: Observation, service: ServiceTime, rate: flo
 
 
 def _blindness(pool: Pool, observation: Observation, rate: float | None) -> Reason | None:
-    if not np.isfinite(observation.demand).any():
+    demand = observation.demand
+    # The newest bins mostly settle it; two weeks of them are read only where these are unknown.
+    if not (np.isfinite(demand[-60:]).any() or np.isfinite(demand).any()):
         return Reason.NO_DATA
     if observation.data_age_s > max(pool.behavior.blind_after_s, 3 * observation.bin_s):
         return Reason.BLIND

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.observation import Floats
 
@@ -84,7 +85,7 @@ class SeasonalNaive:
         self._season = season
         self._width = width
         self._relative = relative
-        self._past = np.full(season, math.nan)  # [season] the averaged rate of the last season, by phase
+        self._past = np.full(season, math.nan, dtype=np.float32)  # [season] by phase, averaged over neighbours
         self._phase = -1
         self._seen = 0
         self._level = math.nan
@@ -124,14 +125,18 @@ class SeasonalNaive:
 
 
 class HoltWinters:
-    """Additive level and damped trend with one season, in error-correction form.
+    """Additive level and damped trend with one season or two, in error-correction form.
 
     l = l + phi b + alpha e, b = phi b + alpha beta e, s[phase] += gamma e, with e the one-bin-ahead error
     (Hyndman, Koehler, Ord, Snyder, "Forecasting with Exponential Smoothing", 2008, the damped A,Ad,A form).
-    The seasonal step is spread over neighbouring phases, because counts of single bins are noisy.
+    The seasonal step is spread over neighbouring phases, because counts of single bins are noisy. A second, longer
+    season takes up what the first leaves over (Taylor, "Short-term electricity demand forecasting using double
+    seasonal exponential smoothing", 2003).
     """
 
-    def __init__(self, name: str, season: int, rates: tuple[float, float, float], damping: float, width: int) -> None:
+    def __init__(
+        self, name: str, season: int, rates: tuple[float, float, float], damping: float, width: int, longer: int = 0
+    ) -> None:
         self.name = name
         self._season = season
         self._alpha, self._beta, gamma = rates
@@ -146,9 +151,12 @@ class HoltWinters:
         self._trend = 0.0
         self._phase = -1
         self._damps: dict[int, Floats] = {}
+        self._rest = np.zeros(longer, dtype=np.float32)  # [longer] what the longer season adds, by its phase
+        self._seen = 0
 
     def update(self, rate: float, level: float) -> None:
         self._phase = (self._phase + 1) % self._season
+        self._seen += 1
         if self._shape is None:
             self._first.append(rate)
             if len(self._first) == self._season:
@@ -160,13 +168,13 @@ class HoltWinters:
         if rate != rate:
             return
         error = rate - ahead - float(self._shape[self._phase])
+        if self._rest.size:
+            phase = self._seen % self._rest.size
+            error -= float(self._rest[phase])
+            _spread(self._rest, phase, self._half, self._kernel * error)
         self._level += self._alpha * error
         self._trend += self._alpha * self._beta * error
-        low, high = self._phase - self._half, self._phase + self._half + 1
-        if low >= 0 and high <= self._season:
-            self._shape[low:high] += self._kernel * error
-        else:
-            self._shape[np.arange(low, high) % self._season] += self._kernel * error
+        _spread(self._shape, self._phase, self._half, self._kernel * error)
 
     def _begin(self) -> None:
         first = np.asarray(self._first)
@@ -183,17 +191,30 @@ class HoltWinters:
         self._first = []
 
     def peak(self, bins: int) -> float | None:
-        if self._shape is None:
-            return None
+        if self._shape is None or self._seen < 2 * self._rest.size:
+            return None  # one week tells nothing of what weeks have in common
         damps = self._damps.get(bins)
         if damps is None:
             damps = self._damps[bins] = np.cumsum(self._damping ** np.arange(1, bins + 1))
-        start = self._phase + 1
-        if start + bins <= self._season:
-            season = self._shape[start : start + bins]
-        else:
-            season = self._shape[np.arange(start, start + bins) % self._season]
+        season = _ahead(self._shape, self._phase + 1, bins)
+        if self._rest.size:
+            season = season + _ahead(self._rest, self._seen % self._rest.size + 1, bins)
         return max(float((season + self._trend * damps).max()) + self._level, 0.0)
+
+
+def _spread(shape: Floats | NDArray[np.float32], phase: int, half: int, step: Floats) -> None:
+    low, high = phase - half, phase + half + 1
+    if low >= 0 and high <= shape.size:
+        shape[low:high] += step
+    else:
+        shape[np.arange(low, high) % shape.size] += step
+
+
+def _ahead(shape: Floats | NDArray[np.float32], start: int, bins: int) -> Floats | NDArray[np.float32]:
+    if start + bins <= shape.size:
+        return shape[start : start + bins]
+    wrapped: Floats | NDArray[np.float32] = shape[np.arange(start, start + bins) % shape.size]
+    return wrapped
 
 
 def make_experts(seasons: Sequence[int], bins: int, width: int) -> list[Expert]:
@@ -211,6 +232,10 @@ def make_experts(seasons: Sequence[int], bins: int, width: int) -> list[Expert]:
         for label, rates, damping in _HOLT_WINTERS:
             if index == 0:
                 experts.append(HoltWinters(f"{label}_{name}", season, rates, damping, odd))
+        if index == 1:
+            _, rates, damping = _HOLT_WINTERS[1]
+            odd = 2 * (max(width, seasons[0] // 60) // 2) + 1
+            experts.append(HoltWinters("hw_day_week", seasons[0], rates, damping, odd, longer=season))
     return experts
 
 

@@ -22,6 +22,7 @@ def explain(
     if view is not None and evidence.need is not None:
         peak = view.quantiles[view.working_quantile]
         source = "persistence" if view.gated else "mixture"
+        source += ", burst" if view.burst else ""
         ahead = f"forecast q{view.working_quantile:g} {peak:.3g}/s in {evidence.lead_s:.3g} s"
         parts.append(f"{ahead} ({source}) needs {evidence.need}")
     parts.append(f"floor {evidence.floor} ({evidence.floor_reason})")

@@ -24,6 +24,7 @@ from autoscaler.trees import FitTask, Trees
 PERSISTENCE = 0  # index of the expert that is always a member
 WEIGHT_RATE = 10.0  # an expert that loses 10 % more of persistence's loss gets e^-1 of the weight
 LOSS_HALF_LIFE_DAYS = 1.0
+BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,12 @@ class Forecaster:
         self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
         levels = shape.quantiles
-        window = max(60, min(3 * day, 4500))
+        window = max(60, min(3 * day, 1200))
+        stride = max(1, 3 * day // 1200)
         # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
         gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
-        self._calibrators = [Calibrator(levels, window, gamma) for _ in self.names]
-        self._mixture_calibrator = Calibrator(levels, window, gamma)
+        self._calibrators = [Calibrator(levels, window, gamma, stride) for _ in self.names]
+        self._mixture_calibrator = Calibrator(levels, window, gamma, stride)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
         self._losses = np.zeros(len(self.names))
         self._mixture_loss = 0.0
@@ -75,6 +77,7 @@ class Forecaster:
         self._covered = 0.0
         self._weights = np.eye(len(self.names))[PERSISTENCE]
         self._gated = True
+        self._burst_bins = 0  # for so many bins more a burst is on
         self._recent: deque[float] = deque(maxlen=max(shape.average_bins, 1))
         self._averages: deque[float] = deque(maxlen=shape.lead_bins)
         self._pending: deque[_Issued] = deque()
@@ -148,8 +151,12 @@ class Forecaster:
         return _Issued(due, scale, points, expert_quantiles, point, used, mixture)
 
     def _learn(self, issued: _Issued, actual: float) -> None:
+        self._burst_bins = max(0, self._burst_bins - 1)
         if actual != actual:
             return
+        if actual > float(issued.quantiles[self.shape.working]) + BURST_SCALES * issued.scale:
+            # What lifted demand is in no expert's past, so nothing says that it will end soon.
+            self._burst_bins = self.shape.lead_bins
         working = self.shape.working
         level = self.shape.quantiles[working]
         met = actual <= issued.expert_quantiles
@@ -240,6 +247,7 @@ class Forecaster:
             coverage=self.coverage,
             skill=self.skill,
             gated=self._gated,
+            burst=self._burst_bins > 0,
         )
 
 

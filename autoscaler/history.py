@@ -11,7 +11,7 @@ from autoscaler.memory import PoolMemory
 from autoscaler.observation import Floats, Observation
 from autoscaler.pool import Pool
 
-BINS_AT_ONCE = 600  # a rebuild that is longer goes on over several ticks, beside the forecaster that it replaces
+BINS_AT_ONCE = 600  # a rebuild that is longer goes on over several ticks
 
 
 def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> Forecaster | None:
@@ -20,35 +20,38 @@ def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float
     A forecaster whose shape no longer fits (another bin length, a start-up that changed) is built anew from the
     history that the observation carries, so a restart loses nothing that the source of the demand still has.
     """
-    # A count that cannot be one (negative, infinite) is a bin without data.
-    rates = np.where(np.isfinite(observation.demand) & (observation.demand >= 0), observation.demand, np.nan)
-    rates = rates / observation.bin_s
-    if rates.size == 0:
+    counts = observation.demand
+    if counts.size == 0:
         return None
     shape = _shape(pool, observation, lead_s)
     end_s = observation.now_s - observation.data_age_s
     current = memory.forecaster
-    if current is None or current.shape.bin_s != shape.bin_s or _lost(memory.fed_until_s, end_s, rates, shape.bin_s):
-        current, memory.successor = _begin(shape, rates), None
-        _extend(current, rates, rates.size)
+    if current is None or current.shape.bin_s != shape.bin_s or _lost(memory.fed_until_s, end_s, counts, shape.bin_s):
+        current = _succeed(None, shape, counts, end_s, memory)
     else:
-        _extend(current, rates, _new_bins(memory.fed_until_s, end_s, shape.bin_s))
-        current = _succeed(current, shape, rates, end_s, memory)
-    memory.forecaster, memory.fed_until_s = current, end_s
+        _extend(current, counts, _new_bins(memory.fed_until_s, end_s, shape.bin_s))
+        current = _succeed(current, shape, counts, end_s, memory)
+    memory.forecaster, memory.fed_until_s, memory.building = current, end_s, current is None
     return current
 
 
-def _succeed(current: Forecaster, shape: Shape, rates: Floats, end_s: float, memory: PoolMemory) -> Forecaster:
-    """The forecaster to use from now on, where another shape is wanted: the successor once it has caught up."""
-    if _fits(current, shape):
+def _succeed(
+    current: Forecaster | None, shape: Shape, counts: Floats, end_s: float, memory: PoolMemory
+) -> Forecaster | None:
+    """The forecaster to use from now on, where another shape is wanted: the successor once it has caught up.
+
+    The first one may take all that the tick allows; a later one goes slowly, beside the one that it replaces.
+    """
+    if current is not None and _fits(current, shape):
         memory.successor = None
         return current
     if memory.successor is None or not _fits(memory.successor, shape):
-        memory.successor = _begin(shape, rates)
-        memory.successor_until_s = end_s - rates.size * shape.bin_s
+        memory.successor = _begin(shape, counts)
+        memory.successor_until_s = end_s - counts.size * shape.bin_s
     behind = _new_bins(memory.successor_until_s, end_s, shape.bin_s)
-    step = min(behind, BINS_AT_ONCE)
-    _extend(memory.successor, rates, behind, step)
+    step = int(min(behind, memory.allowance_bins, math.inf if current is None else BINS_AT_ONCE))
+    memory.allowance_bins -= step
+    _extend(memory.successor, counts, behind, step)
     memory.successor_until_s += step * shape.bin_s
     if step < behind:
         return current
@@ -56,17 +59,21 @@ def _succeed(current: Forecaster, shape: Shape, rates: Floats, end_s: float, mem
     return current
 
 
-def _begin(shape: Shape, rates: Floats) -> Forecaster:
+def _begin(shape: Shape, counts: Floats) -> Forecaster:
     """Experts see the whole history, calibration its last three seasons: enough to trust, and bounded."""
     day = shape.seasons[0] if shape.seasons else 60
-    return Forecaster(shape, silent_bins=max(0, rates.size - max(3 * day, 300)))
+    return Forecaster(shape, silent_bins=max(0, counts.size - max(3 * day, 300)))
 
 
-def _extend(forecaster: Forecaster, rates: Floats, behind: int, step: int | None = None) -> None:
+def _extend(forecaster: Forecaster, counts: Floats, behind: int, step: int | None = None) -> None:
     """Feed the first `step` of the last `behind` bins (all of them without it); bins before the history are nan."""
-    missing = max(0, behind - rates.size)
-    bins = [float("nan")] * missing + rates[rates.size - (behind - missing) :].tolist()
-    for rate in bins[: behind if step is None else step]:
+    missing = max(0, behind - counts.size)
+    bins = counts[counts.size - (behind - missing) :][: None if step is None else max(0, step - missing)]
+    # A count that cannot be one (negative, infinite) is a bin without data.
+    rates = np.where(np.isfinite(bins) & (bins >= 0), bins, np.nan) / forecaster.shape.bin_s
+    for _ in range(missing if step is None else min(missing, step)):
+        forecaster.update(math.nan)
+    for rate in rates.tolist():
         forecaster.update(rate)
 
 
@@ -76,17 +83,18 @@ def _new_bins(until_s: float, end_s: float, bin_s: float) -> int:
     return max(0, round((end_s - until_s) / bin_s))
 
 
-def _lost(until_s: float, end_s: float, rates: Floats, bin_s: float) -> bool:
+def _lost(until_s: float, end_s: float, counts: Floats, bin_s: float) -> bool:
     """So long ago that what the history holds now is worth more than what was learned then."""
-    return _new_bins(until_s, end_s, bin_s) > 2 * rates.size + 100
+    return _new_bins(until_s, end_s, bin_s) > 2 * counts.size + 100
 
 
 def _shape(pool: Pool, observation: Observation, lead_s: float) -> Shape:
-    known = observation.demand[np.isfinite(observation.demand)]
     day = max(1, round(min(pool.forecast.season_s, default=86_400.0) / observation.bin_s))
+    recent = observation.demand[-day:]
+    known = recent[np.isfinite(recent) & (recent >= 0)]
     settings = pool.forecast
     return shape_for(
-        mean_count=float(known[-day:].mean()) if known.size else 0.0,
+        mean_count=float(known.mean()) if known.size else 0.0,
         bin_s=observation.bin_s,
         lead_s=lead_s + min(observation.data_age_s, observation.bin_s),
         season_s=settings.season_s,

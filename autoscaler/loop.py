@@ -78,6 +78,8 @@ class Look:
     error: str = ""
 
 
+BUILD_BINS = 25_000  # of history that one tick may feed to forecasters that catch up: two weeks of minutes, once
+
 Record = Callable[[Sequence[Look], "Memory", float, Sequence[Decision]], None]
 
 
@@ -102,10 +104,13 @@ def tick(cluster: Cluster, memory: Memory, now_s: float) -> list[Decision]:
 def choose(seen: Sequence[Look], memory: Memory, now_s: float) -> list[Decision]:
     """The decisions for what was seen at one moment: no clock and no cluster, so a log can be replayed."""
     decisions = []
+    allowance_bins: float = BUILD_BINS
     for look in seen:
         state = memory.pools.setdefault(look.pool.name, PoolMemory())
         if look.observation is not None:
+            state.allowance_bins = allowance_bins
             decisions.append(decide(look.pool, look.observation, state))
+            allowance_bins = state.allowance_bins
             continue
         held = state.last_replicas if state.last_replicas is not None else look.pool.min_replicas
         text = f"hold {held}: the pool could not be observed ({look.error})"

@@ -20,6 +20,8 @@ class PoolMemory:
     fed_until_s: float = -math.inf  # end of the last bin that the forecaster was fed
     successor: Forecaster | None = None  # of another shape, still catching up with the history
     successor_until_s: float = -math.inf
+    building: bool = False  # the first forecaster is not done: nothing is known of the hours ahead
+    allowance_bins: float = math.inf  # that may be fed to forecasters that catch up, in this tick
     correction: float = 1.0  # of the service time, learned from the waiting that was observed
     wants: deque[tuple[float, int]] = field(default_factory=deque)  # (now_s, count wanted), for the settling window
     reversals: deque[float] = field(default_factory=deque)  # times at which up followed down

@@ -117,6 +117,8 @@ def _down(
 ) -> tuple[int, Reason]:
     """The lowest count that every rule against a step down allows."""
     current = observation.desired
+    if evidence.building or (evidence.view is not None and evidence.view.burst):
+        return current, Reason.SETTLING
     lowest, reason = want, Reason.SURPLUS
     if evidence.quiet and want == 0:
         return 0, reason

@@ -33,7 +33,8 @@ class _PoolState:
     work: CounterBook[tuple[str, str, str]] = field(default_factory=CounterBook)  # by metric, pod, outcome
     log: DemandLog = field(default_factory=lambda: DemandLog(60.0))
     scenes: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
-    sums: deque[tuple[float, float, float, float]] = field(default_factory=deque)  # time, queue s, compute s, requests
+    # time, queue s, compute s, and of warm pods alone: compute s, requests
+    sums: deque[tuple[float, float, float, float, float]] = field(default_factory=deque)
     last_s: float | None = None
 
 
@@ -142,16 +143,24 @@ class DirectScrape:
             problems.append(str(error))
             return sum(waiting) if waiting else None
         if grown is not None:
-            queue_s, compute_s, requests = (
-                sum(value for key, value in grown.items() if key[0] == name) for name in _WORK
-            )
-            state.sums.append((now_s, queue_s, compute_s, requests))
+            queue_s, compute_s, _ = (sum(value for key, value in grown.items() if key[0] == name) for name in _WORK)
+            warm = [key[1:] for key, value in grown.items() if key[0] == _WORK[2] and _is_warm(values[key], value)]
+            warm_compute_s, requests = (sum(grown.get((name, *pod), 0.0) for pod in warm) for name in _WORK[1:])
+            state.sums.append((now_s, queue_s, compute_s, warm_compute_s, requests))
         while state.sums and state.sums[0][0] < now_s - WINDOW_BINS * self.bin_s:
             state.sums.popleft()
         return sum(waiting) if waiting else None
 
 
+# The first frames of a pod compile, load and fill caches: they say nothing of the frames that follow.
+WARMUP_REQUESTS = 10
+
 _WORK = (metrics.TRITON_QUEUE_SECONDS.name, metrics.TRITON_COMPUTE_SECONDS.name, metrics.TRITON_REQUESTS.name)
+
+
+def _is_warm(total: float, grown: float) -> bool:
+    """Whether a pod had its first frames behind it before it served the last ones."""
+    return total - grown >= WARMUP_REQUESTS
 
 
 def _metrics_url(url: str) -> str:
@@ -176,12 +185,14 @@ def _sum_scenes(window: Iterable[tuple[float, dict[str, float]]]) -> dict[SceneI
 
 
 def _ratio_and_service(
-    pool: Pool, sums: Iterable[tuple[float, float, float, float]]
+    pool: Pool, sums: Iterable[tuple[float, float, float, float, float]]
 ) -> tuple[float | None, ServiceTime | None]:
     rows = list(sums)
-    queue_s, compute_s, requests = (sum(row[column] for row in rows) for column in (1, 2, 3))
+    queue_s, compute_s, warm_compute_s, requests = (sum(row[column] for row in rows) for column in (1, 2, 3, 4))
     ratio = queue_s / compute_s if compute_s > 0 else None
     service = (
-        ServiceTime(compute_s / requests, pool.service_cv, int(requests)) if requests > 0 and compute_s > 0 else None
+        ServiceTime(warm_compute_s / requests, pool.service_cv, int(requests))
+        if requests > 0 and warm_compute_s > 0
+        else None
     )
     return ratio, service

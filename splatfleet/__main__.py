@@ -20,10 +20,10 @@ VERBS: dict[str, str] = {
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
     "scheduler-config": "Make or check the KubeSchedulerConfiguration that asks the extender.",
     "explain": "Say why a pod went where it went, node by node and term by term.",
-    "replay": "Make the extender's recorded decisions again and compare them bit for bit.",
     "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
     "simulate": "Play recorded traffic against our decisions and others'.",
     "backtest": "What the autoscaler would have done on your own Prometheus history.",
+    "replay": "Decide again what a decision log says was decided, bit for bit.",
     "metrics": "List every metric that Splatfleet writes.",
     "bench": "Measure a part on this machine and print a table.",
 }

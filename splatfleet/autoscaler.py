@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -36,6 +36,8 @@ class AutoscalerSettings(VerbSettings):
     deadline_s: float = Field(5.0, gt=0, description="Longest that one look at the source may take.")
     listen: str | None = Field(None, description="HOST:PORT for /metrics, /-/healthy and /-/ready; port 0 takes any.")
     once: bool = Field(False, description="Decide once, as soon as there is demand to decide by, and stop.")
+    gpu_budget: float | None = Field(None, gt=0, description="GPUs that all pools may have together.")
+    decision_log: Path | None = Field(None, description="File to write every tick to, for `splatfleet replay`.")
     json_file: Path | None = Field(
         None, alias="json", description="File that always holds the newest decisions, whole."
     )
@@ -96,6 +98,16 @@ def write_json(path: Path, decisions: Sequence[Decision]) -> None:
         raise UsageError(f"--json {path}: {error.strerror}") from error
 
 
+def open_log(path: Path | None) -> TextIO | None:
+    """The decision log, begun anew: a log belongs to one run; raises UsageError."""
+    if path is None:
+        return None
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise UsageError(f"--decision-log {path}: {error.strerror}") from error
+
+
 def run(settings: AutoscalerSettings) -> int:
     """Forecast demand and decide replicas.
 
@@ -111,7 +123,8 @@ def run(settings: AutoscalerSettings) -> int:
 
     metrics = DecisionMetrics()
     cluster = ShadowCluster(pools, source)
-    runner = Runner(cluster, settings.interval_s, metrics)
+    log = open_log(settings.decision_log)
+    runner = Runner(cluster, settings.interval_s, metrics, settings.gpu_budget, log)
 
     def report(decisions: Sequence[Decision]) -> None:
         for decision in decisions:
@@ -138,6 +151,9 @@ def run(settings: AutoscalerSettings) -> int:
     finally:
         if server is not None:
             server.close()
+        runner.close()
+        if log is not None:
+            log.close()
         for number, action in previous.items():
             signal.signal(number, action)
 

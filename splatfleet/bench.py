@@ -118,6 +118,18 @@ def scenes(settings: ScenesSettings) -> None:
         settings.json_file.write_text(json.dumps(benchmark.as_json(report), indent=1) + "\n")
 
 
+class AutoscalerSettings(PlainSettings):
+    pools: int = Field(1000, ge=1, le=20_000, description="Pools, each with two weeks of minutes behind it.")
+    ticks: int = Field(12, ge=4, description="Ticks that are measured; four make a bin.")
+
+
+def autoscaler(settings: AutoscalerSettings) -> None:
+    """Seconds of CPU and bytes of memory that a tick over many pools takes."""
+    from benchmarks.autoscaler import main
+
+    main(settings.pools, settings.ticks, settings.json_file)
+
+
 def everything(settings: PlainSettings) -> int:
     """Every benchmark, one table each."""
     renderer(resolve(RendererSettings, {}, dict(os.environ)))
@@ -125,6 +137,7 @@ def everything(settings: PlainSettings) -> int:
     extender(resolve(ExtenderSettings, {}, dict(os.environ)))
     forecast(settings)
     scenes(resolve(ScenesSettings, {}, dict(os.environ)))
+    autoscaler(resolve(AutoscalerSettings, {}, dict(os.environ)))
     return code
 
 
@@ -137,6 +150,7 @@ COMMAND = click.Group(
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
         verb("scenes", ScenesSettings, scenes, "splatfleet bench scenes --size-mb 30 --json out.json"),
+        verb("autoscaler", AutoscalerSettings, autoscaler, "splatfleet bench autoscaler --pools 1000 --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),
     ],
     help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer",

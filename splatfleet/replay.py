@@ -1,4 +1,4 @@
-"""`splatfleet replay`: the extender's recorded decisions, made again."""
+"""`splatfleet replay`: recorded decisions of the extender or of the autoscaler, made again."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ MOST_DIFFERENCES = 20
 class ReplaySettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_REPLAY_", populate_by_name=True)
 
-    file: Path = Field(description="What `splatfleet extender --decisions` wrote.")
-    pod: str | None = Field(None, description="Explain the last decision for this NAMESPACE/NAME or UID, whole.")
+    file: Path = Field(description="What `extender --decisions` or `autoscaler --decision-log` wrote.")
+    pod: str | None = Field(
+        None, description="Of the extender: explain the last decision for this NAMESPACE/NAME or UID."
+    )
     json_file: Path | None = Field(None, alias="json", description="Write the figures (or the explanation) here.")
 
 
 def run(settings: ReplaySettings) -> int:
-    """Make every recorded decision of the extender again and compare it bit for bit.
+    """Make every recorded decision again and compare it bit for bit; the log says whose it is.
 
     Ends with 1 where one differs. Another processor or numpy may round the last bit otherwise.
     """
+    if _log_of(settings.file) == "autoscaler":
+        return _autoscaler(settings)
     from scheduler_extender.explanation import explain
     from scheduler_extender.journal import JournalError, replay
 
@@ -60,6 +64,36 @@ def run(settings: ReplaySettings) -> int:
     if settings.json_file is not None:
         settings.json_file.write_text(json.dumps(figures, indent=1) + "\n")
     return 1 if differing else 0
+
+
+def _log_of(file: Path) -> str:
+    """Who wrote a log, as its first line says; empty where it does not."""
+    try:
+        with file.open("rb") as lines:
+            head = json.loads(lines.readline(10_000))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    except ValueError:
+        return ""
+    return str(head.get("log", "")) if isinstance(head, dict) else ""
+
+
+def _autoscaler(settings: ReplaySettings) -> int:
+    from autoscaler.decision_log import DecisionLogError, replay
+
+    try:
+        with settings.file.open() as lines:
+            found = replay(lines)
+    except DecisionLogError as error:
+        raise click.ClickException(f"{settings.file}: {error}") from error
+    for difference in found.differences[:MOST_DIFFERENCES]:
+        click.echo(f"line {difference.line} pool {difference.pool}: {', '.join(difference.fields)} differ")
+    same = found.decisions - len(found.differences)
+    click.echo(f"{found.ticks} ticks, {same} of {found.decisions} decisions the same bit for bit")
+    if settings.json_file is not None:
+        figures = {"ticks": found.ticks, "decisions": found.decisions, "differences": len(found.differences)}
+        settings.json_file.write_text(json.dumps(figures) + "\n")
+    return 1 if found.differences else 0
 
 
 COMMAND = verb("replay", ReplaySettings, run, "splatfleet replay decisions.jsonl", arguments=["file"])

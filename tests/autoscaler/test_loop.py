@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
+from autoscaler import loop
 from autoscaler.loop import Decision, Memory, Observation, Pool, Reason, ServiceTime, WarmAsk, tick
 
 
@@ -64,3 +66,20 @@ def test_a_pool_that_cannot_be_scaled_says_so_and_is_tried_again() -> None:
     world.stuck = False
     tick(world, memory, 101.0)
     assert world.desired["first"] == world.desired["second"]
+
+
+def test_histories_are_read_a_piece_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart no tick feeds more than it may, and a pool whose history is still being read is not shrunk."""
+    monkeypatch.setattr(loop, "BUILD_BINS", 90)
+    world, memory = World(), Memory()
+    world.desired = {"first": 9, "second": 9}
+    known = []
+    for second in range(4):
+        decisions = tick(world, memory, 100.0 + 60 * second)
+        known.append([decision.forecast is not None for decision in decisions])
+        if not known[-1][1]:
+            assert world.desired["second"] == 9
+            assert decisions[1].reason is Reason.SETTLING
+    assert known[0] == [True, False]
+    assert known[-1] == [True, True]
+    assert world.desired["second"] < 9

@@ -67,6 +67,23 @@ def test_rates_scenes_waiting_and_service_time(gateway: Wire, exporter: Wire) ->
     assert (reading.service.mean_s, reading.service.samples) == (pytest.approx(0.15), 100)
 
 
+def test_the_first_frames_of_a_pod_are_no_service_time(gateway: Wire, exporter: Wire) -> None:
+    """Five slow frames after the start count for the ratio of the queue, not for what a frame takes."""
+    source = DirectScrape(gateway.url, [exporter.url], bin_s=1.0)
+    gateway_page(gateway, 0, 0)
+    exporter_page(exporter, 0.0, 0.0, 0)
+    source.read(POOL, 1000.0)
+    exporter_page(exporter, 2.0, 10.0, 12)
+    young = source.read(POOL, 1001.0)
+    exporter_page(exporter, 2.0, 11.0, 22)
+    warm = source.read(POOL, 1002.0)
+    source.close()
+    assert young.service is None
+    assert young.queue_to_compute == pytest.approx(0.2)
+    assert warm.service is not None
+    assert (warm.service.mean_s, warm.service.samples) == (pytest.approx(0.1), 10)
+
+
 def test_a_restarted_gateway_is_a_reset_and_no_negative_demand(gateway: Wire) -> None:
     source = DirectScrape(gateway.url, [], bin_s=1.0)
     for second, robot in enumerate((100.0, 110.0, 4.0)):

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from splatfleet.autoscaler import COMMAND
+from splatfleet.replay import COMMAND as REPLAY
 from tests.autoscaler.wire import serving
 
 
@@ -31,7 +32,7 @@ def test_shadow_decisions_metrics_and_a_clean_end(tmp_path: Path, free_port: int
             "    objective: {max_queue_wait_s: 0.5, violation_ratio: 0.02}\n"
         )
         command = [sys.executable, "-m", "splatfleet", "autoscaler", "--config", str(config)]
-        command += ["--json", str(tmp_path / "out.json")]
+        command += ["--json", str(tmp_path / "out.json"), "--decision-log", str(tmp_path / "log.jsonl")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             begin_s = time.monotonic()
@@ -57,6 +58,9 @@ def test_shadow_decisions_metrics_and_a_clean_end(tmp_path: Path, free_port: int
     assert " renderer up 1->" in out
     assert "splatfleet_autoscaler_desired_replicas" in text
     assert 'splatfleet_autoscaler_decisions_total{pool="renderer",reason="no_data"}' in text
+    again = CliRunner().invoke(REPLAY, [str(tmp_path / "log.jsonl")])
+    assert again.exit_code == 0, again.output
+    assert "decisions the same bit for bit" in again.output
     (decision,) = json.loads((tmp_path / "out.json").read_text())["decisions"]
     assert 1 <= decision["replicas"] <= 6
     assert decision["reason"] in decision["explanation"]
