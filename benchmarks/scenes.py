@@ -249,7 +249,9 @@ class _Size:
             if warm_up:
                 self._warm(url, tokens)
                 self._visit(pod, action="warm")
-                while pod.cache.state(self._entry.id)[0] == "loading":
+                while (state := pod.cache.state(self._entry.id))[0] != "resident":
+                    if state[0] == "failed":
+                        raise RuntimeError(f"the pod could not be warmed: {state[1]}")
                     time.sleep(0.05)
             return self._visit(pod)
 
