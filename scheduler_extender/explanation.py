@@ -11,7 +11,7 @@ import numpy as np
 
 from scheduler_extender.cluster import Cluster, Decision
 
-TERMS = ("time_to_ready", "fragmentation", "eviction", "node")
+TERMS = ("time_to_ready", "fragmentation", "eviction", "crowding", "node")
 MOST_NODES_KEPT = 200_000  # over all remembered decisions, some 60 bytes each
 
 

@@ -172,6 +172,7 @@ def numbers_of(decision: Decision) -> str:
         costs.fragmentation_s,
         costs.eviction_s,
         costs.trust,
+        costs.crowding_s,
         costs.node_s,
         decision.total_s,
         decision.scores,

@@ -222,10 +222,10 @@ class NodeTable:
             columns.clear(row)
         self._set_slices(row, node, taken)
         self._set_incoming(row, node, claimed)
-        self._set_crowd(row, claimed)
+        self._set_scene_pods(row, claimed)
         self.used[row] = bool(claimed) or any(taken.holders)
 
-    def _set_crowd(self, row: int, claims: list[Pod]) -> None:
+    def _set_scene_pods(self, row: int, claims: list[Pod]) -> None:
         """How many pods of each scene a node has, or is about to have."""
         counts: dict[str, int] = {}
         for pod in claims:

@@ -12,7 +12,7 @@
     crowding_s       crowding_weight * the same sum over the other scenes that lie there / slices of the profile that
                      are free there: the last slices beside warm scenes are for the pods of those scenes
     node_s           what the node itself is worth: unreserved_s where it is paid by the hour, empty_node_s where nobody
-                     is on it (an empty node can go), crowded_s where it already has its share of a scene's pods
+                     is on it (an empty node can go), hot_spot_s where it already has its share of a scene's pods
 
 A node whose digest is old is trusted less and less: each term fades into what it would be if nothing were known, which
 is a cold node of average fragmentation, eviction and crowding. A node without a digest is that node. Bad or missing
@@ -76,9 +76,9 @@ class Prices:
     unreserved_s: float = 0.25
     empty_node_s: float = 0.02
     # No node should carry more of a scene's pods than this share, once there are more than so many on it.
-    crowded_s: float = 60.0
-    crowd_pods: float = 16.0
-    crowd_share: float = 0.5
+    hot_spot_s: float = 60.0
+    hot_spot_pods: float = 16.0
+    hot_spot_share: float = 0.5
     # Trust in a digest: whole for three polls, then halved each half-life, none once it counts as lost.
     fresh_s: float = 15.0
     half_life_s: float = 30.0
@@ -337,9 +337,9 @@ def _node_s(sizes: Mapping[str, float], rows: Rows, table: NodeTable, prices: Pr
         column = table.scenes.get(scene)
         if column is None or not column.pods:
             continue
-        bound = max(prices.crowd_pods, math.ceil(prices.crowd_share * (sum(column.pods.values()) + 1)))
+        bound = max(prices.hot_spot_pods, math.ceil(prices.hot_spot_share * (sum(column.pods.values()) + 1)))
         if max(column.pods.values()) >= bound:
-            node_s = node_s + prices.crowded_s * (_sparse(column.pods, rows, len(table.seen_s)) >= bound)
+            node_s = node_s + prices.hot_spot_s * (_sparse(column.pods, rows, len(table.seen_s)) >= bound)
     return node_s
 
 

@@ -64,6 +64,8 @@ COLUMNS = (
     "time_to_ready_s",
     "fragmentation_s",
     "eviction_s",
+    "crowding_s",
+    "node_s",
     "tier",
     "trust",
     "digest_age_s",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
 from fleet.digest import GpuDigest, Slice
 from scheduler_extender.scheduler_config import Wanted, generate, lint, seconds
+from splatfleet.__main__ import main
 from tests.scheduler_extender.conftest import Exporter, digest
 
 GOOD = generate(["nvidia.com/mig-1g.10gb", "nvidia.com/gpu"], Wanted())
@@ -24,9 +24,8 @@ SECURE = generate(
 )
 
 
-def splatfleet(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "splatfleet", "scheduler-config", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def splatfleet(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["scheduler-config", *arguments])
 
 
 def test_what_is_generated_is_right() -> None:
@@ -128,7 +127,7 @@ def test_generate_from_what_nodes_offer_then_lint(tmp_path: Path) -> None:
         made = splatfleet("generate", "--node-digest", f"gpu-1={exporter.url}", *flags)
     finally:
         exporter.stop()
-    assert (made.returncode, made.stderr) == (0, "")
+    assert (made.exit_code, made.stderr) == (0, "")
     configuration = yaml.safe_load(made.stdout)
     (extender,) = configuration["extenders"]
     assert base64.b64decode(extender["tlsConfig"]["caData"]) == b"a certificate"
@@ -137,11 +136,11 @@ def test_generate_from_what_nodes_offer_then_lint(tmp_path: Path) -> None:
     file = tmp_path / "scheduler.yaml"
     file.write_text(made.stdout)
     done = splatfleet("lint", str(file), "--json", str(tmp_path / "findings.json"))
-    assert (done.returncode, "0 errors" in done.stdout) == (0, True)
+    assert (done.exit_code, "0 errors" in done.stdout) == (0, True)
     assert not any(finding["error"] for finding in json.loads((tmp_path / "findings.json").read_text()))
     file.write_text(made.stdout.replace("weight: 13", "weight: 1"))
     done = splatfleet("lint", str(file))
-    assert (done.returncode, "error: extenders[0].weight is 1" in done.stdout) == (1, True)
+    assert (done.exit_code, "error: extenders[0].weight is 1" in done.stdout) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -156,5 +155,5 @@ def test_generate_from_what_nodes_offer_then_lint(tmp_path: Path) -> None:
 )
 def test_usage_errors(arguments: tuple[str, ...], message: str) -> None:
     done = splatfleet(*arguments)
-    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
     assert "Traceback" not in done.stderr

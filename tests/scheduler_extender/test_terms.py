@@ -116,7 +116,7 @@ def test_a_burst_of_a_thousand_pods_for_one_scene() -> None:
         decision = cluster.decide(asked, left, now_s)
         cluster.reserve(decision, now_s)
         counts[decision.winner] += 1
-        bound = max(prices.crowd_pods, math.ceil(prices.crowd_share * (number + 1)))
+        bound = max(prices.hot_spot_pods, math.ceil(prices.hot_spot_share * (number + 1)))
         assert counts[decision.winner] <= bound
         if number % 3:  # most are seen bound at once, others late or never
             cluster.set_pod(replace(asked, node=decision.winner), now_s)
@@ -133,7 +133,7 @@ def test_a_burst_of_a_thousand_pods_for_one_scene() -> None:
     assert sum(int(cluster.table.profiles[ONE_G].free[cluster.table.rows[name]]) for name in names) == 1120 - 666
 
 
-def test_the_crowd_bound_gives_way_where_nobody_else_has_room() -> None:
+def test_the_hot_spot_bound_gives_way_where_nobody_else_has_room() -> None:
     cluster = cluster_of(big_node("only", {"a": GB}))
     for number in range(56):
         decision = cluster.decide(asks(f"p-{number}", "a"), ["only"], 1.0)
