@@ -320,6 +320,8 @@ class _Play:
             pause_s = zero_s + number * BIN_S - time.monotonic()
             if pause_s > 0:
                 time.sleep(pause_s)
+            if number == 0:
+                self.machine.forget()  # the start of a fleet is no part of the replay
             if dead := parts.dead():
                 raise RuntimeError("; ".join(dead))
             t_s = time.monotonic() - zero_s

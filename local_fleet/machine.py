@@ -29,6 +29,10 @@ class MachineLoad:
         if self._thread.is_alive():
             self._thread.join()
 
+    def forget(self) -> None:
+        """Begin anew: what was busy before says nothing of what is measured now."""
+        self.ratios.clear()
+
     @property
     def latest(self) -> float:
         return self.ratios[-1] if self.ratios else 0.0

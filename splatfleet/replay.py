@@ -70,11 +70,12 @@ def _log_of(file: Path) -> str:
     """Who wrote a log, as its first line says; empty where it does not."""
     try:
         with file.open("rb") as lines:
-            head = json.loads(lines.readline(10_000))
+            first = lines.readline(10_000)
+        head = json.loads(first)
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
-    except ValueError:
-        return ""
+    except ValueError as error:
+        raise click.ClickException(f"{file}: line 1 is {first[:60]!r}, expected the head of a log") from error
     return str(head.get("log", "")) if isinstance(head, dict) else ""
 
 

@@ -91,7 +91,7 @@ def test_prometheus_scrapes_and_answers(
     prometheus = start_prometheus(exporter.url.removeprefix("http://"))
     assert prometheus.wait_for("up == 1")
     assert list(prometheus.wait_for("sum(splatfleet_scene_cache_scene_bytes)").values()) == [500]
-    model = (("model", "gaussian_renderer"), ("pod", triton.address))
+    model = (("model", "gaussian_renderer"), ("pod", triton.address), ("pool", "renderer"))
     name = 'splatfleet_triton_queue_seconds_total{model="gaussian_renderer"}'
     assert prometheus.wait_for(name)[model] == pytest.approx(1.667656)
     # 2 s queued and 1 s computed: Prometheus' own division says the same as ours.

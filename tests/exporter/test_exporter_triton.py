@@ -61,7 +61,7 @@ def test_a_real_pod_from_frame_to_digest(
     for _ in range(3):
         render_once(triton.grpc_address, VIEW, PROJECTION, {"scene": "robot"})
     text = httpx2.get(f"{exporter.url}/metrics", trust_env=False).text
-    labelled = f'{{model="{labels.MODEL_NAME}",pod="{triton.metrics_address}",pool=""}}'
+    labelled = f'{{model="{labels.MODEL_NAME}",pod="{triton.metrics_address}",pool="renderer"}}'
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values[f"{metrics.TRITON_COMPUTE_SECONDS.name}{labelled}"]) > 0
     assert float(values[f"{metrics.TRITON_PENDING.name}{labelled}"]) == 0
