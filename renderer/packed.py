@@ -7,17 +7,13 @@ sh, covariances, each whole, in this order.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import itertools
 import math
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -30,7 +26,7 @@ from renderer.splats import (
     coefficients,
     resident_bytes,
 )
-from renderer.store_files import sync_folder
+from renderer.store_files import replacing
 
 MAGIC = b"SPLTPACK"
 VERSION = 1
@@ -64,26 +60,6 @@ def write(splats: Splats, path: Path) -> None:
         file.write(header)
         for array in payload:
             file.write(array.view(np.uint8).data)
-
-
-@contextlib.contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is whole; `durable` waits for the disk."""
-    if not path.name or (path.exists() and not path.is_file()):
-        raise OSError(errno.EINVAL, "a folder, a device or a pipe is not replaced by a file", str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
 
 
 def read_packed_header(path: Path) -> PackedHeader:

@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 _POLL_S = 0.02
 _CLOCK = struct.Struct("<d")
@@ -27,12 +27,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def write_json(path: Path, document: dict[str, Any], durable: bool = False) -> None:
-    """Write beside `path` and rename; `durable` waits for the disk."""
+@contextlib.contextmanager
+def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once it is whole; `durable` waits for the disk."""
+    if not path.name or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "a folder, a device or a pipe is not replaced by a file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
-        with temporary.open("w") as file:
-            json.dump(document, file)
+        with temporary.open("xb") as file:
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -42,6 +45,12 @@ def write_json(path: Path, document: dict[str, Any], durable: bool = False) -> N
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def write_json(path: Path, document: dict[str, Any], durable: bool = False) -> None:
+    """Write a JSON file whole or not at all; `durable` waits for the disk."""
+    with replacing(path, durable) as file:
+        file.write(json.dumps(document).encode())
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from renderer.formats.assembly import Assembly, blocks
 from renderer.formats.ply_header import Element, PlyHeader, read_ply_header
-from renderer.packed import replacing
 from renderer.splats import MAX_GAUSSIANS, Float32, SceneFileError, Splats, coefficients
+from renderer.store_files import replacing
 
 MAX_LINE_BYTES = 1 << 16  # of an ASCII row
 _POSITION = ("x", "y", "z")

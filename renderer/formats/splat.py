@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from renderer.constants import SH_C0
 from renderer.formats.assembly import Assembly, blocks
-from renderer.packed import replacing
 from renderer.splats import MAX_COORDINATE, MAX_GAUSSIANS, MAX_SCALE, Float32, SceneFileError, Splats
+from renderer.store_files import replacing
 
 ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
 _SNIFFED_ROWS = 64
