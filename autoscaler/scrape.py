@@ -65,7 +65,12 @@ class DirectScrape:
         outcome, pending, ready = Outcome.OK, None, None
         try:
             samples = self._get(self._gateway)
-            outcome = self._count(pool, state, samples, now_s)
+            named = {sample.labels["pool"] for sample in samples if "pool" in sample.labels}
+            if pool.name in named:
+                outcome = self._count(pool, state, samples, now_s)
+            else:  # a gateway has series of every pool that it serves: this one is none of them, which is no zero
+                outcome = Outcome.NO_DATA
+                problems.append(f"the gateway knows no pool {pool.name!r}, only {', '.join(sorted(named)) or 'none'}")
             pending = _gauge(samples, metrics.GATEWAY_PENDING.name, pool.name)
             ready = _gauge(
                 [s for s in samples if s.labels.get("state") == "ready"], metrics.GATEWAY_PODS.name, pool.name

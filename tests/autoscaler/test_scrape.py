@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,18 @@ def test_a_gateway_that_knows_nothing_of_the_pool_is_no_data(gateway: Wire) -> N
     source.close()
     assert reading.outcome is Outcome.NO_DATA
     assert reading.pending is None
+
+
+def test_a_pool_that_the_gateway_does_not_serve_never_becomes_zero_demand(gateway: Wire) -> None:
+    gateway_page(gateway, 100, 0)
+    source = DirectScrape(gateway.url, [], bin_s=1.0)
+    mistyped = replace(POOL, name="rendrer")
+    for second in range(4):
+        reading = source.read(mistyped, 1000.0 + second)
+    source.close()
+    assert reading.outcome is Outcome.NO_DATA
+    assert reading.demand.size == 0
+    assert "'rendrer', only other, renderer" in reading.detail
 
 
 def test_a_quiet_pool_is_zero_and_not_no_data(gateway: Wire) -> None:
