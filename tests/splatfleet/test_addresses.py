@@ -15,14 +15,14 @@ from tests.conftest import REPOSITORY
 @pytest.mark.parametrize("name", ["exporter", "extender", "autoscaler", "gateway", "scene-agent"])
 def test_a_taken_address_is_one_line_with_its_fix(name: str, tmp_path: Path) -> None:
     (tmp_path / "renderers.json").write_text('{"renderers": [], "version": 1}')
-    (tmp_path / "catalogue.json").write_text('{"version": 1, "scenes": []}')
-    (tmp_path / "token").write_text("a-token-of-the-test\n")
+    (tmp_path / "catalogue").write_text('{"version": 1, "scenes": []}')
+    (tmp_path / "token-file").write_text("a-token-of-the-test\n")
     flags = {
         "exporter": ["--scene-cache", str(tmp_path)],
         "extender": ["--node-digest", "node-1=http://127.0.0.1:1"],
         "autoscaler": ["--pools", "renderer", "--gateway", "http://127.0.0.1:1"],
         "gateway": ["--renderers-file", str(tmp_path / "renderers.json")],
-        "scene-agent": [f"--store={tmp_path}", f"--catalogue={tmp_path}/catalogue.json", f"--token-file={tmp_path}/token"],
+        "scene-agent": [f"--{flag}={tmp_path}/{flag}" for flag in ("store", "catalogue", "token-file")],
     }
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
