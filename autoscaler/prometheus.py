@@ -112,6 +112,11 @@ class PrometheusDemand:
             history = (kept.demand, kept.end_s) if kept is not None else (np.zeros(0), math.nan)
             return Reading(outcome, f"Prometheus {self._url}: {error}", *history)
         outcome, detail = judge(kept.demand, kept.end_s, self.bin_s, now_s)
+        if outcome is Outcome.NO_DATA:
+            detail = (
+                f"Prometheus {self._url} has no two samples of {_arrivals(pool)} in {self._history_s / 86_400:g} days: "
+                "is the gateway scraped (two scrapes make a rate), and does it serve this pool?"
+            )
         return Reading(outcome, detail, kept.demand, kept.end_s, **extras)
 
     def _extend(self, pool: Pool, kept: _Kept | None, now_s: float) -> _Kept:
@@ -122,7 +127,7 @@ class PrometheusDemand:
             start_s = max(start_s, kept.end_s - 2 * self.bin_s)
         bins = round((end_s - start_s) / self.bin_s)
         fresh = np.full(bins, math.nan)
-        query = self._arrivals(pool)
+        query = self._history_query(pool)
         for first in range(1, bins + 1, MAX_POINTS):
             last = min(first + MAX_POINTS - 1, bins)
             series = self._connect.custom_query_range(
@@ -139,11 +144,11 @@ class PrometheusDemand:
         most = math.floor(self._history_s / self.bin_s)
         return _Kept(np.concatenate((old, fresh))[-most:], end_s)
 
-    def _arrivals(self, pool: Pool) -> str:
+    def _history_query(self, pool: Pool) -> str:
         window = f"[{self.bin_s:g}s]"
         if self._recorded:  # last_over_time: a rule that was not evaluated leaves a gap, not the value before it
             return f"sum(last_over_time({recordings.ARRIVALS_1M.name}{{{_pool(pool)}}}{window}))"
-        return f"sum(increase({metrics.GATEWAY_REQUESTS.name}{{{_pool(pool)}}}{window}))"
+        return f"sum(increase({_arrivals(pool)}{window}))"
 
     def _extras(self, pool: Pool, now_s: float) -> dict[str, Any]:
         window = f"[{5 * self.bin_s:g}s]"
@@ -156,7 +161,7 @@ class PrometheusDemand:
         # Every gateway counts all pods: the largest count, not the sum.
         ready = self._numbers(f'max({metrics.GATEWAY_PODS.name}{{{labels},state="ready"}})', now_s)
         work = [self._numbers(query, now_s).get("") for query in (queue, compute, done)]
-        scenes = self._numbers(f"sum by (scene) (increase({metrics.GATEWAY_REQUESTS.name}{{{labels}}}{window}))", now_s)
+        scenes = self._numbers(f"sum by (scene) (increase({_arrivals(pool)}{window}))", now_s)
         known = [value for answer in (pending, waiting) for value in answer.values()]
         queue_s, compute_s, requests = work
         measured = compute_s is not None and requests is not None and compute_s > 0 and requests > 0
@@ -186,6 +191,11 @@ def _count(text: str) -> float:
     if math.isinf(value) or value < 0:
         raise BadValue(f"an increase of {text!r} arrivals, expected a finite number of 0 or more")
     return value
+
+
+def _arrivals(pool: Pool) -> str:
+    """The selector of the arrivals of a pool."""
+    return f"{metrics.GATEWAY_REQUESTS.name}{{{_pool(pool)}}}"
 
 
 def _pool(pool: Pool) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from splatfleet.addresses import parse_listen
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.addresses import cannot_listen, parse_listen
+from splatfleet.settings import DESCRIPTORS, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from autoscaler.decision import Decision
@@ -97,9 +97,13 @@ def write_json(path: Path, decisions: Sequence[Decision]) -> None:
     for row in rows:
         if row["forecast"] is not None:
             row["forecast"]["quantiles"] = {f"{q:g}": v for q, v in row["forecast"]["quantiles"].items()}
+    report = {"mode": "shadow", "decisions": rows}
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(json.dumps({"mode": "shadow", "decisions": rows}, indent=1) + "\n")
+        if path.is_relative_to(DESCRIPTORS):  # a stream gets a line a tick
+            path.write_text(json.dumps(report) + "\n")
+            return
+        part.write_text(json.dumps(report, indent=1) + "\n")
         os.replace(part, path)
     except OSError as error:
         raise UsageError(f"--json {path}: {error.strerror}") from error
@@ -149,7 +153,7 @@ def run(settings: AutoscalerSettings) -> int:
             try:
                 server = StatusServer(listen, metrics.registry, runner.healthy, runner.ready)
             except OSError as error:
-                raise UsageError(f"--listen {settings.listen}: {error.strerror}") from error
+                raise cannot_listen(settings.listen or "", error) from error
             print(f"autoscaler (Shadow) listens on http://{listen[0]}:{server.port}", flush=True)
         if settings.once:
             return 0 if _once(runner, cluster, settings, report) else 1

@@ -50,7 +50,8 @@ def test_recorded_and_counted_history_agree(
     subprocess.run([*promtool, "history.txt", "data"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
     process = subprocess.Popen(
         [
-            prometheus_tool("prometheus"), f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+            prometheus_tool("prometheus"), f"--config.file={tmp_path}/prometheus.yml",
+            f"--storage.tsdb.path={tmp_path}/data",
             f"--web.listen-address=127.0.0.1:{free_port}", "--log.level=error", "--storage.tsdb.retention.time=30d",
         ]
     )  # fmt: skip
