@@ -35,6 +35,7 @@ class AutoscalerSettings(VerbSettings):
 
     pools: list[Any] = Field([], description="Pools: names, or JSON of their settings (see docs/autoscaler.md).")
     prometheus: str | None = Field(None, description="URL of the Prometheus that holds the gateway's counters.")
+    recorded: bool = Field(False, description="Read the history from the recording rules (bins of 60 s): cheaper.")
     gateway: str | None = Field(None, description="URL of the gateway to scrape where there is no Prometheus.")
     exporters: list[str] = Field([], description="URLs of the exporters to scrape beside the gateway.")
     interval_s: float = Field(15.0, gt=0, description="Seconds between two decisions.")
@@ -83,10 +84,16 @@ def open_source(settings: AutoscalerSettings) -> DemandSource:
         if url is not None and not url.startswith(("http://", "https://")):
             raise UsageError(f"{url!r} is no URL, expected http://HOST:PORT or https://HOST:PORT")
     if settings.prometheus is not None:
-        from autoscaler.prometheus import PrometheusDemand
+        from autoscaler.prometheus import RECORDED_BIN_S, PrometheusDemand
 
+        if settings.recorded and settings.bin_s not in (None, RECORDED_BIN_S):
+            raise UsageError(f"--recorded: the recorded bins are of {RECORDED_BIN_S:g} s, not of {settings.bin_s:g}")
         return PrometheusDemand(
-            settings.prometheus, settings.bin_s or 60.0, settings.history_days * 86_400.0, settings.deadline_s
+            settings.prometheus,
+            settings.bin_s or RECORDED_BIN_S,
+            settings.history_days * 86_400.0,
+            settings.deadline_s,
+            settings.recorded,
         )
     from autoscaler.scrape import DirectScrape
 

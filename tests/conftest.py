@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def prometheus_tool() -> Callable[[str], str]:
+    """The path of `prometheus` or `promtool`; skips where neither .tools/prometheus nor PATH has it."""
+
+    def find(name: str) -> str:
+        local = REPOSITORY / ".tools" / "prometheus" / name
+        found = str(local) if os.access(local, os.X_OK) else shutil.which(name)
+        if found is None:
+            pytest.skip(f"no {name}: run scripts/install-prometheus.sh .tools/prometheus")
+        return found
+
+    return find
