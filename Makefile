@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: help install demo test check lint type imports unit control-plane bench bench-scaling clean
+.PHONY: help install demo test check lint type imports unit control-plane bench bench-renderer bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ control-plane: install ## a real Kubernetes control plane for the tests and the 
 
 bench: install ## every benchmark, one table each
 	@$(BIN)/splatfleet bench all
+
+bench-renderer: install ## frames, loads and server overhead of the renderer, to out/bench-renderer.json
+	@$(BIN)/splatfleet bench renderer --json out/bench-renderer.json
 
 bench-scaling: install ## every autoscaling policy over the recorded traces, to docs/benchmarks/scaling.md
 	@$(BIN)/python -m benchmarks.scaling

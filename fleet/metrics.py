@@ -379,6 +379,13 @@ EXTENDER_DIGEST_AGE = _metric(
     "Seconds since the digest of a node was last seen.",
     ("alerts",),
 )
+EXTENDER_CERTIFICATE_NOT_AFTER = _metric(
+    "extender_certificate_not_after_timestamp_seconds",
+    "gauge",
+    (),
+    "Time at which the certificate that the extender shows expires; absent without TLS.",
+    ("alerts",),
+)
 
 # The autoscaler.
 AUTOSCALER_DESIRED = _metric(

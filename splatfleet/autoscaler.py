@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from splatfleet.addresses import parse_listen
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.addresses import cannot_listen, parse_listen
+from splatfleet.settings import DESCRIPTORS, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from autoscaler.decision import Decision
@@ -28,6 +28,7 @@ class AutoscalerSettings(VerbSettings):
 
     pools: list[Any] = Field([], description="Pools: names, or JSON of their settings (see docs/autoscaler.md).")
     prometheus: str | None = Field(None, description="URL of the Prometheus that holds the gateway's counters.")
+    recorded: bool = Field(False, description="Read the history from the recording rules (bins of 60 s): cheaper.")
     gateway: str | None = Field(None, description="URL of the gateway to scrape where there is no Prometheus.")
     exporters: list[str] = Field([], description="URLs of the exporters to scrape beside the gateway.")
     interval_s: float = Field(15.0, gt=0, description="Seconds between two decisions.")
@@ -72,10 +73,16 @@ def open_source(settings: AutoscalerSettings) -> DemandSource:
         if url is not None and not url.startswith(("http://", "https://")):
             raise UsageError(f"{url!r} is no URL, expected http://HOST:PORT or https://HOST:PORT")
     if settings.prometheus is not None:
-        from autoscaler.prometheus import PrometheusDemand
+        from autoscaler.prometheus import RECORDED_BIN_S, PrometheusDemand
 
+        if settings.recorded and settings.bin_s not in (None, RECORDED_BIN_S):
+            raise UsageError(f"--recorded: the recorded bins are of {RECORDED_BIN_S:g} s, not of {settings.bin_s:g}")
         return PrometheusDemand(
-            settings.prometheus, settings.bin_s or 60.0, settings.history_days * 86_400.0, settings.deadline_s
+            settings.prometheus,
+            settings.bin_s or RECORDED_BIN_S,
+            settings.history_days * 86_400.0,
+            settings.deadline_s,
+            settings.recorded,
         )
     from autoscaler.scrape import DirectScrape
 
@@ -90,9 +97,13 @@ def write_json(path: Path, decisions: Sequence[Decision]) -> None:
     for row in rows:
         if row["forecast"] is not None:
             row["forecast"]["quantiles"] = {f"{q:g}": v for q, v in row["forecast"]["quantiles"].items()}
+    report = {"mode": "shadow", "decisions": rows}
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(json.dumps({"mode": "shadow", "decisions": rows}, indent=1) + "\n")
+        if path.is_relative_to(DESCRIPTORS):  # a stream gets a line a tick
+            path.write_text(json.dumps(report) + "\n")
+            return
+        part.write_text(json.dumps(report, indent=1) + "\n")
         os.replace(part, path)
     except OSError as error:
         raise UsageError(f"--json {path}: {error.strerror}") from error
@@ -142,7 +153,7 @@ def run(settings: AutoscalerSettings) -> int:
             try:
                 server = StatusServer(listen, metrics.registry, runner.healthy, runner.ready)
             except OSError as error:
-                raise UsageError(f"--listen {settings.listen}: {error.strerror}") from error
+                raise cannot_listen(settings.listen or "", error) from error
             print(f"autoscaler (Shadow) listens on http://{listen[0]}:{server.port}", flush=True)
         if settings.once:
             return 0 if _once(runner, cluster, settings, report) else 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ from local_fleet.control_plane.binaries import Binaries, BinariesError, find
 from local_fleet.control_plane.plane import ControlPlane
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: Ctrl-C could not be tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +39,19 @@ def free_port() -> int:
         port: int = probe.getsockname()[1]
         return port
 
+
+@pytest.fixture(scope="session")
+def prometheus_tool() -> Callable[[str], str]:
+    """The path of `prometheus` or `promtool`; skips where neither .tools/prometheus nor PATH has it."""
+
+    def find(name: str) -> str:
+        local = REPOSITORY / ".tools" / "prometheus" / name
+        found = str(local) if os.access(local, os.X_OK) else shutil.which(name)
+        if found is None:
+            pytest.skip(f"no {name}: run scripts/install-prometheus.sh .tools/prometheus")
+        return found
+
+    return find
 
 @pytest.fixture(scope="session")
 def control_plane_binaries() -> Binaries:
