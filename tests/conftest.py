@@ -53,6 +53,7 @@ def prometheus_tool() -> Callable[[str], str]:
 
     return find
 
+
 @pytest.fixture(scope="session")
 def control_plane_binaries() -> Binaries:
     """etcd, kube-apiserver and the others; the test skips where they were not built."""
