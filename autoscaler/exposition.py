@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from autoscaler.decision import Decision, Reason
@@ -17,6 +17,7 @@ class DecisionMetrics:
     """A registry of its own, so that two autoscalers in one process do not mix."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would be metrics of no catalogue
         self.registry = CollectorRegistry()
         self._gauges = {
             metric.name: Gauge(metric.name, metric.help, metric.labels, registry=self.registry)

@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 from autoscaler.pool import Calendar, Override, Pool
 
+OPEN_END_S = 10 * 365 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -65,4 +67,5 @@ def _on(calendar: Calendar, day: int) -> bool:
 def _line(override: Override, now_s: float) -> str:
     what = "paused" if override.paused else "override"
     left_s = override.until_s - now_s
-    return f"{what} for {left_s:.0f} s more" + (f" ({override.note})" if override.note else "")
+    ends = f" for {left_s:.0f} s more" if left_s < OPEN_END_S else ""  # one that ends with what asked for it
+    return f"{what}{ends}" + (f" ({override.note})" if override.note else "")

@@ -50,6 +50,7 @@ class NodeCollector:
         self._held_pods: dict[str, tuple[float, PodDigest]] = {}
         self._held_cache: tuple[float, SceneCache] = (float("-inf"), EMPTY_SCENE_CACHE)
         self._problems: dict[tuple[str, str], str] = {}
+        self._elsewhere: list[str] = []
         self._in_flight: asyncio.Task[NodeReading] | None = None
         self._renderers = (
             WatchedFile(sources.renderers_file, RenderersFile, check_renderers) if sources.renderers_file else None
@@ -126,12 +127,17 @@ class NodeCollector:
             file = self._renderers.read() or RenderersFile()
             duration_s = time.perf_counter() - start_s
             statuses.append(SourceStatus("renderers", str(self._renderers.path), duration_s, self._renderers.problem))
-            pods |= {
-                _host(pod.metrics_address): pod
-                for pod in file.renderers
-                if pod.node == self.sources.node and pod.metrics_address
-            }
+            pods |= {_host(pod.metrics_address): pod for pod in self._here(file)}
         return list(pods.values())
+
+    def _here(self, file: RenderersFile) -> list[Renderer]:
+        """Its pods on this node; none at all among those of other nodes may be a node misnamed, so it is told once."""
+        here = [pod for pod in file.renderers if pod.node == self.sources.node and pod.metrics_address]
+        elsewhere = sorted({pod.node for pod in file.renderers}) if not here else []
+        if elsewhere and elsewhere != self._elsewhere:
+            self._log.warning("no renderer on this node", node=self.sources.node, nodes_in_the_file=elsewhere)
+        self._elsewhere = elsewhere
+        return here
 
     async def _read_triton(self, pod: Renderer, statuses: list[SourceStatus]) -> TritonReading | None:
         async def reading() -> TritonReading:

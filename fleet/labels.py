@@ -8,6 +8,18 @@ POOL_LABEL = f"{DOMAIN}/pool"
 SCENES_ANNOTATION = f"{DOMAIN}/scenes"  # comma-separated scene ids
 SCENE_BYTES_ANNOTATION = f"{DOMAIN}/scene-bytes"  # `id=bytes,...` where no node knows a size yet
 DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gateway obeys it
+PAUSED_ANNOTATION = f"{DOMAIN}/paused"  # on a PredictiveAutoscaler: `true`, or the time until which its count is held
+PAUSED_SCALE_DOWN_ANNOTATION = f"{DOMAIN}/paused-scale-down"  # `true`: no pod is taken away
+
+# Pods of the DaemonSet that serves a node, found by this label; its exporter and its scene agent by their ports' names.
+COMPONENT_LABEL = "app.kubernetes.io/component"
+NODE_COMPONENT = "node"
+EXPORTER_PORT_NAME = "exporter"
+SCENE_AGENT_PORT_NAME = "scene-agent"
+# Ports of a renderer pod.
+HTTP_PORT_NAME = "http"
+GRPC_PORT_NAME = "grpc"
+METRICS_PORT_NAME = "metrics"
 
 SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod
 CATALOGUE_ENV = "SPLATFLEET_CATALOGUE"

@@ -26,7 +26,7 @@ from autoscaler.loop import Behavior, ForecastSettings, Memory, Mode, Objective,
 from autoscaler.scrape import DirectScrape
 from fleet.traffic import RateTrace, TraceError, popularity_order
 from local_fleet.calibration import Fit, fit
-from local_fleet.child import Child
+from local_fleet.child import Child, verb_child
 from local_fleet.cluster import LocalCluster
 from local_fleet.live import LiveView
 from local_fleet.load import FrameRecord
@@ -309,7 +309,7 @@ class _Play:
             "--start-at": time.time() + START_DELAY_S,
         }
         flags = [str(part) for pair in arguments.items() for part in pair]
-        load = Child("load", flags, self.folder / "logs" / "load.log")
+        load = verb_child("load", flags, self.folder / "logs" / "load.log")
         self.stack.callback(load.stop)
         return load, zero_s
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from urllib.parse import urlsplit
+
+import click
 
 from splatfleet.settings import UsageError
 
 
-def parse_listen(text: str) -> tuple[str, int]:
+def parse_listen(text: str, flag: str = "--listen") -> tuple[str, int]:
     """`HOST:PORT` as a pair; raises UsageError."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:8080)")
+        raise UsageError(f"{flag}: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:8080)")
     return host.strip("[]"), int(port)
 
 
@@ -28,3 +31,13 @@ def parse_node_digests(pairs: Sequence[str], flag: str = "--node-digest") -> dic
             raise UsageError(f"{flag} {pair!r}: node {name} is given twice")
         urls[name] = url.rstrip("/")
     return urls
+
+
+def cannot_listen(address: str, error: OSError) -> click.ClickException:
+    """What a server says, with exit code 1, when it cannot have its address; an error of a file names that file."""
+    cause = error.strerror or str(error)
+    if error.filename is not None:
+        return click.ClickException(f"{error.filename}: {cause}")
+    if error.errno == errno.EADDRINUSE:
+        cause = "another process listens there; end it, or give another port (0 takes a free one)"
+    return click.ClickException(f"--listen {address}: {cause}")

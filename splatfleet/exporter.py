@@ -6,12 +6,11 @@ import socket
 import sys
 from pathlib import Path
 
-import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import EXPORTER_PORT
-from splatfleet.addresses import parse_listen
+from splatfleet.addresses import cannot_listen, parse_listen
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -60,7 +59,7 @@ def run(settings: ExporterSettings) -> None:
     try:
         serve(sources, host, port)
     except OSError as error:
-        raise click.ClickException(f"--listen {settings.listen}: {error.strerror or error}") from error
+        raise cannot_listen(settings.listen, error) from error
 
 
 COMMAND = verb(

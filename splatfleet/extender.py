@@ -12,7 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from fleet.digest import DIGEST_PATH
 from fleet.labels import EXTENDER_PORT
-from splatfleet.addresses import parse_listen, parse_node_digests
+from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(settings: ExtenderSettings) -> None:
     except JournalError as error:
         raise UsageError(f"--decisions {settings.decisions}: {error}") from error
     except OSError as error:
-        raise UsageError(f"--listen {settings.listen}: {error}") from error
+        raise cannot_listen(settings.listen, error) from error
     except TlsError as error:
         raise UsageError(str(error)) from error
 

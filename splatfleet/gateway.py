@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import GATEWAY_PORT, GATEWAY_TOKENS_ENV
-from splatfleet.addresses import parse_listen, parse_node_digests
+from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -69,7 +69,9 @@ def run(settings: GatewayVerbSettings) -> None:
     )
     try:
         serve(wanted, listen)
-    except (OSError, CatalogueError, TokensError) as error:
+    except OSError as error:
+        raise cannot_listen(settings.listen, error) from error
+    except (CatalogueError, TokensError) as error:
         raise UsageError(f"gateway: {error}") from error
 
 

@@ -23,9 +23,7 @@ class ProbeSettings(VerbSettings):
     grpc: str = Field(f"127.0.0.1:{TRITON_GRPC_PORT}", description="gRPC address of the renderer, HOST:PORT.")
     scene: str = Field("", description="Scene to ask for; the server's default one if not given.")
     timeout_s: float = Field(5.0, description="Seconds to wait for the frame.", gt=0)
-    json_file: Path | None = Field(
-        None, alias="json", description="Write the figures to this file; - is standard output."
-    )
+    json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 
 def run(settings: ProbeSettings) -> int:
@@ -44,21 +42,13 @@ def run(settings: ProbeSettings) -> int:
     except RendererError as error:
         figures |= {"alive": False, "error": error.kind, "message": str(error)}
     figures["seconds"] = time.monotonic() - began_s
-    _write(settings.json_file, figures)
+    if settings.json_file is not None:
+        settings.json_file.write_text(json.dumps(figures, indent=1) + "\n")
     if not figures["alive"]:
         click.echo(f"{settings.grpc}: {figures['error']}: {figures['message']}", err=True)
         return 1
-    if settings.json_file != Path("-"):
-        click.echo(f"{settings.grpc}: alive, {SIZE_PX}x{SIZE_PX} frame in {figures['seconds'] * 1e3:.0f} ms")
+    click.echo(f"{settings.grpc}: alive, {SIZE_PX}x{SIZE_PX} frame in {figures['seconds'] * 1e3:.0f} ms")
     return 0
-
-
-def _write(path: Path | None, figures: dict[str, Any]) -> None:
-    text = json.dumps(figures, indent=1)
-    if path == Path("-"):
-        click.echo(text)
-    elif path is not None:
-        path.write_text(text + "\n")
 
 
 COMMAND = verb("probe", ProbeSettings, run, "splatfleet probe --grpc 127.0.0.1:8001 --timeout-s 5")

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import SCENE_AGENT_PORT, SCENE_AGENT_TOKEN_ENV
-from splatfleet.addresses import parse_listen, parse_node_digests
+from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -58,7 +58,9 @@ def run(settings: SceneAgentSettings) -> None:
         serve(wanted, listen)
     except CredentialError as error:
         raise UsageError(f"--token-file: {error}") from error
-    except (OSError, CatalogueError) as error:
+    except OSError as error:
+        raise cannot_listen(settings.listen, error) from error
+    except CatalogueError as error:
         raise click.ClickException(f"scene-agent: {error}") from error
 
 

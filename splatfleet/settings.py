@@ -6,12 +6,16 @@ the environment over the file given with `--config`, the file over the default.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import inspect
 import json
 import os
+import sys
 import tomllib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -22,6 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Settings = TypeVar("Settings", bound="VerbSettings")
+DESCRIPTORS = "/dev/fd"
 
 
 class VerbSettings(BaseSettings):
@@ -85,7 +90,8 @@ def resolve(settings: type[Settings], flags: dict[str, Any], environment: dict[s
     try:
         return settings(**merged)
     except ValidationError as error:
-        raise UsageError("; ".join(_explain(item, prefix) for item in error.errors())) from error
+        known = [field.alias or name for name, field in settings.model_fields.items()]
+        raise UsageError("; ".join(_explain(item, prefix, known) for item in error.errors())) from error
 
 
 def _check_outputs(settings: VerbSettings) -> None:
@@ -105,11 +111,30 @@ def _check_outputs(settings: VerbSettings) -> None:
             raise UsageError(f"{flag}: may not be written")
 
 
-def _explain(item: Any, prefix: str) -> str:
+@contextmanager
+def _standard_output(settings: VerbSettings) -> Iterator[None]:
+    """`--json -`: the figures go to standard output, and what is meant for eyes to standard error."""
+    field = next((name for name, info in type(settings).model_fields.items() if (info.alias or name) == "json"), None)
+    if field is None or getattr(settings, field) != Path("-"):
+        yield
+        return
+    sys.stdout.flush()
+    figures = os.dup(1)
+    try:
+        setattr(settings, field, Path(f"{DESCRIPTORS}/{figures}"))
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.close(figures)
+
+
+def _explain(item: Any, prefix: str, known: Sequence[str]) -> str:
     name = ".".join(str(part) for part in item["loc"]) or "settings"
     flag = "--" + name.replace("_", "-")
     if item["type"] == "extra_forbidden":
-        return f"{name}: no such setting"
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"{name}: no such setting{meant} (there are: {', '.join(known)})"
     if item["type"] == "missing":
         return f"{flag} is needed (or {prefix.upper()}{name.upper()} in the environment, or {name} in the config file)"
     return f"{flag}: {item['msg']} (got {str(item['input'])[:80]!r})"
@@ -132,7 +157,8 @@ def _option(name: str, field: FieldInfo, prefix: str) -> click.Option:
     spelled = field.alias or name
     flag = "--" + spelled.replace("_", "-")
     shown = "" if field.default in (None, [], ()) or field.is_required() else f" [default: {field.default}]"
-    note = f"{field.description or ''}{shown} [env: {(prefix + spelled).upper()}]"
+    stream = " `-` is standard output." if spelled == "json" else ""
+    note = f"{field.description or ''}{stream}{shown} [env: {(prefix + spelled).upper()}]"
     if annotation is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=note)
     kind: Any = click.STRING
@@ -161,7 +187,8 @@ def verb(
     def callback(**flags: Any) -> None:
         resolved = resolve(settings, flags, dict(os.environ))
         _check_outputs(resolved)
-        code = run(resolved)
+        with _standard_output(resolved):
+            code = run(resolved)
         if code:
             raise SystemExit(code)
 

@@ -68,7 +68,9 @@ def test_only_what_is_missing_is_asked_again(prometheus: Wire) -> None:
 def test_no_series_is_no_data_and_old_series_are_stale(prometheus: Wire) -> None:
     answer(prometheus, [])
     source = PrometheusDemand(prometheus.url, history_s=3600.0)
-    assert source.read(POOL, NOW_S).outcome is Outcome.NO_DATA
+    fresh = source.read(POOL, NOW_S)
+    assert fresh.outcome is Outcome.NO_DATA
+    assert f'splatfleet_gateway_requests_total{{pool="{POOL.name}"}}' in fresh.detail, "what to look for, and where"
     source.close()
     answer(prometheus, [(math.floor(NOW_S / 60) * 60.0 - 600, "5")])
     source = PrometheusDemand(prometheus.url, history_s=3600.0)

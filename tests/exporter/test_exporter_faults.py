@@ -193,6 +193,17 @@ async def test_only_pods_of_this_node_are_scraped_and_name_their_slices(
     assert reading.digest.generation == 1
 
 
+async def test_a_node_that_the_file_never_names_is_told_once_with_the_nodes_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pod = {"uid": "p", "pool": "v", "node": "m", "grpc_address": "", "http_address": "", "metrics_address": "h:1"}
+    write_json(tmp_path / "renderers.json", {"version": 1, "renderers": [pod]})
+    await _collect(Sources("n", renderers_file=tmp_path / "renderers.json"), times=2)
+    told = capsys.readouterr().out
+    assert told.count("no renderer on this node") == 1
+    assert "['m']" in told
+
+
 async def test_a_server_named_twice_is_one_pod(
     tmp_path: Path, serve_metrics: Callable[[str], MetricsServer], triton_text: str
 ) -> None:

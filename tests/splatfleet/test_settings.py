@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +15,7 @@ from pydantic_settings import SettingsConfigDict
 
 from splatfleet.__main__ import VERBS, main
 from splatfleet.settings import VerbSettings, verb
+from tests.conftest import REPOSITORY
 
 
 class Sample(VerbSettings):
@@ -70,7 +74,15 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
     config.write_text("prot: 2\n")
     code, output, _ = _run(["--config", str(config)])
     assert code == 2
-    assert "prot" in output
+    assert "prot: no such setting; did you mean port?" in output
+
+
+def test_json_of_a_dash_is_standard_output_and_words_go_to_standard_error(free_port: int) -> None:
+    command = [sys.executable, "-m", "splatfleet", "probe", "--grpc", f"127.0.0.1:{free_port}", "--timeout-s", "0.2"]
+    done = subprocess.run([*command, "--json", "-"], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["alive"] is False
+    assert str(free_port) in done.stderr
 
 
 @pytest.mark.parametrize("name", list(VERBS))
