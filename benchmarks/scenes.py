@@ -31,15 +31,16 @@ from renderer.agent_client import AgentClient
 from renderer.camera import look_at, matrices
 from renderer.catalogue import CatalogueEntry
 from renderer.credentials import BearerTokens
-from renderer.download import Terms
+from renderer.fetch_terms import Terms
 from renderer.formats import ply
 from renderer.peers import Peers
 from renderer.pod import RendererPod
 from renderer.pod_settings import PodSettings
 from renderer.publish import Publication, publish
 from renderer.scene_source import open_bucket
-from renderer.scene_store import SceneStore, StoredScene
+from renderer.scene_store import SceneStore
 from renderer.splats import Splats, make_splats
+from renderer.stored_scene import StoredScene
 
 _CAPACITY_BYTES = 20 * 10**9
 _FETCH_TAKES_S = 3.0
@@ -82,6 +83,8 @@ class _Uncounted:
 
     def fetched(self, count_bytes: int) -> None: ...
     def loaded(self, source: str, seconds: float) -> None: ...
+    def peer_fetched(self, count_bytes: int) -> None: ...
+    def quarantined(self) -> None: ...
     def looked_up(self, hit: bool) -> None: ...
     def evicted(self, scene: object, cause: object) -> None: ...
     def changed(self, resident: object, draining_bytes: int) -> None: ...
