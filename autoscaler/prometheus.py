@@ -14,10 +14,11 @@ import numpy as np
 from autoscaler.demand import Outcome, Reading, judge
 from autoscaler.observation import Floats, ServiceTime
 from autoscaler.pool import Pool
-from fleet import metrics
+from fleet import metrics, recordings
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 
 Answer = TypeVar("Answer")
+RECORDED_BIN_S = 60.0  # the window of fleet.recordings.ARRIVALS_1M
 MAX_POINTS = 10_000  # of one range query; Prometheus refuses above 11,000
 
 
@@ -73,8 +74,16 @@ class PrometheusDemand:
     """Range queries for the history, once; afterwards only for the bins that are missing."""
 
     def __init__(
-        self, url: str, bin_s: float = 60.0, history_s: float = 14 * 86_400.0, deadline_s: float = 5.0
+        self,
+        url: str,
+        bin_s: float = 60.0,
+        history_s: float = 14 * 86_400.0,
+        deadline_s: float = 5.0,
+        recorded: bool = False,
     ) -> None:
+        """`recorded` reads the history from the recording rule of the arrivals, whose bins are minutes."""
+        if recorded and bin_s != RECORDED_BIN_S:
+            raise ValueError(f"recorded arrivals are those of {RECORDED_BIN_S:g} s, not of {bin_s:g} s")
         from prometheus_api_client import PrometheusConnect
         from urllib3.util.retry import Retry
 
@@ -82,6 +91,7 @@ class PrometheusDemand:
         self._url = url
         self._history_s = history_s
         self._deadline_s = deadline_s
+        self._recorded = recorded
         self._connect: Any = PrometheusConnect(
             url.rstrip("/"), retry=Retry(total=0, respect_retry_after_header=False), timeout=max(1, round(deadline_s))
         )
@@ -117,7 +127,7 @@ class PrometheusDemand:
             start_s = max(start_s, kept.end_s - 2 * self.bin_s)
         bins = round((end_s - start_s) / self.bin_s)
         fresh = np.full(bins, math.nan)
-        query = f"sum(increase({_arrivals(pool)}[{self.bin_s:g}s]))"
+        query = self._history_query(pool)
         for first in range(1, bins + 1, MAX_POINTS):
             last = min(first + MAX_POINTS - 1, bins)
             series = self._connect.custom_query_range(
@@ -134,6 +144,12 @@ class PrometheusDemand:
         most = math.floor(self._history_s / self.bin_s)
         return _Kept(np.concatenate((old, fresh))[-most:], end_s)
 
+    def _history_query(self, pool: Pool) -> str:
+        window = f"[{self.bin_s:g}s]"
+        if self._recorded:  # last_over_time: a rule that was not evaluated leaves a gap, not the value before it
+            return f"sum(last_over_time({recordings.ARRIVALS_1M.name}{{{_pool(pool)}}}{window}))"
+        return f"sum(increase({_arrivals(pool)}{window}))"
+
     def _extras(self, pool: Pool, now_s: float) -> dict[str, Any]:
         window = f"[{5 * self.bin_s:g}s]"
         labels = _pool(pool)
@@ -142,7 +158,8 @@ class PrometheusDemand:
         done = f'sum(increase({metrics.TRITON_REQUESTS.name}{{{labels},outcome="success"}}{window}))'
         pending = self._numbers(f"sum({metrics.GATEWAY_PENDING.name}{{{labels}}})", now_s)
         waiting = self._numbers(f"sum({metrics.TRITON_PENDING.name}{{{labels}}})", now_s)
-        ready = self._numbers(f'sum({metrics.GATEWAY_PODS.name}{{{labels},state="ready"}})', now_s)
+        # Every gateway counts all pods: the largest count, not the sum.
+        ready = self._numbers(f'max({metrics.GATEWAY_PODS.name}{{{labels},state="ready"}})', now_s)
         work = [self._numbers(query, now_s).get("") for query in (queue, compute, done)]
         scenes = self._numbers(f"sum by (scene) (increase({_arrivals(pool)}{window}))", now_s)
         known = [value for answer in (pending, waiting) for value in answer.values()]

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import resource
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +22,10 @@ import numpy as np
 import psutil
 
 from benchmarks.machine import describe
+from benchmarks.served import served
 from fleet import labels
-from fleet.renderers import Renderer, RenderersFile
 from fleet.scene import SceneId
 from local_fleet.orbits import Orbit, encode_bodies
-from local_fleet.spawn import spawn
-from local_fleet.triton_server import TritonServer, build_backends
 from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
 from renderer.formats.ply import write as write_ply
 from renderer.made import make
@@ -194,49 +189,12 @@ def measure(sessions: int) -> dict[str, Any]:
         save_catalogue(Catalogue([entry]), folder / "catalogue.json")
         environment = {
             labels.SCENES_ENV: SCENE,
-            labels.CATALOGUE_ENV: str(folder / "catalogue.json"),
-            labels.SCENE_CACHE_ENV: str(folder / "store"),
             labels.STORE_CAPACITY_ENV: str(1 << 28),
             labels.POD_BUDGET_ENV: str(1 << 26),
-            labels.RASTERIZER_ENV: "cpu",
             labels.FRAME_FLOOR_ENV: str(FRAME_FLOOR_S),
         }
-        backends = build_backends(Path(".triton"))
-        pods = [TritonServer(backends, folder / f"pod-{number}", environment) for number in range(PODS)]
-        try:
-            for pod in pods:
-                pod.start()
-            for pod in pods:
-                pod.wait_ready()
-            return _through_gateway(folder, pods, sessions)
-        finally:
-            for pod in pods:
-                pod.stop()
-
-
-def _through_gateway(folder: Path, pods: Sequence[TritonServer], sessions: int) -> dict[str, Any]:
-    renderers = [
-        Renderer(f"pod-{n}", "renderer", "node", pod.grpc_address, pod.http_address, pod.metrics_address, ready=True)
-        for n, pod in enumerate(pods)
-    ]
-    file = folder / "renderers.json"
-    file.write_bytes(msgspec.json.encode(RenderersFile(tuple(renderers))))
-    command = [sys.executable, "-m", "splatfleet", "gateway", "--listen", "127.0.0.1:0"]
-    command += ["--renderers-file", str(file), "--catalogue", str(folder / "catalogue.json")]
-    log = folder / "gateway.log"
-    process = spawn(command, log, Path.cwd(), {**os.environ, "PYTHONUNBUFFERED": "1"})
-    try:
-        end_s = time.monotonic() + 60
-        while "listens on" not in (said := log.read_text() if log.exists() else ""):
-            if process.poll() is not None or time.monotonic() > end_s:
-                raise RuntimeError(f"the gateway did not start: {said}")
-            time.sleep(0.05)
-        address = next(word for word in said.split() if word.startswith("http://"))
-        time.sleep(2.0)  # the first scrape of each pod
-        return asyncio.run(_measure(address, psutil.Process(process.pid), sessions))
-    finally:
-        process.terminate()
-        process.wait(15)
+        with served(folder, PODS, environment) as fleet:
+            return asyncio.run(_measure(fleet.gateway, psutil.Process(fleet.gateway_pid), sessions))
 
 
 def main(sessions: int, json_path: Path | None = None) -> int:

@@ -1,108 +1,76 @@
-"""Frames a second of the CPU rasterizer on real and made scenes."""
+"""The renderer in one table: frames, loads by format, store and cache, and what serving adds."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from benchmarks import renderer_frames, renderer_loads, renderer_overhead
 from benchmarks.machine import Machine, describe
-from renderer import made
-from renderer.camera import Camera, look_at
-from renderer.constants import DEFAULT
-from renderer.cpu import CpuRasterizer, compile_kernels, granted_cpus
-from renderer.formats import read
-from renderer.splats import Splats
+from benchmarks.renderer_frames import FrameRow
+from benchmarks.renderer_loads import LoadRow, StoreRow
+from benchmarks.renderer_overhead import Overhead
+from local_fleet.triton_files import TritonUnavailable
+from renderer.cpu import compile_kernels, granted_cpus
 
-_SCENES = {
-    "playbot-l2": ("playbot/2_0", (2.0, -1.2, 2.0), (0.0, -0.5, 0.0)),
-    "playbot-l0": ("playbot/0_0", (2.0, -1.2, 2.0), (0.0, -0.5, 0.0)),
-    "playcanvas-logo": ("playcanvas-logo", (0.3, -1.3, 3.0), (0.0, -1.2, 0.0)),
-}
-_WARM_UP_FRAMES = 3
+SIZES = ((512, 512), (1280, 720))
+LOADED_GAUSSIANS = 1_000_000
+_LOAD_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One scene at one size on one number of threads."""
+class Plan:
+    """What to measure; no `threads` is one and all that are granted."""
 
-    scene: str
-    gaussians: int
-    size: str
-    threads: int
-    best_s: float
-    p50_s: float
-    p99_s: float
-    frames_per_s: float  # at the median
+    scenes_dir: Path | None
+    frames: int = 60
+    sizes: Sequence[tuple[int, int]] = SIZES
+    threads: Sequence[int] = ()
+    loaded_gaussians: int = LOADED_GAUSSIANS
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
+    """All figures of one run; `overhead` is None where no Triton runs, and `overhead_missing` says why."""
+
     machine: Machine
-    rows: list[Row]
+    rows: list[FrameRow]
+    loads: list[LoadRow]
+    store: list[StoreRow]
+    overhead: Overhead | None
+    overhead_missing: str
     load_average_after: float
 
 
-def measure(scenes_dir: Path | None, frames: int, size: tuple[int, int], threads: list[int]) -> Report:
-    """Render an orbit of `frames` of every scene; real scenes where `scenes_dir` holds them, one made scene always."""
+def measure(plan: Plan, say: Callable[[str], None]) -> Report:
+    """Everything, one after the other; files lie in a temporary folder that is gone afterwards."""
     machine = describe()
     compile_kernels()
-    counts = threads or sorted({1, granted_cpus()})
-    rows = [
-        _row(name, splats, eye, target, size, count, frames)
-        for name, splats, eye, target in _scenes(scenes_dir)
-        for count in counts
-    ]
-    return Report(machine, rows, describe().load_average_1min)
+    threads = plan.threads or sorted({1, granted_cpus()})
+    rows = renderer_frames.measure(plan.scenes_dir, plan.frames, plan.sizes, threads, say)
+    overhead, missing = None, ""
+    with tempfile.TemporaryDirectory(prefix="splatfleet-bench-") as name:
+        try:
+            overhead = renderer_overhead.measure(Path(name), plan.scenes_dir, plan.frames, plan.sizes[0], say)
+        except TritonUnavailable as error:
+            missing = str(error)
+    with tempfile.TemporaryDirectory(prefix="splatfleet-bench-") as name:
+        loads, store = renderer_loads.measure(Path(name), plan.scenes_dir, plan.loaded_gaussians, _LOAD_ROUNDS, say)
+    return Report(machine, rows, loads, store, overhead, missing, describe().load_average_1min)
 
 
-def _scenes(folder: Path | None) -> list[tuple[str, Splats, tuple[float, ...], tuple[float, ...]]]:
-    scenes = [
-        (name, read(folder / path), eye, target)
-        for name, (path, eye, target) in _SCENES.items()
-        if folder is not None and (folder / path).is_dir()
-    ]
-    return [*scenes, ("made-knot-40k", made.make("knot", 40_000), made.EYE, made.TARGET)]
-
-
-def _row(
-    name: str,
-    splats: Splats,
-    eye: tuple[float, ...],
-    target: tuple[float, ...],
-    size: tuple[int, int],
-    threads: int,
-    frames: int,
-) -> Row:
-    rasterize = CpuRasterizer(threads)
-    cameras = [_orbit(eye, target, turn / frames, size) for turn in range(frames)]
-    times_s = []
-    for camera in cameras[:_WARM_UP_FRAMES] + cameras:
-        started_s = time.perf_counter()
-        rasterize(splats, camera, (0.0, 0.0, 0.0), None, frozenset({"rgb"}), DEFAULT)
-        times_s.append(time.perf_counter() - started_s)
-    best, p50, p99 = np.quantile(times_s[-frames:], [0.0, 0.5, 0.99])
-    return Row(name, splats.count, f"{size[0]}x{size[1]}", threads, float(best), float(p50), float(p99), float(1 / p50))
-
-
-def _orbit(eye: tuple[float, ...], target: tuple[float, ...], turn: float, size: tuple[int, int]) -> Camera:
-    """The view after `turn` of a full circle about the vertical through the target."""
-    x, z = eye[0] - target[0], eye[2] - target[2]
-    angle = 2 * np.pi * turn
-    around = (
-        target[0] + x * np.cos(angle) - z * np.sin(angle),
-        eye[1],
-        target[2] + x * np.sin(angle) + z * np.cos(angle),
-    )
-    return look_at(around, target, (0.0, -1.0, 0.0), 50.0, *size)
-
-
-def as_json(report: Report) -> dict[str, object]:
-    """The report as plain values."""
-    return dataclasses.asdict(report)
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as plain values, the figures that are compared between machines on top."""
+    return {
+        "calibration_ms": 1e3 * report.machine.calibration_s,
+        "load_ms": {row.format: row.load_ms for row in report.loads},
+        "overhead_ms_p50": report.overhead.overhead_ms_p50 if report.overhead else None,
+        **dataclasses.asdict(report),
+    }
 
 
 def as_text(report: Report) -> str:
@@ -117,7 +85,25 @@ def as_text(report: Report) -> str:
     ]
     for row in report.rows:
         lines.append(
-            f"{row.scene:<18}{row.gaussians:>10,}{row.size:>11}{row.threads:>9}{row.best_s * 1e3:>9.1f}"
-            f"{row.p50_s * 1e3:>9.1f}{row.p99_s * 1e3:>9.1f}{row.frames_per_s:>10.1f}"
+            f"{row.scene:<18}{row.gaussians:>10,}{row.size:>11}{row.threads:>9}{row.frame_ms_best:>9.1f}"
+            f"{row.frame_ms_p50:>9.1f}{row.frame_ms_p99:>9.1f}{row.fps:>10.1f}"
         )
-    return "\n".join(lines)
+    lines += ["", f"{'load from page cache':<36}{'Gaussians':>11}{'SH':>4}{'MB':>8}{'ms':>10}"]
+    for load in report.loads:
+        told = f"{load.gaussians:>11,}{load.sh_degree:>4}{load.disk_bytes / 1e6:>8.1f}{load.load_ms:>10.1f}"
+        lines.append(f"{load.format:<36}{told}")
+    lines += ["", f"{'store and cache, the scene of the first row':<59}{'ms':>10}"]
+    lines += [f"{row.what:<59}{row.ms:>10.3f}" for row in report.store]
+    return "\n".join([*lines, "", _overhead_text(report)])
+
+
+def _overhead_text(report: Report) -> str:
+    over = report.overhead
+    if over is None:
+        return f"server overhead: not measured, {report.overhead_missing}"
+    return (
+        f"server overhead (gateway + Triton + encode over the render), {over.scene} {over.size}: "
+        f"p50 {over.overhead_ms_p50:.1f} ms, p99 {over.overhead_ms_p99:.1f} ms; encode {over.encode_ms_p50:.1f} ms, "
+        f"without the gateway {over.triton_ms_p50:.1f} ms; a frame {over.frame_ms_p50:.1f} ms at the client, "
+        f"{over.bare_ms_p50:.1f} ms rendered in this process"
+    )

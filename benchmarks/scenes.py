@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.machine import Machine, describe
 from benchmarks.s3_server import S3Server, free_port, s3_server
+from benchmarks.uncounted import Uncounted
 from fleet.scene import parse_scene_id
 from renderer import made
 from renderer.agent_client import AgentClient
@@ -76,19 +77,6 @@ class Report:
     machine: Machine
     rounds: int
     rows: list[Row]
-
-
-class _Uncounted:
-    """A pod's watcher that watches nothing."""
-
-    def fetched(self, count_bytes: int) -> None: ...
-    def loaded(self, source: str, seconds: float) -> None: ...
-    def peer_fetched(self, count_bytes: int) -> None: ...
-    def quarantined(self) -> None: ...
-    def looked_up(self, hit: bool) -> None: ...
-    def evicted(self, scene: object, cause: object) -> None: ...
-    def changed(self, resident: object, draining_bytes: int) -> None: ...
-    def rendered(self, seconds: float) -> None: ...
 
 
 def measure(sizes_mb: list[float], rounds: int) -> Report:
@@ -233,7 +221,7 @@ class _Size:
             fetch_bytes_per_s=fetch_bytes_per_s,
             rasterizer="cpu",
         )
-        return RendererPod(settings, _Uncounted())
+        return RendererPod(settings, Uncounted())
 
     def _visit(self, pod: RendererPod, **asked: str) -> float:
         """Seconds of one answer."""

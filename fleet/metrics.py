@@ -403,6 +403,13 @@ EXTENDER_DIGEST_AGE = _metric(
     "Seconds since the digest of a node was last seen.",
     ("alerts",),
 )
+EXTENDER_CERTIFICATE_NOT_AFTER = _metric(
+    "extender_certificate_not_after_timestamp_seconds",
+    "gauge",
+    (),
+    "Time at which the certificate that the extender shows expires; absent without TLS.",
+    ("alerts",),
+)
 
 # The autoscaler.
 AUTOSCALER_DESIRED = _metric(
@@ -469,6 +476,13 @@ AUTOSCALER_DECISIONS = _metric(
 )
 AUTOSCALER_TICK_SECONDS = _metric(
     "autoscaler_tick_duration_seconds", "histogram", (), "Seconds that one tick took.", ("alerts",), _HTTP_SECONDS
+)
+AUTOSCALER_KEDA_REQUESTS = _metric(
+    "autoscaler_keda_requests_total",
+    "counter",
+    ("verb", "code"),
+    "Calls of KEDA to the external scaler by verb and gRPC status code; an error where nothing is known.",
+    ("dashboard", "alerts"),
 )
 AUTOSCALER_WARM_ASKS = _metric(
     "autoscaler_warm_asks_total",

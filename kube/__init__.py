@@ -1,1 +1,1 @@
-"""The API server: list-watch, patches, Lease, certificates that reload; no decision in it."""
+"""The API server: list-watch, patches, Lease; no decision in it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,54 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def not_after_s(self) -> float:
+        """When the certificate expires, seconds since 1970; not a number where the file cannot be read as one."""
+        try:
+            return not_after_s(ssl.PEM_cert_to_DER_cert(_first_certificate(self.certificate.read_text())))
+        except (OSError, ValueError, IndexError):
+            return math.nan
+
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
         """What changes when a file is written or swapped (Kubernetes swaps a link above mounted secrets)."""
         paths = filter(None, (self.certificate, self.key, self.client_ca))
         found = [path.stat() for path in paths]
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in found)
+
+
+def _first_certificate(text: str) -> str:
+    """The server's own certificate: the first of a chain."""
+    begin, end = ssl.PEM_HEADER, ssl.PEM_FOOTER
+    return begin + text.split(begin, 1)[1].split(end, 1)[0] + end
+
+
+def not_after_s(der: bytes) -> float:
+    """The end of the validity (RFC 5280, 4.1) of a certificate in DER; `ssl` reads it of a peer's alone.
+
+    Raises ValueError or IndexError where it is none.
+    """
+    certificate, _ = _element(der)
+    fields, _ = _element(certificate)
+    elements = []
+    while fields:
+        elements.append(fields)
+        _, fields = _element(fields)
+    # The version, where it is given, then serial, algorithm, issuer and the validity.
+    validity, _ = _element(elements[4 if elements[0][0] == 0xA0 else 3])
+    _, not_after = _element(validity)
+    text = _element(not_after)[0].decode("ascii")
+    form = "%y%m%d%H%M%SZ" if not_after[0] == 0x17 else "%Y%m%d%H%M%SZ"  # UTCTime, GeneralizedTime
+    return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+
+
+def _element(data: bytes) -> tuple[bytes, bytes]:
+    """The contents of the first DER element, and what follows it."""
+    length, start = data[1], 2
+    if length & 0x80:
+        start = 2 + (length & 0x7F)
+        length = int.from_bytes(data[2:start])
+    if len(data) < start + length:
+        raise ValueError("the certificate ends early")
+    return data[start : start + length], data[start + length :]
 
 
 def _no_password() -> str:
@@ -59,12 +104,14 @@ class ReloadingContext(ssl.SSLContext):
 
     files: TlsFiles
     current: ssl.SSLContext
+    not_after_s: float
 
     @classmethod
     def of(cls, files: TlsFiles) -> ReloadingContext:
         """Raises TlsError where the files cannot be used now."""
         made = cls(ssl.PROTOCOL_TLS_SERVER)
         made.files, made.current = files, files.load()
+        made.not_after_s = files.not_after_s()
         return made
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
@@ -81,6 +128,7 @@ class ReloadingContext(ssl.SSLContext):
                     continue
                 seen = found
                 self.current = self.files.load()
+                self.not_after_s = self.files.not_after_s()
                 log.info("certificates reloaded", certificate=str(self.files.certificate))
             except (OSError, TlsError) as error:
                 # A file may be half written: the next look sees it change again.

@@ -17,7 +17,6 @@ import numpy as np
 _STUB = "triton_python_backend_stub"
 _UTILS = "triton_python_backend_utils.py"
 _LIBRARY = "libtriton_python.so"
-DEFAULT_BACKENDS = Path(".triton")  # where build_backends puts them unless told otherwise
 PYTHONS = ("3.11", "3.12")
 DEFAULT_BACKENDS = Path(sys.prefix) / "share" / "splatfleet"  # made by `make install`, whatever the current folder
 

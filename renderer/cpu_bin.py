@@ -7,7 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from renderer.cpu_records import CHUNK, RADIUS_X, RADIUS_Y, RECORD, SHEAR, TILE_HEIGHT, TILE_WIDTH, X, Y, kernel
+from renderer.cpu_records import (
+    CHUNK,
+    RADIUS_X,
+    RADIUS_Y,
+    RECORD,
+    SHEAR,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    X,
+    Y,
+    kernel,
+    prefetch,
+)
+
+_AHEAD = 16  # splats that a record is asked for before its turn
 
 
 @kernel()
@@ -65,6 +79,8 @@ def emit(
     tiles_x = (width + TILE_WIDTH - 1) // TILE_WIDTH
     counts[:] = 0
     for i in range(span[0], span[1]):
+        if i + _AHEAD < span[1]:
+            prefetch(records, np.int64(order[i + _AHEAD]) * RECORD)
         splat = order[i]
         r = RECORD * np.int64(splat)
         x, y = records[r + X], records[r + Y]

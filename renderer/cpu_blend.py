@@ -22,10 +22,12 @@ from renderer.cpu_records import (
     TILE_WIDTH,
     Y,
     kernel,
+    prefetch,
 )
 
 _LOWEST = np.float32(-1.125)  # log2(alpha) / 8 below which every alpha is under the threshold of 1/255
 _RECHECK = 16  # splats between two looks for a pixel that still lets light through
+_AHEAD = 8  # splats that a record is asked for before its turn
 _CHANNELS = 6  # transmittance, r, g, b, alpha, depth: TILE_WIDTH of each make a row of the accumulator
 _T, _AR, _AG, _AB, _AA, _AD = (np.uint64(TILE_WIDTH * i) for i in range(_CHANNELS))
 _ROW = np.uint64(TILE_WIDTH * _CHANNELS)
@@ -71,6 +73,10 @@ def _blend_tile(acc: Any, x0: Any, y0: Any, rows: int, splats: Any, records: Any
     for n in range(splats.shape[0]):
         if n % _RECHECK == _RECHECK - 1 and not _any_alive(acc, alive, rows):
             return
+        if n + _AHEAD < splats.shape[0]:
+            ahead = np.int64(splats[n + _AHEAD]) * RECORD
+            prefetch(records, ahead)
+            prefetch(records, ahead + RADIUS_Y)  # a record may lie in two lines
         r = np.uint64(splats[n]) * np.uint64(RECORD)
         x, y = records[r], records[r + np.uint64(Y)]
         shear, across = records[r + np.uint64(SHEAR)], records[r + np.uint64(ACROSS)]

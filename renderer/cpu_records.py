@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import ir
+from numba.extending import intrinsic
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -32,3 +34,25 @@ def kernel(fast: bool = False) -> Callable[[Kernel], Kernel]:
     """numba.njit with our settings; `fast` lets LLVM fuse and reorder, but never assume that NaN is absent."""
     flags: Any = {"contract", "reassoc", "nsz", "arcp"} if fast else {"contract"}
     return cast("Callable[[Kernel], Kernel]", numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=flags))
+
+
+def _prefetch(_typing: Any, array: Any, at: Any) -> Any:
+    """Ask the processor for the cache line of array[at] ahead of its use: the splats of a tile lie all over memory.
+
+    Any index will do: what is not there is not fetched.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], shape)
+        line = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        builder.call(ask, [line, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return numba.void(array, at), code
+
+
+prefetch: Callable[[Any, Any], None] = intrinsic(_prefetch)  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -56,6 +56,11 @@ class ExtenderMetrics:
         self.requests = self._counter(metrics.EXTENDER_REQUESTS)
         self.rejections = self._counter(metrics.EXTENDER_REJECTIONS)
         self.placements = self._counter(metrics.EXTENDER_PLACEMENTS)
+
+    def certificate_until(self, not_after_s: Callable[[], float]) -> None:
+        """Say at each scrape when the certificate that is shown then expires."""
+        metric = metrics.EXTENDER_CERTIFICATE_NOT_AFTER
+        Gauge(metric.name, metric.help, registry=self.registry).set_function(not_after_s)
 
     def _counter(self, metric: metrics.Metric) -> Counter:
         return Counter(metric.name, metric.help, metric.labels, registry=self.registry)

@@ -144,6 +144,8 @@ def serve(settings: Settings, listen: tuple[str, int]) -> None:
     log_lines_to(sys.stderr)
     tls = None if settings.tls is None else ReloadingContext.of(settings.tls)
     extender = make_extender(settings)
+    if tls is not None:
+        extender.metrics.certificate_until(lambda: tls.not_after_s)
     listener = listen_on(listen)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises what it caught once more after it has shut down

@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "simulate": "Play recorded traffic against our decisions and others'.",
     "backtest": "What the autoscaler would have done on your own Prometheus history.",
     "replay": "Decide again what a decision log says was decided, bit for bit.",
+    "monitoring": "Write recording rules, alerts and dashboards for Prometheus and Grafana.",
     "metrics": "List every metric that Splatfleet writes.",
     "bench": "Measure a part on this machine and print a table.",
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -21,13 +23,14 @@ class RendererSettings(VerbSettings):
         None, description=f"Folder of the real scenes; else scenes/ under {DATA_ENV} or ../shared."
     )
     frames: int = Field(60, ge=3, description="Views of the orbit a row renders.")
-    size: str = Field("512x512", description="Width x height in pixels.")
+    size: list[str] = Field([], description="Width x height in pixels; else 512x512 and 1280x720.")
     threads: list[int] = Field([], description="Numbers of threads to measure; else one and all that are granted.")
+    gaussians: int = Field(1_000_000, ge=1000, le=20_000_000, description="Of the scene whose loads are measured.")
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 
 def renderer(settings: RendererSettings) -> None:
-    """Frames a second of the CPU rasterizer."""
+    """Frames a second, loads by format, store and cache, and what the server adds to a frame."""
     from benchmarks import renderer as benchmark
     from splatfleet.render import picture_size
 
@@ -36,8 +39,16 @@ def renderer(settings: RendererSettings) -> None:
         raise UsageError(f"--scenes {folder}: no such folder")
     if not folder.is_dir():
         click.echo(f"no real scenes at {folder} (set {DATA_ENV}): a made one only", err=True)
-    found = folder if folder.is_dir() else None
-    report = benchmark.measure(found, settings.frames, picture_size(settings.size), settings.threads)
+    if any(count < 1 for count in settings.threads):
+        raise UsageError(f"--threads is {min(settings.threads)}, expected at least 1")
+    plan = benchmark.Plan(
+        folder if folder.is_dir() else None,
+        settings.frames,
+        [picture_size(size) for size in settings.size] or benchmark.SIZES,
+        settings.threads,
+        settings.gaussians,
+    )
+    report = benchmark.measure(plan, lambda line: click.echo(line, err=True))
     click.echo(benchmark.as_text(report))
     if settings.json_file is not None:
         settings.json_file.write_text(json.dumps(benchmark.as_json(report), indent=1) + "\n")
@@ -141,8 +152,16 @@ def everything(settings: PlainSettings) -> int:
     return code
 
 
+@click.pass_context
+def _end_cleanly(context: click.Context) -> None:
+    """Let SIGTERM unwind as Ctrl-C does, so that temporary folders and servers go with it."""
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    context.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
+
+
 COMMAND = click.Group(
     "bench",
+    callback=_end_cleanly,
     commands=[
         verb("renderer", RendererSettings, renderer, "splatfleet bench renderer --frames 60 --json out.json"),
         verb("exporter", PlainSettings, exporter, "splatfleet bench exporter --json out.json"),

@@ -53,6 +53,7 @@ class MakeSettings(VerbSettings):
         "knot", description="What to make."
     )
     gaussians: int = Field(40_000, ge=200, le=5_000_000, description="How many.")
+    sh_degree: int = Field(2, ge=0, le=3, description="Highest band of colour: the lamp's highlight is in all of them.")
     seed: int = Field(0, ge=0, description="The same arguments give the same bytes.")
 
 
@@ -92,7 +93,7 @@ def make(settings: MakeSettings) -> None:
         from renderer import made
 
         try:
-            splats = made.make(settings.shape, settings.gaussians, settings.seed)
+            splats = made.make(settings.shape, settings.gaussians, settings.seed, settings.sh_degree)
         except ValueError as error:
             raise UsageError(str(error)) from error
     _write(splats, settings.out)

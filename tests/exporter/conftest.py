@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exporter.surroundings import REPOSITORY, Exporter, MetricsServer, Store
+from tests.exporter.surroundings import Exporter, MetricsServer, Store
 
 HERE = Path(__file__).resolve().parent
 
@@ -92,17 +90,3 @@ def start_exporter(tmp_path: Path) -> Iterator[Callable[..., Exporter]]:
     yield start
     for exporter in running:
         exporter.stop()
-
-
-@pytest.fixture(scope="session")
-def prometheus_tool() -> Callable[[str], str]:
-    """The path of `prometheus` or `promtool`; skips where neither .tools/prometheus nor PATH has it."""
-
-    def find(name: str) -> str:
-        local = REPOSITORY / ".tools" / "prometheus" / name
-        found = str(local) if os.access(local, os.X_OK) else shutil.which(name)
-        if found is None:
-            pytest.skip(f"no {name}: run scripts/install-prometheus.sh .tools/prometheus")
-        return found
-
-    return find

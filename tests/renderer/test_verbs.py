@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from renderer import packed
 from splatfleet import bench, render, scene
+from tests.conftest import REPOSITORY
 from tests.renderer.scenes import one_splat
 
 
@@ -152,13 +154,39 @@ def test_scene_convert_goes_both_ways(knot: Path, tmp_path: Path) -> None:
 def test_bench_says_on_what_it_measured(tmp_path: Path) -> None:
     done = call(
         bench.COMMAND, "renderer", "--scenes", tmp_path, "--frames", 3, "--size", "64x48", "--threads", 1,
-        "--json", tmp_path / "b.json",
+        "--gaussians", 2000, "--json", tmp_path / "b.json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     figures = json.loads((tmp_path / "b.json").read_text())
     assert figures["machine"]["cpus"] >= 1
-    assert figures["machine"]["calibration_s"] > 0
+    assert figures["calibration_ms"] > 0
     (row,) = figures["rows"]
-    assert (row["scene"], row["threads"], row["size"]) == ("made-knot-40k", 1, "64x48")
-    assert 0 < row["best_s"] <= row["p50_s"] <= row["p99_s"]
+    assert (row["scene"], row["gaussians"], row["threads"], row["size"]) == ("made-knot-40k", 40_000, 1, "64x48")
+    assert 0 < row["frame_ms_best"] <= row["frame_ms_p50"] <= row["frame_ms_p99"]
+    assert row["fps"] == pytest.approx(1e3 / row["frame_ms_p50"])
+    assert {"ply", "packed", "splat"} <= set(figures["load_ms"])
+    assert min(figures["load_ms"].values()) > 0
+    assert len(figures["store"]) == 6
+    if figures["overhead"] is not None:  # a Triton runs here
+        assert 0 < figures["overhead_ms_p50"] < figures["overhead"]["frame_ms_p50"]
     assert "calibration loop" in done.output
+
+
+def test_a_benchmark_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "splatfleet", "bench", "renderer", "--scenes", str(tmp_path), "--frames", "3"]
+    process = subprocess.Popen(
+        [*command, "--size", "64x48", "--gaussians", "400000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).startswith(("loads:", "overhead:")):
+        assert line, "it ended by itself"
+    time.sleep(0.5)
+    assert list(tmp_path.glob("splatfleet-bench-*"))
+    process.terminate()
+    assert process.wait(30) == 143
+    assert not list(tmp_path.glob("splatfleet-bench-*"))
+    process.stderr.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -180,3 +181,15 @@ def test_bad_files_say_which(folder: Path) -> None:
         ReloadingContext.of(TlsFiles(folder / "server.crt", folder / "stranger.key"))
     with pytest.raises(TlsError, match="client CA"):
         ReloadingContext.of(TlsFiles(folder / "server.crt", folder / "server.key", folder / "server.key"))
+
+
+@pytest.mark.parametrize("days", [2, 20_000])  # the second ends beyond 2050, where the time has another form
+def test_the_end_of_a_certificate_is_read(tmp_path: Path, days: int) -> None:
+    make_ca(tmp_path, "ca")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "one.key"]
+    openssl("req", "-x509", *key, "-out", "one.crt", "-days", str(days), "-subj", "/CN=one", cwd=tmp_path)
+    chain = tmp_path / "chain.crt"
+    chain.write_text("a comment\n" + (tmp_path / "one.crt").read_text() + (tmp_path / "ca.crt").read_text())
+    assert TlsFiles(chain, tmp_path / "one.key").not_after_s() == pytest.approx(time.time() + days * 86_400, abs=60)
+    chain.write_text("no certificate")
+    assert math.isnan(TlsFiles(chain, tmp_path / "one.key").not_after_s())
