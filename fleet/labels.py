@@ -11,6 +11,16 @@ DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gatewa
 PAUSED_ANNOTATION = f"{DOMAIN}/paused"  # on a PredictiveAutoscaler: `true`, or the time until which its count is held
 PAUSED_SCALE_DOWN_ANNOTATION = f"{DOMAIN}/paused-scale-down"  # `true`: no pod is taken away
 
+# Pods of the DaemonSet that serves a node, found by this label; its exporter and its scene agent by their ports' names.
+COMPONENT_LABEL = "app.kubernetes.io/component"
+NODE_COMPONENT = "node"
+EXPORTER_PORT_NAME = "exporter"
+SCENE_AGENT_PORT_NAME = "scene-agent"
+# Ports of a renderer pod.
+HTTP_PORT_NAME = "http"
+GRPC_PORT_NAME = "grpc"
+METRICS_PORT_NAME = "metrics"
+
 SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod
 CATALOGUE_ENV = "SPLATFLEET_CATALOGUE"
 SCENE_CACHE_ENV = "SPLATFLEET_SCENE_CACHE"  # the node's scene store as the pod sees it

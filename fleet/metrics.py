@@ -453,6 +453,13 @@ AUTOSCALER_DECISIONS = _metric(
 AUTOSCALER_TICK_SECONDS = _metric(
     "autoscaler_tick_duration_seconds", "histogram", (), "Seconds that one tick took.", ("alerts",), _HTTP_SECONDS
 )
+AUTOSCALER_KEDA_REQUESTS = _metric(
+    "autoscaler_keda_requests_total",
+    "counter",
+    ("verb", "code"),
+    "Calls of KEDA to the external scaler by verb and gRPC status code; an error where nothing is known.",
+    ("dashboard", "alerts"),
+)
 AUTOSCALER_WARM_ASKS = _metric(
     "autoscaler_warm_asks_total",
     "counter",

@@ -11,11 +11,11 @@ import click
 from splatfleet.settings import UsageError
 
 
-def parse_listen(text: str) -> tuple[str, int]:
+def parse_listen(text: str, flag: str = "--listen") -> tuple[str, int]:
     """`HOST:PORT` as a pair; raises UsageError."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:8080)")
+        raise UsageError(f"{flag}: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:8080)")
     return host.strip("[]"), int(port)
 
 

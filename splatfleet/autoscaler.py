@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,9 +19,15 @@ from splatfleet.addresses import cannot_listen, parse_listen
 from splatfleet.settings import DESCRIPTORS, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from autoscaler.decision import Decision
     from autoscaler.demand import DemandSource
+    from autoscaler.exposition import DecisionMetrics
+    from autoscaler.external_scaler import ExternalScalerServer
     from autoscaler.pool import Pool
+    from autoscaler.runner import Runner
+    from autoscaler.shadow import ShadowCluster
 
 
 class AutoscalerSettings(VerbSettings):
@@ -36,6 +43,10 @@ class AutoscalerSettings(VerbSettings):
     history_days: float = Field(14.0, gt=0, le=400, description="Days of history that are asked of Prometheus.")
     deadline_s: float = Field(5.0, gt=0, description="Longest that one look at the source may take.")
     listen: str | None = Field(None, description="HOST:PORT for /metrics, /-/healthy and /-/ready; port 0 takes any.")
+    keda_listen: str | None = Field(None, description="HOST:PORT for KEDA's external scaler; port 0 takes any.")
+    keda_certificate: Path | None = Field(None, description="PEM certificate to show KEDA, with --keda-key.")
+    keda_key: Path | None = Field(None, description="PEM key of --keda-certificate.")
+    keda_client_ca: Path | None = Field(None, description="PEM CA; KEDA must show a certificate of it.")
     once: bool = Field(False, description="Decide once, as soon as there is demand to decide by, and stop.")
     gpu_budget: float | None = Field(None, gt=0, description="GPUs that all pools may have together.")
     decision_log: Path | None = Field(None, description="File to write every tick to, for `splatfleet replay`.")
@@ -119,6 +130,33 @@ def open_log(path: Path | None) -> TextIO | None:
         raise UsageError(f"--decision-log {path}: {error.strerror}") from error
 
 
+def open_scaler(settings: AutoscalerSettings, registry: CollectorRegistry) -> ExternalScalerServer | None:
+    """The external scaler where one is asked for; raises UsageError."""
+    files = (settings.keda_certificate, settings.keda_key, settings.keda_client_ca)
+    if settings.keda_listen is None:
+        if any(files):
+            raise UsageError("--keda-certificate: there is no --keda-listen to use it for")
+        return None
+    if (settings.keda_certificate is None) != (settings.keda_key is None) or (files[2] and files[0] is None):
+        raise UsageError("--keda-certificate, --keda-key: give both (--keda-client-ca needs them as well)")
+    from autoscaler.external_scaler import ExternalScalerServer
+    from autoscaler.keda.certificates import CertificateError, CertificateFiles
+
+    certificates = None
+    if settings.keda_certificate is not None and settings.keda_key is not None:
+        certificates = CertificateFiles(settings.keda_certificate, settings.keda_key, settings.keda_client_ca)
+    listen = parse_listen(settings.keda_listen, "--keda-listen")
+    try:
+        fresh_s = max(3 * settings.interval_s, 10.0)
+        server = ExternalScalerServer(listen, fresh_s, registry, certificates)
+    except CertificateError as error:
+        raise UsageError(f"--keda-certificate: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--keda-listen {settings.keda_listen}: {error}") from error
+    print(f"external scaler listens on {listen[0]}:{server.port}", flush=True)
+    return server
+
+
 def run(settings: AutoscalerSettings) -> int:
     """Forecast demand and decide replicas.
 
@@ -126,47 +164,60 @@ def run(settings: AutoscalerSettings) -> int:
     Demand comes from Prometheus, or from a direct scrape of the gateway and the exporters.
     """
     pools = read_pools(settings)
-    listen = parse_listen(settings.listen) if settings.listen is not None else None
     source = open_source(settings)
-    from autoscaler.exposition import DecisionMetrics, StatusServer
-    from autoscaler.runner import Runner
     from autoscaler.shadow import ShadowCluster
 
+    with contextlib.ExitStack() as stack:
+        return _decide(settings, ShadowCluster(pools, source), stack)
+
+
+def _decide(settings: AutoscalerSettings, cluster: ShadowCluster, stack: contextlib.ExitStack) -> int:
+    """Tick until told to stop; what is opened here ends with `stack`."""
+    from autoscaler.exposition import DecisionMetrics
+    from autoscaler.runner import Runner
+
     metrics = DecisionMetrics()
-    cluster = ShadowCluster(pools, source)
     log = open_log(settings.decision_log)
+    if log is not None:
+        stack.callback(log.close)
     runner = Runner(cluster, settings.interval_s, metrics, settings.gpu_budget, log)
+    stack.callback(runner.close)
+    scaler = open_scaler(settings, metrics.registry)
+    if scaler is not None:
+        stack.callback(scaler.close)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stack.callback(signal.signal, number, signal.signal(number, lambda *_: runner.stopping.set()))
 
     def report(decisions: Sequence[Decision]) -> None:
+        if scaler is not None:
+            scaler.post(decisions)
         for decision in decisions:
             print(f"{time.strftime('%H:%M:%S')} {decision.pool} {decision.explanation}", flush=True)
         if settings.json_file is not None:
             write_json(settings.json_file, decisions)
 
-    def stop(*_: object) -> None:
-        runner.stopping.set()
+    _open_status(settings, metrics, runner, stack)
+    if settings.once:
+        return 0 if _once(runner, cluster, settings, report) else 1
+    runner.run(report)
+    return 0
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    server = None
+
+def _open_status(
+    settings: AutoscalerSettings, metrics: DecisionMetrics, runner: Runner, stack: contextlib.ExitStack
+) -> None:
+    """`/metrics` and health where --listen asks for them; raises UsageError."""
+    if settings.listen is None:
+        return
+    from autoscaler.exposition import StatusServer
+
+    listen = parse_listen(settings.listen)
     try:
-        if listen is not None:
-            try:
-                server = StatusServer(listen, metrics.registry, runner.healthy, runner.ready)
-            except OSError as error:
-                raise cannot_listen(settings.listen or "", error) from error
-            print(f"autoscaler (Shadow) listens on http://{listen[0]}:{server.port}", flush=True)
-        if settings.once:
-            return 0 if _once(runner, cluster, settings, report) else 1
-        runner.run(report)
-        return 0
-    finally:
-        if server is not None:
-            server.close()
-        runner.close()
-        if log is not None:
-            log.close()
-        for number, action in previous.items():
-            signal.signal(number, action)
+        server = StatusServer(listen, metrics.registry, runner.healthy, runner.ready)
+    except OSError as error:
+        raise cannot_listen(settings.listen, error) from error
+    stack.callback(server.close)
+    print(f"autoscaler (Shadow) listens on http://{listen[0]}:{server.port}", flush=True)
 
 
 def _once(runner: Any, cluster: Any, settings: AutoscalerSettings, report: Any) -> bool:
