@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -184,7 +185,10 @@ class RendererPod:
     def _frame(self, request: RenderRequest, camera: Camera, pin: Pin[Splats], load_s: float) -> Answer:
         began_s = time.monotonic()
         layers = frozenset({"rgb", request.layers})
-        frame = self._rasterize(pin.value, camera, request.background, request.sh_degree, layers, constants.DEFAULT)
+        splats = pin.value
+        if request.gaussian_budget is not None:
+            splats = dataclasses.replace(splats, budget=request.gaussian_budget)
+        frame = self._rasterize(splats, camera, request.background, request.sh_degree, layers, constants.DEFAULT)
         pixels, scale = to_pixels(frame, request.layers)
         rendered_s = time.monotonic()
         encoded = b"" if request.format == "raw" else encode(pixels, request.format, request.quality)
@@ -197,7 +201,7 @@ class RendererPod:
             "load_s": load_s,
             "render_s": rendered_s - began_s,
             "encode_s": ended_s - rendered_s,
-            "gaussians": pin.value.count,
+            "gaussians": min(splats.count, splats.budget or splats.count),
             "width": request.width,
             "height": request.height,
             **scale,
