@@ -22,7 +22,7 @@ every_example = pytest.mark.parametrize("example", ["", *EXAMPLES])
 # Flags that the chart passes already and that their verbs are about to take.
 COMING = {
     "extender": ("--kubernetes",),
-    "autoscaler": ("--kubernetes", "--namespace", "--lease-namespace", "--lease-name", "--keda-listen"),
+    "autoscaler": ("--kubernetes", "--namespace", "--lease-namespace", "--scene-agent-token-file", "--keda-listen"),
 }
 
 

@@ -83,11 +83,13 @@ spec:
     matchLabels: {{- include "splatfleet.selector" . | nindent 6 }}
 {{- end }}
 
-{{- /* One (Cluster)Role with its binding. Call with (list $ component kind namespace rules serviceAccountNamespace). */ -}}
+{{- /* One (Cluster)Role with its binding. Call with (list $ component kind namespace rules
+serviceAccountNamespace [suffix]). */ -}}
 {{- define "splatfleet.role" -}}
 {{- $root := index . 0 }}{{ $component := index . 1 }}{{ $kind := index . 2 -}}
 {{- $cluster := eq $kind "ClusterRole" -}}
 {{- $name := printf "%s-%s" (include "splatfleet.fullname" $root) $component -}}
+{{- if gt (len .) 6 }}{{ $name = printf "%s%s" $name (index . 6) }}{{ end -}}
 {{- if $cluster }}{{ $name = printf "%s-%s" $root.Release.Namespace $name }}{{ end -}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ $kind }}

@@ -4,21 +4,26 @@
   verbs: [get, list, watch]
 - apiGroups: [splatfleet.io]
   resources: [predictiveautoscalers/status]
-  verbs: [get, patch, update]
+  verbs: [patch]
 - apiGroups: [apps]
   resources: [deployments]
-  resourceNames: {{ include "splatfleet.poolDeployments" . }}
-  verbs: [get]
+  verbs: [get, list, watch]
 - apiGroups: [apps]
   resources: [deployments/scale]
   resourceNames: {{ include "splatfleet.poolDeployments" . }}
-  verbs: [get, patch, update]
+  verbs: [get, patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [list]
 {{- end }}
 
 {{- define "splatfleet.poolDeployments" -}}
@@ -31,4 +36,15 @@
 - apiGroups: [""]
   resources: [nodes]
   verbs: [get, list, watch]
+{{- end }}
+
+{{- /* Creating cannot be limited by name. */ -}}
+{{- define "splatfleet.autoscalerLeaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [splatfleet-autoscaler]
+  verbs: [get, update]
 {{- end }}
