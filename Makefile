@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: help install demo test check lint type imports unit bench bench-renderer bench-scaling clean
+.PHONY: help install demo test check lint type imports unit control-plane bench bench-renderer bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ imports: install
 unit: install
 	@scripts/install-prometheus.sh .tools/prometheus || echo "make test: tests that need Prometheus will skip"
 	@$(BIN)/python -m pytest $(TESTS)
+
+control-plane: install ## a real Kubernetes control plane for the tests and the demo, built once (6 minutes on two cores)
+	@$(BIN)/python -m local_fleet.control_plane.build
 
 bench: install ## every benchmark, one table each
 	@$(BIN)/splatfleet bench all

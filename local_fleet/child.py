@@ -1,4 +1,4 @@
-"""A verb of `splatfleet` as a child process that never outlives its parent."""
+"""Commands, the verbs of `splatfleet` among them, as child processes that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ def free_ports(count: int) -> list[int]:
 
 
 class Child:
-    """`splatfleet <verb> …` in a process group of its own, its output in a log file."""
+    """A command in a process group of its own, its output in a log file."""
 
-    def __init__(self, verb: str, arguments: Sequence[str], log: Path) -> None:
-        self.verb = verb
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        self.name = name
         self.log = log
-        command = [sys.executable, "-m", "splatfleet", verb, *arguments]
         self._process = spawn(command, log, Path.cwd(), os.environ)
 
     @property
@@ -46,13 +45,13 @@ class Child:
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:
             if self.exit_code() is not None:
-                raise RuntimeError(f"{self.verb} ended with {self.exit_code()}: {self.log_tail()}")
+                raise RuntimeError(f"{self.name} ended with {self.exit_code()}: {self.log_tail()}")
             with socket.socket() as probe:
                 probe.settimeout(0.5)
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.05)
-        raise RuntimeError(f"{self.verb} does not listen on port {port} after {deadline_s:.0f} s: {self.log_tail()}")
+        raise RuntimeError(f"{self.name} does not listen on port {port} after {deadline_s:.0f} s: {self.log_tail()}")
 
     def log_tail(self, lines: int = 5) -> str:
         return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:]) or "(no output)"
@@ -69,3 +68,8 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def verb_child(verb: str, arguments: Sequence[str], log: Path) -> Child:
+    """`splatfleet <verb> …` as a child."""
+    return Child(verb, [sys.executable, "-m", "splatfleet", verb, *arguments], log)

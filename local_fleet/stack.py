@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_fleet.child import Child, free_ports
+from local_fleet.child import Child, free_ports, verb_child
 from local_fleet.nodes import LocalNode
 
 
@@ -27,7 +27,7 @@ class Stack:
     def dead(self) -> list[str]:
         """Parts that ended although nobody asked them to, with the end of their logs."""
         return [
-            f"{child.verb} ended with {child.exit_code()}: {child.log_tail()}"
+            f"{child.name} ended with {child.exit_code()}: {child.log_tail()}"
             for child in self.children
             if child.exit_code() is not None
         ]
@@ -53,7 +53,7 @@ def start_stack(
     listening: list[int] = []
 
     def start(verb: str, name: str, port: int, *arguments: str) -> str:
-        child = Child(verb, [*arguments, "--listen", f"127.0.0.1:{port}"], logs / f"{name}.log")
+        child = verb_child(verb, [*arguments, "--listen", f"127.0.0.1:{port}"], logs / f"{name}.log")
         stack.callback(child.stop)
         children.append(child)
         listening.append(port)

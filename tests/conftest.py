@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.labels import DATA_ENV
+from local_fleet.control_plane.binaries import Binaries, BinariesError, find
+from local_fleet.control_plane.plane import ControlPlane
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -50,3 +52,30 @@ def prometheus_tool() -> Callable[[str], str]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def control_plane_binaries() -> Binaries:
+    """etcd, kube-apiserver and the others; the test skips where they were not built."""
+    try:
+        return find()
+    except BinariesError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def control_plane(control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real Kubernetes without nodes that all tests share: take names of your own, and a scheduler of your own."""
+    with ControlPlane(control_plane_binaries, tmp_path_factory.mktemp("control-plane")) as plane:
+        yield plane
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line about what the missing control plane left out; a test run of dots says no reason by itself."""
+    try:
+        find()
+    except BinariesError as error:
+        reports = terminalreporter.stats.get("skipped", ())
+        left_out = sum(isinstance(at.longrepr, tuple) and str(error) in at.longrepr[2] for at in reports)
+        if left_out:
+            terminalreporter.write_line(f"{left_out} tests left out: {error}")

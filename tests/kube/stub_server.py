@@ -128,6 +128,7 @@ class StubServer:
         request.send_response(200)
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
+        request.wfile.flush()
         sent = sum(1 for at, _ in self.events if at <= version)
         end_s = time.monotonic() + timeout_s
         while not self.stopping and time.monotonic() < end_s:

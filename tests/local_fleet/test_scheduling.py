@@ -98,7 +98,7 @@ def test_bound_pods_fill_a_node_until_the_extender_rules_it_out(fleet: tuple[lis
 def test_a_dead_extender_is_skipped_and_counted(fleet: tuple[list[LocalNode], Stack]) -> None:
     _, parts = fleet
     scheduler = ExtenderScheduler(parts.extender_url)
-    next(child for child in parts.children if child.verb == "extender").stop()
+    next(child for child in parts.children if child.name == "extender").stop()
     pod = pod_manifest("renderer-001", "renderer", POD_PROFILE, ["knot"])
     assert scheduler.place(pod, {"node-1": 1, "node-2": 0, "node-3": 0}) == "node-2"
     assert scheduler.failed_calls == 2
