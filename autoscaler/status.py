@@ -225,6 +225,11 @@ def _present(value: Any) -> Any:
     return value
 
 
+def ready_reason(status: Mapping[str, Any]) -> str:
+    """Reason of the condition Ready; empty before the first one."""
+    return next((str(c.get("reason")) for c in status.get("conditions") or () if c.get("type") == "Ready"), "")
+
+
 _NEWS: dict[tuple[str, str], tuple[EventReason, Literal["Normal", "Warning"]]] = {
     ("Conflict", "True"): (EventReason.SECOND_WRITER, "Warning"),
     ("Conflict", "False"): (EventReason.SECOND_WRITER_GONE, "Normal"),
