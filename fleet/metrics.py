@@ -98,6 +98,16 @@ RENDERER_RENDER_SECONDS = _metric(
 RENDERER_FETCHED_BYTES = _metric(
     "renderer_fetched_bytes_total", "counter", (), "Bytes that this pod fetched from object stores.", ("report",)
 )
+RENDERER_PEER_BYTES = _metric(
+    "renderer_peer_fetched_bytes_total", "counter", (), "Bytes that this pod fetched from other nodes.", ("report",)
+)
+RENDERER_QUARANTINED = _metric(
+    "renderer_quarantined_objects_total",
+    "counter",
+    (),
+    "Objects of the node's store that this pod found damaged and put aside.",
+    ("alerts",),
+)
 
 # The gateway: demand is counted here, so it is valid at zero replicas.
 GATEWAY_REQUESTS = _metric(
@@ -327,6 +337,20 @@ AGENT_DEADLINES = _metric(
 )
 AGENT_SERVED_BYTES = _metric(
     "scene_agent_served_bytes_total", "counter", (), "Bytes of objects served to other nodes.", ("dashboard",)
+)
+AGENT_QUARANTINED = _metric(
+    "scene_agent_quarantined_objects_total",
+    "counter",
+    (),
+    "Objects of the node's store that the agent found damaged and put aside.",
+    ("alerts",),
+)
+AGENT_PRELOADS = _metric(
+    "scene_agent_preloads_total",
+    "counter",
+    (),
+    "Scenes that the agent asked itself for, because the fleet wants them and it was idle.",
+    ("dashboard",),
 )
 AGENT_REQUESTS = _metric(
     "scene_agent_requests_total",
