@@ -16,7 +16,7 @@ from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
-    from scheduler_extender.tls import TlsFiles
+    from kube.tls import TlsFiles
 
 
 class ExtenderSettings(VerbSettings):
@@ -63,10 +63,10 @@ def run(settings: ExtenderSettings) -> None:
             f"--listen {settings.listen}: others could ask there and nobody has to show a certificate; give "
             "--client-ca (with --tls-certificate and --tls-key), listen on 127.0.0.1, or say --allow-anyone"
         )
+    from kube.tls import TlsError
     from scheduler_extender import server
     from scheduler_extender.journal import JournalError
     from scheduler_extender.placement import Prices
-    from scheduler_extender.tls import TlsError
 
     prices = Prices(
         fragmentation_s_per_slice=settings.fragmentation_s_per_slice,
@@ -103,7 +103,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _tls_files(settings: ExtenderSettings) -> TlsFiles | None:
-    from scheduler_extender.tls import TlsFiles
+    from kube.tls import TlsFiles
 
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and key is None and settings.client_ca is None:
