@@ -9,6 +9,7 @@ from typing import NewType
 
 SceneId = NewType("SceneId", str)
 
+SCENES_PATH = "/v1/scenes"  # of a scene agent: PUT SCENES_PATH/{id} asks for a scene
 SCENE_ID_PATTERN = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 _SCENE_ID = re.compile(SCENE_ID_PATTERN)
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -10,6 +10,7 @@ import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.metrics import Metric
+from fleet.scene import SCENES_PATH
 from kube.tls import ClientTls
 from renderer.credentials import BearerTokens
 
@@ -46,15 +47,15 @@ class AgentClient:
     def ask(self, scene: str, deadline_s: float, priority: int = 0) -> dict[str, Any]:
         """Have a scene on the node's disk in so many seconds; its state (agent_work.AskState). Raises AgentError."""
         body = {"deadline_s": max(0.0, deadline_s), "priority": priority}
-        return self._json("PUT", f"/v1/scenes/{scene}", body)
+        return self._json("PUT", f"{SCENES_PATH}/{scene}", body)
 
     def evict(self, scene: str) -> None:
         """Forget a scene; raises AgentError where a reader holds it."""
-        self._request("DELETE", f"/v1/scenes/{scene}")
+        self._request("DELETE", f"{SCENES_PATH}/{scene}")
 
     def listing(self) -> dict[str, Any]:
         """What lies on the node and what is asked for; raises AgentError."""
-        return self._json("GET", "/v1/scenes")
+        return self._json("GET", SCENES_PATH)
 
     def counter(self, metric: Metric, **labels: str) -> float:
         """Sum of the samples of a counter that carry `labels`; raises AgentError."""

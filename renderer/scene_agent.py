@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fleet.scene import SceneIdError, parse_scene_id
+from fleet.scene import SCENES_PATH, SceneIdError, parse_scene_id
 from kube.tls import ClientTls, ReloadingContext, TlsFiles
 from renderer.agent_metrics import AgentMetrics
 from renderer.agent_objects import object_file, serve_file
@@ -39,7 +39,6 @@ from renderer.scene_store import SceneStore
 
 log = structlog.get_logger()
 
-SCENES_PATH = "/v1/scenes"
 _MAX_BODY_BYTES = 4096
 _LONGEST_DEADLINE_S = 7 * 86_400.0
 
