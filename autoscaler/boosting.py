@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from autoscaler.forecast import Forecaster
+from autoscaler.forecast import Foresight
 from autoscaler.loop import Memory
 from autoscaler.trees import FitTask, Trees
 
@@ -74,7 +74,7 @@ class Refitter:
         """At most `waiting` tasks are with the worker at once: a later one is made from newer data instead."""
         self._waiting = waiting
         self._worker = ThreadPoolExecutor(1, "refit", initializer=_low_priority)
-        self._fits: list[tuple[str, Forecaster, Future[Trees]]] = []
+        self._fits: list[tuple[str, Foresight, Future[Trees]]] = []
         self.adopted: Callable[[str, Trees], None] | None = None  # told of trees that a pool's forecaster takes
         self._turn = 0
         self.failures = 0
@@ -95,7 +95,7 @@ class Refitter:
             self._turn = (self._turn + step + 1) % len(names)
             self._fits.append((name, asking, self._worker.submit(fit, asking.refit_task())))
 
-    def _take(self, memory: Memory, name: str, forecaster: Forecaster, done: Future[Trees]) -> None:
+    def _take(self, memory: Memory, name: str, forecaster: Foresight, done: Future[Trees]) -> None:
         if done.cancelled() or done.exception() is not None:
             self.failures += 1
         elif memory.pools[name].forecaster is forecaster:  # else another shape took its place meanwhile

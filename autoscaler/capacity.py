@@ -70,27 +70,23 @@ def expected_queue_to_compute(servers: int, rate_per_s: float, service: ServiceT
     return erlang_c(servers, load) / (servers - load) * (1.0 + service.cv**2) / 2.0
 
 
-def corrected(correction: float, observed: float | None, expected: float | None, share: float) -> float:
+def corrected(
+    correction: float, observed: float | None, foreseen: float | None, tolerated: float, share: float
+) -> float:
     """Move the service-time correction one small step towards what was observed.
 
-    `observed` and `expected` are queue-to-compute ratios of the same moment, `share` is the part of a lead time that
-    a step stands for. Up by 5 % a lead where requests wait clearly longer than foreseen, down by 1.25 % where they
-    wait less or as foreseen, and never beyond CORRECTION_BOUNDS: the ratio is noisy and lags, so it may calibrate but
-    never steer.
+    `observed` and `foreseen` are queue-to-compute ratios of the same moment and the same pods, `tolerated` is that of
+    a pool which just meets its objective, `share` is the part of a lead time that a step stands for. Up by 5 % a lead
+    where requests wait clearly longer than foreseen and tolerated; down by 1.25 % where pods that should make them
+    wait do not (ample pods, where nobody waits, say nothing); else back towards 1. Never beyond CORRECTION_BOUNDS:
+    the ratio is noisy and lags, so it may calibrate but never steer.
     """
-    if observed is None or expected is None:
+    if observed is None or foreseen is None:
         return correction
     low, high = CORRECTION_BOUNDS
-    if observed > 2.0 * expected + 0.05:
+    if observed > 2.0 * max(foreseen, tolerated) + 0.05:
         return min(correction * math.exp(0.05 * share), high)
     step = math.exp(0.0125 * share)
-    if observed < 0.5 * expected and expected > 0.1:
+    if observed < 0.5 * foreseen and foreseen > 0.1:
         return max(correction / step, low)
     return max(correction / step, 1.0) if correction > 1.0 else min(correction * step, 1.0)
-
-
-def drain_replicas(pending: float, service_s: float, drain_s: float) -> int:
-    """Pods that work a queue of `pending` requests off within `drain_s`, on top of those for new arrivals."""
-    if pending <= 0 or drain_s <= 0:
-        return 0
-    return int(-(-pending * service_s // drain_s))

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autoscaler.capacity import corrected, drain_replicas, expected_queue_to_compute, replicas_for
+from autoscaler.backlog import backlog_ahead, drain_replicas
+from autoscaler.capacity import corrected, expected_queue_to_compute, replicas_for
 from autoscaler.decision import ForecastView, Reason
-from autoscaler.forecast import Forecaster
+from autoscaler.forecast import Foresight
 from autoscaler.history import feed
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, ServiceTime
@@ -17,6 +18,7 @@ from autoscaler.pool import Mode, Pool
 from autoscaler.wake import is_quiet, wake_probability
 
 MIN_SERVICE_SAMPLES = 20
+DRAIN_SHARE = 1.0  # of a lead: the line that will have formed is to be worked off within it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Evidence:
     quiet: bool = False  # nothing arrived for so long that a pool which may be at zero may go there
     building: bool = False  # the history is still being read: no step down
     stuck: int = 0  # pods that were asked for long ago and got no machine
+    drain: int = 0  # pods on top of those for new arrivals, for the requests that wait
 
 
 def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence:
@@ -52,7 +55,9 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     blind = _blindness(pool, observation, rate)
     if blind is Reason.BLIND:
         rate = None  # so old that it says nothing about now: the queue alone may speak
-    floor, floor_reason = _floor(pool, observation, service, rate)
+    waiting = backlog_ahead(observation, rate, service.mean_s, startup_s)
+    drain = drain_replicas(waiting, service.mean_s, DRAIN_SHARE * lead_s)
+    floor, floor_reason = _floor(pool, observation, service, rate, drain)
     evidence = Evidence(
         service,
         measured,
@@ -64,6 +69,7 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
         blind,
         margin=_paced(pool, observation, memory, lead_s),
         stuck=_stuck(observation, startup_s),
+        drain=drain,
     )
     if pool.mode is Mode.REACTIVE or blind is not None:
         return evidence
@@ -72,10 +78,10 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     if forecaster is None or quantiles is None:
         return replace(evidence, building=memory.building)
     evidence = _at_zero(pool, observation, evidence)
-    return _with_forecast(pool, observation, evidence, forecaster)
+    return _with_forecast(pool, evidence, forecaster)
 
 
-def _with_forecast(pool: Pool, observation: Observation, evidence: Evidence, forecaster: Forecaster) -> Evidence:
+def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight) -> Evidence:
     shape = forecaster.shape
     quantiles = forecaster.quantiles()
     assert quantiles is not None  # the caller looked
@@ -85,12 +91,9 @@ def _with_forecast(pool: Pool, observation: Observation, evidence: Evidence, for
     limit = pool.max_replicas + 1
     need = replicas_for(highest, evidence.service, pool.objective, limit)
     reason = Reason.FORECAST
-    drain = drain_replicas(backlog(observation), evidence.service.mean_s, max(evidence.lead_s, pool.tick_s))
-    if drain:
-        need, reason = min(need + drain, limit), Reason.BACKLOG
-    keep_bins = shape.lead_bins + math.ceil(evidence.startup_s / shape.bin_s)
-    longer = forecaster.peak(keep_bins, median)
-    keep = replicas_for(longer or 0.0, evidence.service, pool.objective, limit)
+    if evidence.drain:
+        need, reason = min(need + evidence.drain, limit), Reason.BACKLOG
+    keep = replicas_for(forecaster.later() or 0.0, evidence.service, pool.objective, limit)
     return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
 
 
@@ -135,21 +138,12 @@ def _service(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: f
     rate = recent_rate(pool, observation, lead_s)
     if rate and observation.ready > 0 and not observation.starting:
         share = min(pool.tick_s / lead_s, 1.0)
-        expected = _tolerated_ratio(pool, observation.ready, rate, plain)
-        memory.correction = corrected(memory.correction, observation.queue_to_compute, expected, share)
+        foreseen = expected_queue_to_compute(observation.ready, rate, plain)
+        adequate = replicas_for(rate, plain, pool.objective, pool.max_replicas + 1)
+        tolerated = expected_queue_to_compute(adequate, rate, plain) or 0.0
+        seen_ratio = observation.queue_to_compute
+        memory.correction = corrected(memory.correction, seen_ratio, foreseen, tolerated, share)
     return ServiceTime(plain.mean_s * memory.correction, plain.cv, plain.samples), measured
-
-
-def _tolerated_ratio(pool: Pool, ready: int, rate_per_s: float, service: ServiceTime) -> float | None:
-    """Queue-to-compute ratio to be expected, at least that of a pool which just meets its objective.
-
-    A pool that waits more than an ample one would, and less than an adequate one may, needs no correction.
-    """
-    expected = expected_queue_to_compute(ready, rate_per_s, service)
-    if expected is None:
-        return None
-    adequate = replicas_for(rate_per_s, service, pool.objective)
-    return max(expected, expected_queue_to_compute(adequate, rate_per_s, service) or 0.0)
 
 
 def startup_quantile(pool: Pool, observation: Observation) -> float:
@@ -173,13 +167,14 @@ def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | 
     return float(known.mean()) / observation.bin_s
 
 
-def backlog(observation: Observation) -> float:
-    """Waiting requests beyond the one each ready pod may have in passing."""
-    return max(0.0, (observation.pending or 0.0) - observation.ready)
+def _floor(
+    pool: Pool, observation: Observation, service: ServiceTime, rate: float | None, drain: int
+) -> tuple[int, Reason]:
+    """What reacting alone asks for: the largest of the triggers.
 
-
-def _floor(pool: Pool, observation: Observation, service: ServiceTime, rate: float | None) -> tuple[int, Reason]:
-    """What reacting alone asks for: the largest of the triggers."""
+    Requests that wait never ask for more than the recent demand takes and `drain` pods beside: while pods start the
+    line grows, and a count in proportion to the line alone runs away to the maximum.
+    """
     limit = pool.max_replicas + 1
     floor, reason = 0, Reason.DEMAND
     if rate is not None:
@@ -189,7 +184,8 @@ def _floor(pool: Pool, observation: Observation, service: ServiceTime, rate: flo
             floor = replicas_for(rate, service, pool.objective, limit)
     if observation.pending:
         per_pod = pool.triggers.pending_per_pod or pool.objective.max_queue_wait_s / service.mean_s
-        asked = min(math.ceil(observation.pending / max(per_pod, 1.0) - 1e-9), limit)
+        asked = math.ceil(observation.pending / max(per_pod, 1.0) - 1e-9)
+        asked = min(asked, (observation.ready if rate is None else floor) + drain, limit)
         if asked > floor:
             floor, reason = asked, Reason.PENDING
     threshold = pool.triggers.queue_to_compute

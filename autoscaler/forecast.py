@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,9 +22,11 @@ from autoscaler.experts import make_experts
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
 
+LEARNING_LEVEL = 0.9  # experts are weighed, gated and boosted at this quantile, whichever one the pool works with
 PERSISTENCE = 0  # index of the expert that is always a member
 WEIGHT_RATE = 10.0  # an expert that loses 10 % more of persistence's loss gets e^-1 of the weight
 LOSS_HALF_LIFE_DAYS = 1.0
+MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
 BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
 
 
@@ -35,7 +38,7 @@ class Shape:
     lead_bins: int
     average_bins: int  # demand is averaged over these many bins before its highest value is taken
     seasons: tuple[int, ...]  # in bins, shortest first
-    quantiles: tuple[float, ...]  # ascending
+    quantiles: tuple[float, ...]  # ascending, 0.5 and LEARNING_LEVEL among them
     working: int  # index of the working quantile
 
 
@@ -50,6 +53,28 @@ class _Issued:
     point: float
     quantiles: Floats  # [quantiles] of the mixture, as used
     mixture: Floats  # [quantiles] of the mixture, gate or no gate
+
+
+class Foresight(Protocol):
+    """What a decision asks of a forecaster. Other than `Forecaster` itself: one that reads what a run shared."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    def update(self, rate: float) -> None: ...
+
+    def quantiles(self) -> Floats | None: ...
+
+    def later(self) -> float | None: ...
+
+    def view(self) -> ForecastView | None: ...
+
+    @property
+    def refit_due(self) -> bool: ...
+
+    def refit_task(self) -> FitTask: ...
+
+    def adopt(self, trees: Trees) -> None: ...
 
 
 class Forecaster:
@@ -80,6 +105,7 @@ class Forecaster:
         self._burst_bins = 0  # for so many bins more a burst is on
         self._recent: deque[float] = deque(maxlen=max(shape.average_bins, 1))
         self._averages: deque[float] = deque(maxlen=shape.lead_bins)
+        self._learning = shape.quantiles.index(LEARNING_LEVEL)
         self._pending: deque[_Issued] = deque()
         self._mean = math.nan
         self._mean_forget = 1.0 / max(day, 20)
@@ -157,23 +183,27 @@ class Forecaster:
         if actual > float(issued.quantiles[self.shape.working]) + BURST_SCALES * issued.scale:
             # What lifted demand is in no expert's past, so nothing says that it will end soon.
             self._burst_bins = self.shape.lead_bins
-        working = self.shape.working
-        level = self.shape.quantiles[working]
         met = actual <= issued.expert_quantiles
         for index, calibrator in enumerate(self._calibrators):
             if issued.points[index] == issued.points[index]:
                 calibrator.update((actual - float(issued.points[index])) / issued.scale, met[index].tolist())
         mixture_met = (actual <= issued.mixture).tolist()
         self._mixture_calibrator.update((actual - issued.point) / issued.scale, mixture_met)
-        losses = _pinball(actual, issued.expert_quantiles[:, working], level) / issued.scale
+        learning = self._learning
+        losses = _pinball(actual, issued.expert_quantiles[:, learning], LEARNING_LEVEL) / issued.scale
         silent = np.isnan(losses)
         # A silent expert is charged what persistence lost and half more, so that it enters humbly.
         losses[silent] = 1.5 * losses[PERSISTENCE]
-        mixture_loss = float(_pinball(actual, issued.mixture[working : working + 1], level)[0]) / issued.scale
+        asked = issued.mixture[learning : learning + 1]
+        mixture_loss = float(_pinball(actual, asked, LEARNING_LEVEL)[0]) / issued.scale
+        # One burst that nobody could foresee must not outweigh a day of ordinary bins.
+        if self._loss_weight > 30.0:
+            most = MOST_LOSS * float(self._losses[PERSISTENCE]) / self._loss_weight
+            losses, mixture_loss = np.minimum(losses, most), min(mixture_loss, most)
         self._losses = self._forget * self._losses + losses
         self._mixture_loss = self._forget * self._mixture_loss + mixture_loss
         self._loss_weight = self._forget * self._loss_weight + 1.0
-        self._covered = self._forget * self._covered + float(actual <= issued.quantiles[working])
+        self._covered = self._forget * self._covered + float(actual <= issued.quantiles[self.shape.working])
         self._reweigh()
 
     def _reweigh(self) -> None:
@@ -193,7 +223,7 @@ class Forecaster:
 
     def refit_task(self) -> FitTask:
         """Values for a fit of the boosted expert; whoever runs it hands the trees to `adopt`."""
-        return self._boosted.task(self.shape.quantiles[self.shape.working])
+        return self._boosted.task(LEARNING_LEVEL)
 
     def adopt(self, trees: Trees) -> None:
         """Trees of a fit, used from the next bin on."""
@@ -217,22 +247,23 @@ class Forecaster:
         """[quantiles] what calibrated persistence says of the same: the bar to beat."""
         return None if self._current is None else self._current.expert_quantiles[PERSISTENCE]
 
-    def peak(self, bins: int, quantile: int) -> float | None:
-        """Highest demand over another number of bins, with the offset that `quantile` has for the lead window."""
+    def later(self) -> float | None:
+        """Median of the highest demand over two leads: what will be wanted by the time another pod could be ready."""
         issued = self._current
         if issued is None:
             return None
+        median = float(issued.quantiles[self.shape.quantiles.index(0.5)])
         if self._gated:
-            point = float(issued.points[PERSISTENCE])
-            return max(float(issued.quantiles[quantile]), point)
+            return max(median, float(issued.points[PERSISTENCE]))
         total, weight = 0.0, 0.0
         for index, expert in enumerate(self._experts):
-            value = expert.peak(bins)
-            if value is not None and self._weights[index] > 0.01:
-                total += float(self._weights[index]) * value
-                weight += float(self._weights[index])
+            if self._weights[index] > 0.01:
+                value = expert.peak(2 * self.shape.lead_bins)
+                if value is not None:
+                    total += float(self._weights[index]) * value
+                    weight += float(self._weights[index])
         longer = total / weight if weight else issued.point
-        return max(float(issued.quantiles[quantile]), longer + float(issued.quantiles[quantile]) - issued.point)
+        return max(median, longer + median - issued.point)
 
     def view(self) -> ForecastView | None:
         """What the forecast is and how far it is to be trusted; None before the first datum."""
@@ -271,7 +302,7 @@ def shape_for(
         average = max(1, min(wanted, lead // 2))
     else:
         average = max(1, round(average_s / bin_s))
-    levels = tuple(sorted({0.5, 0.9, quantile}))
+    levels = tuple(sorted({0.5, LEARNING_LEVEL, quantile}))
     seasons = tuple(bins for bins in sorted({round(s / bin_s) for s in season_s}) if bins > 2 * lead)
     return Shape(bin_s, lead + average // 2, average, seasons, levels, levels.index(quantile))
 

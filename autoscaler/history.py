@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from autoscaler.forecast import Forecaster, Shape, shape_for
+from autoscaler.forecast import Foresight, Shape, shape_for
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Floats, Observation
 from autoscaler.pool import Pool
@@ -14,7 +14,7 @@ from autoscaler.pool import Pool
 BINS_AT_ONCE = 600  # a rebuild that is longer goes on over several ticks
 
 
-def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> Forecaster | None:
+def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> Foresight | None:
     """The pool's forecaster, up to date with the observation; None before there is a bin.
 
     A forecaster whose shape no longer fits (another bin length, a start-up that changed) is built anew from the
@@ -36,8 +36,8 @@ def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float
 
 
 def _succeed(
-    current: Forecaster | None, shape: Shape, counts: Floats, end_s: float, memory: PoolMemory
-) -> Forecaster | None:
+    current: Foresight | None, shape: Shape, counts: Floats, end_s: float, memory: PoolMemory
+) -> Foresight | None:
     """The forecaster to use from now on, where another shape is wanted: the successor once it has caught up.
 
     The first one may take all that the tick allows; a later one goes slowly, beside the one that it replaces.
@@ -46,7 +46,7 @@ def _succeed(
         memory.successor = None
         return current
     if memory.successor is None or not _fits(memory.successor, shape):
-        memory.successor = _begin(shape, counts)
+        memory.successor = _begin(shape, counts, memory)
         memory.successor_until_s = end_s - counts.size * shape.bin_s
     behind = _new_bins(memory.successor_until_s, end_s, shape.bin_s)
     step = int(min(behind, memory.allowance_bins, math.inf if current is None else BINS_AT_ONCE))
@@ -59,13 +59,13 @@ def _succeed(
     return current
 
 
-def _begin(shape: Shape, counts: Floats) -> Forecaster:
+def _begin(shape: Shape, counts: Floats, memory: PoolMemory) -> Foresight:
     """Experts see the whole history, calibration its last three seasons: enough to trust, and bounded."""
     day = shape.seasons[0] if shape.seasons else 60
-    return Forecaster(shape, silent_bins=max(0, counts.size - max(3 * day, 300)))
+    return memory.new_forecaster(shape, max(0, counts.size - max(3 * day, 300)))
 
 
-def _extend(forecaster: Forecaster, counts: Floats, behind: int, step: int | None = None) -> None:
+def _extend(forecaster: Foresight, counts: Floats, behind: int, step: int | None = None) -> None:
     """Feed the first `step` of the last `behind` bins (all of them without it); bins before the history are nan."""
     missing = max(0, behind - counts.size)
     bins = counts[counts.size - (behind - missing) :][: None if step is None else max(0, step - missing)]
@@ -103,7 +103,7 @@ def _shape(pool: Pool, observation: Observation, lead_s: float) -> Shape:
     )
 
 
-def _fits(forecaster: Forecaster, shape: Shape) -> bool:
+def _fits(forecaster: Foresight, shape: Shape) -> bool:
     """Rebuild when the lead grew, when it shrank by a third, or when bins or seasons are others."""
     old = forecaster.shape
     if (old.bin_s, old.seasons, old.quantiles) != (shape.bin_s, shape.seasons, shape.quantiles):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autoscaler.forecast import Forecaster
+from autoscaler.flaps import Flaps
+from autoscaler.forecast import Forecaster, Foresight, Shape
 from autoscaler.pacing import Budget
 from autoscaler.scenes import SceneShares
 from autoscaler.warmup import WarmMemory
@@ -16,17 +18,18 @@ from autoscaler.warmup import WarmMemory
 class PoolMemory:
     """What the policy remembers of one pool between ticks."""
 
-    forecaster: Forecaster | None = None
+    forecaster: Foresight | None = None
+    new_forecaster: Callable[[Shape, int], Foresight] = Forecaster  # of a shape, silent for so many bins
     fed_until_s: float = -math.inf  # end of the last bin that the forecaster was fed
-    successor: Forecaster | None = None  # of another shape, still catching up with the history
+    successor: Foresight | None = None  # of another shape, still catching up with the history
     successor_until_s: float = -math.inf
     building: bool = False  # the first forecaster is not done: nothing is known of the hours ahead
     allowance_bins: float = math.inf  # that may be fed to forecasters that catch up, in this tick
     correction: float = 1.0  # of the service time, learned from the waiting that was observed
     wants: deque[tuple[float, int]] = field(default_factory=deque)  # (now_s, count wanted), for the settling window
-    reversals: deque[float] = field(default_factory=deque)  # times at which up followed down
-    direction: int = 0  # of the last change: 1 up, -1 down
+    flaps: Flaps = field(default_factory=Flaps)
     last_replicas: int | None = None
+    last_desired: int | None = None  # replicas in the spec a tick ago
     shares: SceneShares | None = None
     budget: Budget = field(default_factory=Budget)  # of late requests
     warm: WarmMemory = field(default_factory=WarmMemory)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autoscaler.backlog import backlog
 from autoscaler.capacity import wait_tail
 from autoscaler.capacity_types import split
 from autoscaler.decision import Decision, Reason
-from autoscaler.evidence import Evidence, backlog, gather
+from autoscaler.evidence import Evidence, gather
 from autoscaler.explain import explain
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation
@@ -26,6 +27,9 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
     """The count for one pool, with its reason; updates `memory`."""
     limits = limits_at(pool, observation.now_s)
     pool = limits.pool
+    if memory.last_desired is not None:
+        memory.flaps.moved(observation.now_s, observation.desired - memory.last_desired)
+    memory.last_desired = observation.desired
     evidence = gather(pool, observation, memory)
     want, reason = _choose(pool, observation, memory, evidence)
     replicas, reason = _clamp(pool, want, reason)
@@ -33,7 +37,7 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         replicas, reason = observation.desired, Reason.STOCK_OUT
     if limits.paused:
         replicas, reason = observation.desired, Reason.PAUSED
-    _remember(observation, memory, replicas)
+    memory.last_replicas = replicas
     decision = Decision(
         pool=pool.name,
         replicas=replicas,
@@ -64,7 +68,6 @@ def cut(pool: Pool, observation: Observation, memory: PoolMemory, decision: Deci
     if count == decision.replicas:
         return decision
     memory.last_replicas = count
-    memory.direction = (count > observation.desired) - (count < observation.desired) or memory.direction
     text = f"{decision.explanation}; {count} of {decision.replicas} within the GPUs of all pools"
     return replace(
         decision,
@@ -128,11 +131,11 @@ def _down(
     if pool.mode is Mode.PREDICTIVE:
         if evidence.keep > lowest:
             lowest, reason = evidence.keep, Reason.KEEP
-        if _flaps(pool, observation, memory) >= pool.behavior.max_reversals:
-            lowest, reason = current, Reason.FLAP_BUDGET
         safe = _what_if(pool, observation, evidence, min(lowest, current))
         if safe > lowest:
             lowest, reason = safe, Reason.WHAT_IF
+        if lowest < current and _must_hold(pool, observation, memory, lowest):
+            lowest, reason = current, Reason.FLAP_BUDGET
     return (current, reason) if lowest >= current else (lowest, Reason.SURPLUS)
 
 
@@ -153,11 +156,12 @@ def settle_s(pool: Pool, startup_s: float) -> float:
     return startup_s / 2.0 if pool.behavior.settle_s is None else pool.behavior.settle_s
 
 
-def _flaps(pool: Pool, observation: Observation, memory: PoolMemory) -> int:
-    day_s = min(pool.forecast.season_s, default=86_400.0)
-    while memory.reversals and memory.reversals[0] < observation.now_s - day_s:
-        memory.reversals.popleft()
-    return len(memory.reversals)
+def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, lowest: int) -> bool:
+    """The day's reversals make a step down to `lowest` dearer than what was held so far."""
+    flaps, day_s = memory.flaps, min(pool.forecast.season_s, default=86_400.0)
+    flaps.hold(observation.desired - lowest, pool.tick_s)
+    price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, observation.desired)
+    return flaps.held_pod_s < price
 
 
 def _what_if(pool: Pool, observation: Observation, evidence: Evidence, lowest: int) -> int:
@@ -182,12 +186,3 @@ def _clamp(pool: Pool, want: int, reason: Reason) -> tuple[int, Reason]:
     if want < pool.min_replicas:
         return pool.min_replicas, Reason.AT_MIN
     return want, reason
-
-
-def _remember(observation: Observation, memory: PoolMemory, replicas: int) -> None:
-    direction = (replicas > observation.desired) - (replicas < observation.desired)
-    if direction == 1 and memory.direction == -1:
-        memory.reversals.append(observation.now_s)
-    if direction:
-        memory.direction = direction
-    memory.last_replicas = replicas

@@ -56,7 +56,7 @@ class Behavior:
     settle_s: float | None = (
         None  # predictive mode: the same, short, because the forecast looks ahead; None: half a start-up
     )
-    max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down, then no step down
+    max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down; see flaps.py
     stale_after_s: float = 180.0  # demand older than this is no reason to shrink
     blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
     idle_s: float = 300.0  # min_replicas 0: so long without an arrival, and the pool may go to zero

@@ -31,9 +31,10 @@ class Child:
     def __init__(
         self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
+        """`environment` is added to ours."""
         self.name = name
         self.log = log
-        self._process = spawn(command, log, Path.cwd(), {**os.environ, **(environment or {})})
+        self._process = spawn(command, log, Path.cwd(), os.environ | dict(environment or {}))
 
     @property
     def pid(self) -> int:
@@ -72,6 +73,6 @@ class Child:
                 self._process.wait()
 
 
-def verb_child(verb: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Child:
-    """`splatfleet <verb> …` as a child; `environment` is added to ours."""
-    return Child(verb, [sys.executable, "-m", "splatfleet", verb, *arguments], log, environment)
+def verb_child(verb: str, arguments: Sequence[str], log: Path) -> Child:
+    """`splatfleet <verb> …` as a child."""
+    return Child(verb, [sys.executable, "-m", "splatfleet", verb, *arguments], log)

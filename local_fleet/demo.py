@@ -21,6 +21,7 @@ import numpy as np
 import structlog
 from rich.console import Console
 
+from autoscaler.boosting import Refitter
 from autoscaler.loop import Behavior, ForecastSettings, Memory, Mode, Objective, Pool, tick
 from autoscaler.scrape import DirectScrape
 from fleet.traffic import RateTrace, TraceError, popularity_order
@@ -313,8 +314,9 @@ class _Play:
         return load, zero_s
 
     def _replay(self, cluster: LocalCluster, pods: Pods, parts: Stack, zero_s: float) -> Memory:
-        """Tick once a bin until the traffic ends."""
-        memory = Memory()
+        """Tick once a bin until the traffic ends; fits go on in the background, as `splatfleet autoscaler` has them."""
+        memory, refitter = Memory(), Refitter()
+        self.stack.callback(refitter.close)
         timeline = self.timeline
         for number in range(math.ceil(self.settings.duration_s / BIN_S) + 1):
             pause_s = zero_s + number * BIN_S - time.monotonic()
@@ -324,6 +326,7 @@ class _Play:
                 self.machine.forget()  # the start of a fleet is no part of the replay
             if dead := parts.dead():
                 raise RuntimeError("; ".join(dead))
+            refitter.exchange(memory)
             t_s = time.monotonic() - zero_s
             decision = tick(cluster, memory, t_s)[0]
             seen = moment(t_s, cluster, pods, decision, 1.0 / self.frame_floor_s, self.machine.latest)

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from autoscaler.loop import Behavior, ForecastSettings, Memory, Mode, Objective, Pool, Triggers, tick
+from autoscaler.memory import PoolMemory
+from fleet.traffic import DAY_S
 from simulator.oracles import Clairvoyant, Counts, PerfectForecast, Plan, Static, clairvoyant_plan, needs
 from simulator.rivals.aibrix import Apa
 from simulator.rivals.dynamo import DynamoBoth, DynamoLoad, DynamoSla, DynamoThroughput
@@ -20,6 +22,7 @@ from simulator.rivals.predictive import AwsPredictive, Bacc, Crane, Hybrid, Phpa
 from simulator.rivals.predictors import Arima, Constant, Kalman, Predictor, ProphetLike
 from simulator.rivals.ray_serve import RayServe
 from simulator.rivals.wva import Wva
+from simulator.shared_forecasts import ForecastBook
 from simulator.traffic import Traffic
 from simulator.world import Seen, StartUp, World
 
@@ -35,11 +38,15 @@ class Case:
     tick_s: float = 15.0
     need: Counts = field(init=False)
     plan: Plan = field(init=False)
+    forecasts: ForecastBook = field(init=False)  # of ours, shared by all knobs
 
     def __post_init__(self) -> None:
         need = needs(self.traffic.rates, self.traffic.service, self.objective)
         object.__setattr__(self, "need", need)
         object.__setattr__(self, "plan", clairvoyant_plan(need, self.traffic.rates.bin_s, self.start_up.median_s))
+        history, day = self.traffic.history_bins, round(DAY_S / self.traffic.bin_s)
+        levels = [level for f in FAMILIES.values() if f.knob == "forecast quantile" for level in f.values]
+        object.__setattr__(self, "forecasts", ForecastBook(levels, history, max(0, history - 3 * day)))
 
     @property
     def bound_pod_seconds(self) -> float:
@@ -97,8 +104,8 @@ class RivalPlayer:
 class OurPlayer:
     """The very tick that runs on a cluster."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._memory = Memory()
+    def __init__(self, pool: Pool, forecasts: ForecastBook) -> None:
+        self._memory = Memory({pool.name: PoolMemory(new_forecaster=forecasts.reader)})
         self.sync_s = pool.tick_s
 
     def act(self, world: World) -> None:
@@ -242,6 +249,6 @@ def make_player(case: Case, policy: str, knob: float) -> tuple[Player, Pool]:
     family = FAMILIES[policy]
     if family.pool is not None:
         pool = family.pool(case.pool, knob)
-        return OurPlayer(pool), pool
+        return OurPlayer(pool, case.forecasts), pool
     assert family.rival is not None  # a family is ours or a rival's
     return RivalPlayer(family.rival(case, knob)), case.pool

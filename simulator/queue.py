@@ -169,6 +169,10 @@ class RenderQueue:
         first = max(0, self._summed - round(seconds))
         return float(self._sums[self._summed, column] - self._sums[first, column]), float(self._summed - first)
 
+    def total(self, column: int) -> float:
+        """Sum of a column since the start."""
+        return float(self._sums[self._summed, column])
+
     def finish(self) -> None:
         """Count those who never started as having waited until the end."""
         waits = self.now_s - self._arrivals[self._head :]

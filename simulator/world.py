@@ -82,6 +82,7 @@ class World:
         self._started: list[float] = []
         self._numbers = 0
         self._direction = 0
+        self._told = (0.0, 0.0)  # renders begun and those that were late, until the last observation
 
     @property
     def now_s(self) -> float:
@@ -165,6 +166,8 @@ class World:
         traffic, starting = self.traffic, self.starting
         started, _ = self.queue.window(STARTED, 300.0)
         free = self.queue.free_times()
+        begun, late = self.queue.total(STARTED), self.queue.total(MISSED)
+        (begun_before, late_before), self._told = self._told, (begun, late)
         return Observation(
             pool=pool.name,
             now_s=now_s,
@@ -189,6 +192,8 @@ class World:
                 PodState(pod.uid, ready=pod.ready_s <= now_s, in_flight=int(free[pod.number] > now_s))
                 for pod in self.pods.values()
             ),
+            served=begun - begun_before,
+            late=late - late_before,
         )
 
     def scale(self, pool: Pool, decision: Decision) -> None:

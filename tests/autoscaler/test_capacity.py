@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from autoscaler.capacity import (
     CORRECTION_BOUNDS,
     corrected,
-    drain_replicas,
     erlang_c,
     expected_queue_to_compute,
     replicas_for,
@@ -67,22 +66,26 @@ def test_limits() -> None:
     assert replicas_for(1e6, FRAME, Objective(), limit=12) == 12
 
 
-def test_drain() -> None:
-    assert drain_replicas(40, 0.15, 3.0) == 2  # 6 s of work in 3 s
-    assert drain_replicas(41, 0.15, 3.0) == 3
-    assert drain_replicas(0, 0.15, 3.0) == 0
-
-
 def test_correction_is_slow_and_bounded_both_ways() -> None:
-    value = corrected(1.0, observed=3.0, expected=0.2, share=0.2)
+    def move(value: float, observed: float | None, foreseen: float) -> float:
+        return corrected(value, observed, foreseen, tolerated=0.1, share=0.2)
+
+    value = move(1.0, 3.0, 0.2)
     assert 1.0 < value <= 1.02
     for _ in range(500):
-        value = corrected(value, observed=3.0, expected=0.2, share=0.2)
+        value = move(value, 3.0, 0.2)
     assert value == CORRECTION_BOUNDS[1]
     for _ in range(500):
-        value = corrected(value, observed=0.0, expected=0.5, share=0.2)
+        value = move(value, 0.0, 0.5)
     assert value == CORRECTION_BOUNDS[0]
     for _ in range(500):
-        value = corrected(value, observed=0.2, expected=0.2, share=0.2)
+        value = move(value, 0.2, 0.2)
     assert value == pytest.approx(1.0)
-    assert corrected(1.3, observed=None, expected=0.2, share=0.2) == 1.3
+    assert move(1.3, None, 0.2) == 1.3
+
+
+def test_ample_pods_say_nothing_of_the_service_time() -> None:
+    value = 1.0
+    for _ in range(500):
+        value = corrected(value, observed=0.0, foreseen=0.01, tolerated=0.3, share=0.2)
+    assert value == 1.0
