@@ -220,18 +220,6 @@ class _Play:
         # A pod holds about half of the scenes, a node's disk (source and packed layout) about two thirds.
         self.pod_budget_bytes = max(round(1.05 * largest_bytes), round(0.5 * total_bytes))
         nodes = make_nodes(self.folder, max(round(2.5 * largest_bytes), round(1.3 * total_bytes)), settings.seed)
-        pod_settings = PodSettings(
-            pool=POOL,
-            catalogue=self.scenes.catalogue_file,
-            backends=build_backends(settings.backends),
-            run_folder=self.folder,
-            provision_s=settings.provision_s,
-            frame_floor_s=self.frame_floor_s,
-            budget_bytes=self.pod_budget_bytes,
-            fetch_bytes_per_s=settings.fetch_bytes_per_s,
-            frame_size=self.fit.size,
-            seed=settings.seed,
-        )
         self.view.note("starting three nodes, an exporter and a scene agent on each, the extender and the gateway")
         renderers_file = self.folder / "renderers.json"
         parts = start_stack(
@@ -245,6 +233,20 @@ class _Play:
         )
         scheduler: Scheduler = (
             ExtenderScheduler(parts.extender_url) if settings.placement == "scenes" else SpreadScheduler()
+        )
+        pod_settings = PodSettings(
+            pool=POOL,
+            catalogue=self.scenes.catalogue_file,
+            backends=build_backends(settings.backends),
+            run_folder=self.folder,
+            provision_s=settings.provision_s,
+            frame_floor_s=self.frame_floor_s,
+            budget_bytes=self.pod_budget_bytes,
+            fetch_bytes_per_s=settings.fetch_bytes_per_s,
+            frame_size=self.fit.size,
+            seed=settings.seed,
+            agent_urls=parts.agent_urls,
+            agent_token_file=parts.token_file,
         )
         pods = Pods(pod_settings, nodes, scheduler, self.view.note)
         self.stack.callback(pods.close)

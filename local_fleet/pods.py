@@ -48,6 +48,8 @@ class PodSettings:
     fetch_bytes_per_s: float
     frame_size: tuple[int, int]
     seed: int
+    agent_urls: Mapping[str, str] = field(default_factory=dict)  # by node: a pod's peers are those of other nodes
+    agent_token_file: Path | None = None
 
 
 @dataclass(slots=True)
@@ -240,8 +242,15 @@ class Pods:
     def _environment(self, pod: Pod) -> dict[str, str]:
         settings = self.settings
         node = self.nodes[pod.node]
+        peers = {}
+        if settings.agent_token_file is not None:
+            peers = {
+                labels.SCENE_PEERS_ENV: ",".join(url for name, url in settings.agent_urls.items() if name != pod.node),
+                labels.SCENE_AGENT_TOKEN_FILE_ENV: str(settings.agent_token_file),
+            }
         return {
             **os.environ,
+            **peers,
             labels.SCENES_ENV: ",".join(pod.scenes),
             labels.CATALOGUE_ENV: str(settings.catalogue),
             labels.SCENE_CACHE_ENV: str(node.store),

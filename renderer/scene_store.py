@@ -17,20 +17,20 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from fleet.scene import SceneId, SceneRecord, StoreLayout, StoreRecord, parse_scene_id
 from renderer import formats, packed
 from renderer.catalogue import CatalogueEntry
-from renderer.download import Download, Heartbeat, Terms
+from renderer.download import Download, Heartbeat, Source
+from renderer.fetch_terms import Terms
+from renderer.scene_roots import ANYWHERE, OutsideRoots, SceneRoots
 from renderer.scene_source import SceneSource, SourceError
 from renderer.splats import SceneFileError, Splats
 from renderer.store_files import Pace, locked, read_json, sync_folder, tree_bytes, write_json
 from renderer.store_space import StoreFull, StoreSpace, read_record
-
-Stage = Literal["remote", "disk", "packed"]
+from renderer.stored_scene import DamagedObject, Quarantine, Stage, StoredScene
 
 _PACKED_OVERHEAD_BYTES = 4096
 _TOUCH_AFTER_S = 1.0
@@ -57,46 +57,17 @@ class _OtherBytes(SourceError):
 class PeerNodes(Protocol):
     """Other nodes that may hold an object."""
 
-    def find(self, digest: str) -> Sequence[SceneSource]:
+    def find(self, digest: str) -> Sequence[Source]:
         """Peers that say that they have it, nearest first."""
         ...
 
-    def failed(self, source: SceneSource, reason: str) -> None:
+    def failed(self, source: Source, reason: str) -> None:
         """A peer did not bring what it said; it is not asked for a while."""
         ...
 
     def fetched(self, count_bytes: int) -> None:
         """So many bytes came from peers."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoredScene:
-    """A scene that lay whole on disk when this was made; `stage` says where it came from."""
-
-    record: SceneRecord
-    folder: Path
-    stage: Stage
-    fetched_bytes: int = 0
-
-    @property
-    def id(self) -> SceneId:
-        return SceneId(self.record.id)
-
-    @property
-    def source(self) -> Path:
-        return self.folder / "source"
-
-    @property
-    def packed(self) -> Path:
-        return self.folder / "packed"
-
-    def read(self) -> Splats:
-        """Load it, packed where that lies there; raises SceneFileError. Only while it is open (SceneStore.open)."""
-        if self.record.packed_bytes:
-            with contextlib.suppress(SceneFileError):  # a damaged copy of what lies beside it
-                return packed.read(self.packed)
-        return formats.read(self.source)
 
 
 class SceneStore:
@@ -110,10 +81,12 @@ class SceneStore:
         on_fetched: Callable[[int], None] = lambda _count: None,
         room_wait_s: float = 10.0,
         peers: PeerNodes | None = None,
+        roots: SceneRoots = ANYWHERE,
+        on_quarantined: Callable[[], None] = lambda: None,
     ) -> None:
         """`room_wait_s` is how long a fetch waits while all that could make room for it is being read.
 
-        `peers` are asked before the object store; the bandwidth limit is not theirs.
+        `peers` are asked before the object store; the bandwidth limit and the `roots` of scenes are not theirs.
         """
         if capacity_bytes <= 0:
             raise ValueError(f"capacity_bytes is {capacity_bytes}, expected more than 0")
@@ -125,7 +98,10 @@ class SceneStore:
         self._peers = peers
         for folder in (self.layout.objects, self.layout.scenes, self.layout.fetching):
             folder.mkdir(parents=True, exist_ok=True)
+        self._roots = roots
+        self._verified: set[tuple[int, ...]] = set()  # packed layouts whose sha256 this process has seen to be right
         self._space = StoreSpace(self.layout, capacity_bytes, room_wait_s)
+        self._quarantine = Quarantine(self.layout, self._space, on_quarantined)
         self._pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
         self._measured()
 
@@ -133,9 +109,20 @@ class SceneStore:
         """Have a scene on disk, fetched if need be, and (`pack`) its packed layout made; blocks until it is there.
 
         Processes and threads that ask for one scene do one download. Prefetching calls this and nothing else.
-        Raises FetchFailed, StoreFull, SceneFileError (which names the scene's address) or, where the terms say so,
-        download.Stopped; nothing is visible then.
+        An object that turns out damaged is put aside and fetched again, once. Raises FetchFailed, StoreFull,
+        SceneFileError (which names the scene's address) or, where the terms say so, fetch_terms.Stopped; nothing is
+        visible then.
         """
+        try:
+            return self._ensure(entry, pack, terms)
+        except DamagedObject as damaged:
+            self._quarantine.put(self._stored(damaged.record), str(damaged))
+        try:
+            return self._ensure(entry, pack, terms)
+        except DamagedObject as damaged:
+            raise FetchFailed(f"{damaged}, again") from damaged
+
+    def _ensure(self, entry: CatalogueEntry, pack: bool, terms: Terms) -> StoredScene:
         with contextlib.suppress(NotStored), self._open(entry.id, entry) as stored:
             if stored.record.packed_bytes or not pack:
                 return stored
@@ -145,7 +132,7 @@ class SceneStore:
                 record = self._current(entry.id, entry)
                 stored = self._stored(record) if record is not None else self._fetch(entry, key, terms)
             return self._with_packed(stored) if pack else stored
-        except SourceError as error:
+        except (SourceError, OutsideRoots) as error:
             raise FetchFailed(f"scene {entry.id}: {error}") from error
         except SceneFileError as error:
             raise SceneFileError(entry.uri, error.field, error.value, error.limit) from error
@@ -204,12 +191,57 @@ class SceneStore:
                 yield dataclasses.replace(held, stage=stored.stage, fetched_bytes=stored.fetched_bytes)
                 return
 
+    def read(self, entry: CatalogueEntry, admit: Callable[[StoredScene], None]) -> tuple[StoredScene, Splats]:
+        """Have a scene on disk and read it, once `admit` has seen it; what is damaged is put aside and fetched again.
+
+        Raises what `ensure` and `admit` raise.
+        """
+        for _ in range(2):
+            with self.opened(entry, pack=False) as stored:
+                admit(stored)
+                began_s = time.monotonic()
+                try:
+                    version = stored.packed_version()
+                    splats = stored.read_packed(verify=version not in self._verified)
+                    if splats is not None:
+                        self._verified.add(version)
+                    is_packed_damaged = splats is None and stored.record.packed_bytes > 0
+                    if splats is None:
+                        splats = stored.read_source()
+                except DamagedObject as damaged:
+                    why = str(damaged)
+                else:
+                    self._measured_read(stored, time.monotonic() - began_s)
+                    break
+            self._quarantine.put(stored, why)
+        else:
+            raise FetchFailed(f"{why}, again")
+        if is_packed_damaged:
+            self._quarantine.drop_packed(stored)
+            stored = dataclasses.replace(stored, record=dataclasses.replace(stored.record, packed_bytes=0))
+        return stored, splats
+
     def touch(self, entry: CatalogueEntry) -> bool:
         """Whether a scene lies whole on this disk; asking is a use, so that it is not the next to go."""
         record = self._current(entry.id, entry)
         if record is not None:
             self._touch(record)
         return record is not None
+
+    def check(self, digest: str) -> bool:
+        """Whether an object that lies here is what its digest says; one that is not is put aside."""
+        for record in self.records():
+            if record.digest == digest:
+                try:
+                    with self._open(SceneId(record.id), None) as stored:
+                        stored.verify()
+                except NotStored:
+                    return False
+                except DamagedObject as damaged:
+                    self._quarantine.put(stored, str(damaged))
+                    return False
+                return True
+        return False
 
     def used_bytes(self) -> int:
         """Bytes of objects, and of downloads what they hold or were promised."""
@@ -224,7 +256,7 @@ class SceneStore:
         """What lies whole on this disk, by scene id."""
         return self._space.records()
 
-    def measured_read(self, stored: StoredScene, seconds: float) -> None:
+    def _measured_read(self, stored: StoredScene, seconds: float) -> None:
         """Learn how fast this disk is read."""
         read_bytes = stored.record.packed_bytes or stored.record.source_bytes
         if seconds > 0:
@@ -270,6 +302,7 @@ class SceneStore:
         """Download under the exclusive lock of `key`, check, publish."""
         if entry.digest and self.layout.object_dir(entry.digest).is_dir():  # the same bytes under another id
             return self._stored(self._publish(entry, entry.digest))
+        self._roots.check(entry.uri)
         # A peer is believed only where the catalogue knows better: it could claim any size and send any bytes.
         if self._peers is not None and entry.digest and entry.source_bytes:
             for peer in self._peers.find(entry.digest):
@@ -277,7 +310,7 @@ class SceneStore:
                     return self._bring(entry, key, peer, dataclasses.replace(terms, retries=0))
                 except SourceError as error:
                     self._peers.failed(peer, str(error))
-        source = SceneSource(entry.uri)
+        source = SceneSource(entry.uri, terms=terms)
         try:
             return self._bring(entry, key, source, terms)
         except _OtherBytes as error:
@@ -285,11 +318,14 @@ class SceneStore:
                 raise
         return self._bring(entry, key, source, terms)  # what an earlier try or a peer had left was bad
 
-    def _bring(self, entry: CatalogueEntry, key: str, source: SceneSource, terms: Terms) -> StoredScene:
+    def _bring(self, entry: CatalogueEntry, key: str, source: Source, terms: Terms) -> StoredScene:
         """Fetch from one source, check, publish."""
         if entry.source_bytes is not None and source.total_bytes != entry.source_bytes:
             raise SourceError(f"{source.uri}: has {source.total_bytes} bytes, the catalogue says {entry.source_bytes}")
-        self._space.reserve(entry.id, key, source.total_bytes)
+        if terms.may_evict:
+            self._space.reserve(entry.id, key, source.total_bytes)
+        elif not self._space.reserve_free(key, source.total_bytes):
+            raise StoreFull(f"scene {entry.id} needs {source.total_bytes} bytes, and nothing may be evicted for it")
         part = self._space.part_folder(key)
         is_peer = source.uri != entry.uri
         download = Download(source, part, None if is_peer else self._pace, terms, entry.digest)
@@ -317,7 +353,7 @@ class SceneStore:
         elif fetched_bytes:
             self._on_fetched(fetched_bytes)
 
-    def _check(self, entry: CatalogueEntry, source: SceneSource, digest: str, kept_bytes: int) -> None:
+    def _check(self, entry: CatalogueEntry, source: Source, digest: str, kept_bytes: int) -> None:
         """Refuse what is not what the catalogue promised, or no scene, before it becomes visible."""
         part = self._space.part_folder(_key(entry))
         try:
@@ -354,7 +390,7 @@ class SceneStore:
 
     def _with_packed(self, stored: StoredScene) -> StoredScene:
         try:
-            self._pack(stored, lambda held: formats.read(held.source))
+            self._pack(stored, lambda held: dataclasses.replace(held, stage=stored.stage).read_source())
         except SceneFileError:
             self._space.evict(stored.record)
             raise

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import uvicorn
 
+from kube.tls import ReloadingContext, TlsFiles
 from scheduler_extender.app import Extender, make_app
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.connections import BACKLOG, QUEUE, Connections, bounded
@@ -25,7 +26,6 @@ from scheduler_extender.journal import Journal, RecordedCluster
 from scheduler_extender.kubernetes import ClusterWatch
 from scheduler_extender.placement import Prices
 from scheduler_extender.state import DigestPoller
-from scheduler_extender.tls import ReloadingContext, TlsFiles
 
 HANDSHAKE_S = 3.0
 

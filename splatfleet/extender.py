@@ -16,8 +16,8 @@ from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
+    from kube.tls import TlsFiles
     from scheduler_extender.kubernetes import ClusterWatch
-    from scheduler_extender.tls import TlsFiles
 
 
 class ExtenderSettings(VerbSettings):
@@ -72,10 +72,10 @@ def run(settings: ExtenderSettings) -> None:
         raise UsageError(
             "say where nodes are found: --kubernetes (by the API server), or --node-digest NAME=URL once per node"
         )
+    from kube.tls import TlsError
     from scheduler_extender import server
     from scheduler_extender.journal import JournalError
     from scheduler_extender.placement import Prices
-    from scheduler_extender.tls import TlsError
 
     prices = Prices(
         fragmentation_s_per_slice=settings.fragmentation_s_per_slice,
@@ -124,7 +124,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _tls_files(settings: ExtenderSettings) -> TlsFiles | None:
-    from scheduler_extender.tls import TlsFiles
+    from kube.tls import TlsFiles
 
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and key is None and settings.client_ca is None:
