@@ -51,6 +51,7 @@ bench-scaling: install ## every autoscaling policy over the recorded traces, to 
 
 deploy: install ## renew what is made from code under deploy/: rules, dashboards, kustomize
 	@$(BIN)/splatfleet monitoring rules --out deploy/rules
+	@$(BIN)/splatfleet monitoring dashboards --out deploy/dashboards
 	@$(BIN)/python scripts/kustomize-from-chart.py
 
 clean: ## what the build and the demo left
