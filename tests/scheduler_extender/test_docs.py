@@ -8,7 +8,8 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from scheduler_extender.placement import Prices, Reason
+from scheduler_extender.fit import Reason
+from scheduler_extender.prices import Prices
 from tests.conftest import REPOSITORY
 
 

@@ -13,7 +13,7 @@ from fleet.snapshot import Gpu, Pod
 from kube.objects import ResourceClaim, ResourceSlice
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.devices import gpus_of, holders_of
-from scheduler_extender.placement import FITS, Reason
+from scheduler_extender.fit import FITS, Reason
 from scheduler_extender.waiting import Waiting
 from tests.scheduler_extender.conftest import GB, digest
 
