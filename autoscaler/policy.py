@@ -160,7 +160,7 @@ def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, lowest:
     """The day's reversals make a step down to `lowest` dearer than what was held so far."""
     flaps, day_s = memory.flaps, min(pool.forecast.season_s, default=86_400.0)
     flaps.hold(observation.desired - lowest, pool.tick_s)
-    price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, observation.desired)
+    price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, lowest)
     return flaps.held_pod_s < price
 
 
