@@ -165,7 +165,7 @@ def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | 
     if window_s is None:
         window_s = min(lead_s / 3.0, 60.0)
     bins = max(1, round(window_s / observation.bin_s))
-    recent = observation.demand[-bins:].tolist()
+    recent: list[float] = observation.demand[-bins:].tolist()
     known = [count for count in recent if 0 <= count < math.inf]
     if not known or 2 * len(known) < len(recent):
         return None

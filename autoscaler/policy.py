@@ -153,7 +153,7 @@ def settle_s(pool: Pool, startup_s: float) -> float:
     """How long a pod must have been superfluous before it goes."""
     if pool.mode is Mode.REACTIVE:
         return pool.behavior.down_window_s
-    return startup_s / 2.0 if pool.behavior.settle_s is None else pool.behavior.settle_s
+    return startup_s if pool.behavior.settle_s is None else pool.behavior.settle_s
 
 
 def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, lowest: int) -> bool:

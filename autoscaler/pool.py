@@ -54,7 +54,7 @@ class Behavior:
 
     down_window_s: float = 300.0  # reactive mode: a pod goes when it was not needed for this long (HPA's default)
     settle_s: float | None = (
-        None  # predictive mode: the same, short, because the forecast looks ahead; None: half a start-up
+        None  # predictive mode: the same, short, because the forecast looks ahead; None: a start-up
     )
     max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down; see flaps.py
     stale_after_s: float = 180.0  # demand older than this is no reason to shrink

@@ -1,4 +1,4 @@
-"""How far forecasts miss at each time of day, so that a restless hour gets a wide margin and a calm one a narrow one."""
+"""How far forecasts miss at each time of day: a restless hour gets a wide margin and a calm one a narrow one."""
 
 from __future__ import annotations
 

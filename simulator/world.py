@@ -7,7 +7,7 @@ and set a count. Whoever decides meets the same arrivals, the same service times
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,6 +66,7 @@ class Ledger:
     reversals: int = 0
     aborted_starts: int = 0
     highest: int = 0
+    seconds_at: dict[int, float] = field(default_factory=dict)  # replicas in the spec -> seconds
 
 
 class World:
@@ -104,7 +105,8 @@ class World:
     def advance(self, until_s: float) -> None:
         """Play until `until_s`."""
         before_s = self.now_s
-        starting = self.starting
+        starting, asked = self.starting, len(self.pods)
+        self.ledger.seconds_at[asked] = self.ledger.seconds_at.get(asked, 0.0) + until_s - before_s
         self.queue.advance(until_s, max((pod.ready_s for pod in starting), default=0.0))
         self._started += [pod.ready_s - pod.asked_s for pod in starting if before_s < pod.ready_s <= until_s]
 
