@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: help install demo test check lint type imports unit control-plane bench bench-renderer bench-scaling clean
+.PHONY: help install demo test check lint type imports unit control-plane test-keda bench bench-renderer bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,10 @@ unit: install
 
 control-plane: install ## a real Kubernetes control plane for the tests and the demo, built once (6 minutes on two cores)
 	@$(BIN)/python -m local_fleet.control_plane.build
+
+test-keda: control-plane ## our external scaler under the real KEDA, in a network namespace of its own (built once: 10 minutes)
+	@$(BIN)/python -m local_fleet.control_plane.keda
+	@unshare --net --map-root-user sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/keda'
 
 bench: install ## every benchmark, one table each
 	@$(BIN)/splatfleet bench all

@@ -32,15 +32,16 @@ from renderer.agent_client import AgentClient
 from renderer.camera import look_at, matrices
 from renderer.catalogue import CatalogueEntry
 from renderer.credentials import BearerTokens
-from renderer.download import Terms
+from renderer.fetch_terms import Terms
 from renderer.formats import ply
 from renderer.peers import Peers
 from renderer.pod import RendererPod
 from renderer.pod_settings import PodSettings
 from renderer.publish import Publication, publish
 from renderer.scene_source import open_bucket
-from renderer.scene_store import SceneStore, StoredScene
+from renderer.scene_store import SceneStore
 from renderer.splats import Splats, make_splats
+from renderer.stored_scene import StoredScene
 
 _CAPACITY_BYTES = 20 * 10**9
 _FETCH_TAKES_S = 3.0

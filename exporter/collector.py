@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -127,13 +127,17 @@ class NodeCollector:
             file = self._renderers.read() or RenderersFile()
             duration_s = time.perf_counter() - start_s
             statuses.append(SourceStatus("renderers", str(self._renderers.path), duration_s, self._renderers.problem))
-            pods |= {_host(pod.metrics_address): pod for pod in self._here(file)}
+            pods |= {_host(pod.metrics_address): pod for pod in self._here(file.renderers)}
+        if self.sources.renderer_pods is not None:
+            watched = self.sources.renderer_pods
+            statuses.append(SourceStatus("renderers", "pods of the API server", 0.0, watched.problem))
+            pods |= {_host(pod.metrics_address): pod for pod in self._here(watched.rows())}
         return list(pods.values())
 
-    def _here(self, file: RenderersFile) -> list[Renderer]:
+    def _here(self, rows: Sequence[Renderer]) -> list[Renderer]:
         """Its pods on this node; none at all among those of other nodes may be a node misnamed, so it is told once."""
-        here = [pod for pod in file.renderers if pod.node == self.sources.node and pod.metrics_address]
-        elsewhere = sorted({pod.node for pod in file.renderers}) if not here else []
+        here = [pod for pod in rows if pod.node == self.sources.node and pod.metrics_address]
+        elsewhere = sorted({pod.node for pod in rows}) if not here else []
         if elsewhere and elsewhere != self._elsewhere:
             self._log.warning("no renderer on this node", node=self.sources.node, nodes_in_the_file=elsewhere)
         self._elsewhere = elsewhere

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import httpx2
 
+from kube.discovery import RendererPods
+
 Reading = TypeVar("Reading")
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -27,6 +29,7 @@ class Sources:
     triton: tuple[str, ...] = ()  # metrics addresses or URLs, each a pod of `pool`
     pool: str = "renderer"
     renderers_file: Path | None = None
+    renderer_pods: RendererPods | None = None  # a pod watch, started
     scene_cache: Path | None = None
     gpus_file: Path | None = None
     dcgm: str = ""

@@ -139,6 +139,12 @@ class Reflector(Generic[T]):
         return None if heard_s is None else time.monotonic() - heard_s
 
     @property
+    def stale(self) -> bool:
+        """Whether the server has been silent for longer than one watch may last."""
+        age_s = self.event_age_s
+        return age_s is None or age_s > 2.0 * (self._timings.watch_s + self._timings.slack_s)
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from local_fleet.spawn import spawn
@@ -28,10 +28,13 @@ def free_ports(count: int) -> list[int]:
 class Child:
     """A command in a process group of its own, its output in a log file."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is added to ours."""
         self.name = name
         self.log = log
-        self._process = spawn(command, log, Path.cwd(), os.environ)
+        self._process = spawn(command, log, Path.cwd(), os.environ | dict(environment or {}))
 
     @property
     def pid(self) -> int:
@@ -70,6 +73,6 @@ class Child:
                 self._process.wait()
 
 
-def verb_child(verb: str, arguments: Sequence[str], log: Path) -> Child:
-    """`splatfleet <verb> …` as a child."""
-    return Child(verb, [sys.executable, "-m", "splatfleet", verb, *arguments], log)
+def verb_child(verb: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Child:
+    """`splatfleet <verb> …` as a child; `environment` is added to ours."""
+    return Child(verb, [sys.executable, "-m", "splatfleet", verb, *arguments], log, environment)

@@ -17,6 +17,7 @@ from renderer.camera import Camera, look_at
 from renderer.constants import DEFAULT, Constants
 from renderer.cpu_records import CHUNK, RECORD, TILE_HEIGHT, TILE_WIDTH
 from renderer.rasterizer import Frame
+from renderer.sample import sample_of
 from renderer.splats import Float32, Splats, make_splats
 
 THREADS_ENV = "SPLATFLEET_RENDER_THREADS"
@@ -78,13 +79,13 @@ class CpuRasterizer:
         boxes = np.empty(count, np.int32)
         chunks = -(-count // CHUNK)
         counts = np.zeros(chunks, np.int64)
-        means, covariances, sh = splats.means.reshape(-1), splats.covariances.reshape(-1), splats.sh.reshape(-1)
+        flat = [part.reshape(-1) for part in (splats.means, splats.covariances, splats.opacities, splats.sh)]
+        sample = sample_of(count, splats.budget)
+        scene = (*flat, splats.antialiased, sample.limit, sample.growth)
         out = (records, depths, boxes, counts)
         parts = self._parts(count)
         self._each(
-            lambda span: cpu_project.project(
-                means, covariances, splats.opacities, sh, camera, degree, splats.antialiased, span, out
-            ),
+            lambda span: cpu_project.project(scene, camera, degree, span, out),
             _split(chunks, parts),
         )
         survivors = int(counts.sum())

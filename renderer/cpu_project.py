@@ -28,6 +28,7 @@ from renderer.cpu_records import (
     Y,
     kernel,
 )
+from renderer.sample import is_drawn
 
 # Layout of the camera vector: rotation 0-8, translation 9-11, then:
 FX, FY, CX, CY, WIDTH, HEIGHT, NEAR, FAR = range(12, 20)
@@ -82,15 +83,18 @@ def _footprint(camera: Any, cov: Any, i: int, x: float, y: float, z: float) -> t
     return ux * ax + uy * ay + uz * az, vx * ax + vy * ay + vz * az, vx * bx + vy * by + vz * bz
 
 
+_is_drawn = kernel()(is_drawn)
+
+
 @kernel()
-def project(
-    means: Any, cov: Any, opacities: Any, sh: Any, camera: Any, degree: int, antialiased: bool, span: Any, out: Any
-) -> None:
+def project(scene: Any, camera: Any, degree: int, span: Any, out: Any) -> None:
     """Project the chunks `span` = (first, past the last); survivors go to the front of their chunk's segment.
 
-    `out` is (records, depths, boxes, counts): a survivor's float32 record, its depth, the tiles its box touches,
-    and the number of survivors a chunk.
+    `scene` is (means, covariances, opacities, sh, antialiased, limit and growth of the sample), arrays flat; `out` is
+    (records, depths, boxes, counts): a survivor's float32 record, its depth, the tiles its box touches, and the number
+    of survivors a chunk.
     """
+    means, cov, opacities, sh, antialiased, limit, growth = scene
     records, depths, boxes, counts = out
     total = opacities.shape[0]
     stride = sh.shape[0] // total
@@ -99,6 +103,8 @@ def project(
         found = 0
         base = chunk * CHUNK
         for i in range(base, min(base + CHUNK, total)):
+            if not _is_drawn(np.int64(i), limit):
+                continue
             mx, my, mz = np.float64(means[3 * i]), np.float64(means[3 * i + 1]), np.float64(means[3 * i + 2])
             z = camera[6] * mx + camera[7] * my + camera[8] * mz + camera[11]
             if not (z >= camera[NEAR] and z <= camera[FAR]):
@@ -106,6 +112,7 @@ def project(
             x = camera[0] * mx + camera[1] * my + camera[2] * mz + camera[9]
             y = camera[3] * mx + camera[4] * my + camera[5] * mz + camera[10]
             xx, xy, yy = _footprint(camera, cov, i, x, y, z)
+            xx, xy, yy = growth * xx, growth * xy, growth * yy
             sharp = xx * yy - xy * xy
             xx += camera[BLUR]
             yy += camera[BLUR]

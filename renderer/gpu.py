@@ -16,6 +16,7 @@ from gsplat.rendering import rasterization
 from renderer.camera import Camera, look_at
 from renderer.constants import CONSTANTS, Constants
 from renderer.rasterizer import Frame, RasterizerUnavailable
+from renderer.sample import is_drawn, sample_of
 from renderer.splats import Float32, Splats, make_splats
 
 _PACKED_FROM = 500_000  # Gaussians from which gsplat's packed tensors save more memory traffic than they cost
@@ -35,7 +36,7 @@ class _Tensors:
 class GpuRasterizer:
     """Rasterizer on one CUDA device.
 
-    A scene's tensors live in device memory as long as its `Splats` lives: evicting the object frees them.
+    A scene's tensors live in device memory as long as its array of means lives: evicting the scene frees them.
     Raises RasterizerUnavailable at once, not at the first frame, where CUDA or gsplat's kernels are missing.
     """
 
@@ -43,7 +44,7 @@ class GpuRasterizer:
         if not torch.cuda.is_available():
             raise RasterizerUnavailable("rasterizer gpu needs a CUDA device; torch sees none")
         self._device = torch.device(device)
-        self._resident: weakref.WeakKeyDictionary[Splats, _Tensors] = weakref.WeakKeyDictionary()
+        self._resident: dict[int, _Tensors] = {}  # by the identity of the array of means
         self._lock = threading.Lock()
         self.constants = CONSTANTS["gsplat-1.5.3" if _version() < (1, 6) else "main"]
         self._try_kernels()
@@ -76,7 +77,7 @@ class GpuRasterizer:
 
     def _rasterize(self, splats: Splats, camera: Camera, sh_degree: int | None, depth: bool) -> tuple[Any, Any]:
         """(colours [h, w, 3 or 4], alphas [h, w, 1]), no background."""
-        scene = self._tensors(splats)
+        scene = self._drawn(splats)
         degree = splats.sh_degree if sh_degree is None else min(sh_degree, splats.sh_degree)
         intrinsics = [[camera.fx, 0.0, camera.cx], [0.0, camera.fy, camera.cy], [0.0, 0.0, 1.0]]
         # The third value holds every intermediate of the frame alive: it must not outlive this call.
@@ -100,13 +101,26 @@ class GpuRasterizer:
         )[:2]
         return colours[0], alphas[0]
 
+    def _drawn(self, splats: Splats) -> _Tensors:
+        """The scene's tensors, or a sample of them where it has a budget."""
+        scene = self._tensors(splats)
+        sample = sample_of(splats.count, splats.budget)
+        if sample.growth == 1.0:
+            return scene
+        places = torch.arange(splats.count, device=self._device)
+        keep = torch.nonzero(is_drawn(places, sample.limit))[:, 0]
+        parts = (scene.means, scene.quaternions, scene.scales * sample.growth**0.5, scene.opacities, scene.sh)
+        return _Tensors(*(part[keep] for part in parts))
+
     def _tensors(self, splats: Splats) -> _Tensors:
         with self._lock:
-            scene = self._resident.get(splats)
+            key = id(splats.means)
+            scene = self._resident.get(key)
             if scene is None:
                 parts = (splats.means, splats.quaternions, splats.scales, splats.opacities, splats.sh)
                 scene = _Tensors(*(_device_copy(part, self._device) for part in parts))
-                self._resident[splats] = scene
+                self._resident[key] = scene
+                weakref.finalize(splats.means, self._resident.pop, key, None)
             return scene
 
     def _try_kernels(self) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from renderer.camera import Camera
 from renderer.constants import SH_C0, SH_C1, SH_C2, SH_C3, Constants
 from renderer.rasterizer import Frame
+from renderer.sample import is_drawn, sample_of
 from renderer.splats import Splats, coefficients
 
 Float64 = NDArray[np.float64]
@@ -81,9 +82,11 @@ def project(splats: Splats, camera: Camera, sh_degree: int | None, constants: Co
     """Cull by depth, project by the local affine approximation (EWA), colour, and sort."""
     in_camera = splats.means.astype(np.float64) @ camera.view[:3, :3].T + camera.view[:3, 3]
     depths = in_camera[:, 2]
-    keep = np.flatnonzero((depths >= camera.near) & (depths <= camera.far))
+    in_range = (depths >= camera.near) & (depths <= camera.far)
+    sample = sample_of(splats.count, splats.budget)
+    keep = np.flatnonzero(in_range & is_drawn(np.arange(splats.count), sample.limit))
     in_camera, depths = in_camera[keep], depths[keep]
-    sharp = _project_covariances(splats, keep, in_camera, camera, constants)
+    sharp = sample.growth * _project_covariances(splats, keep, in_camera, camera, constants)
     blurred = sharp + constants.blur_px2 * np.eye(2)
     opacities = splats.opacities[keep].astype(np.float64)
     if splats.antialiased:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 from renderer.camera import MAX_SIZE_PX
-from renderer.splats import MAX_SH_DEGREE
+from renderer.splats import MAX_GAUSSIANS, MAX_SH_DEGREE
 
 Action = Literal["render", "warm", "drop"]
 Format = Literal["raw", "jpeg", "png", "webp"]
@@ -46,6 +46,7 @@ class RenderRequest:
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     layers: Layer = "rgb"
     sh_degree: int | None = None
+    gaussian_budget: int | None = None  # at most so many are drawn: a sample, grown
     deadline_ms: float | None = None  # Unix milliseconds, or a duration from the moment the model gets the request
     client_time_ms: float | None = None  # echoed
 
@@ -171,6 +172,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "background": _colour,
     "layers": _one_of(get_args(Layer)),
     "sh_degree": _whole(0, MAX_SH_DEGREE),
+    "gaussian_budget": _whole(1, MAX_GAUSSIANS),
     "deadline_ms": _positive,
     "client_time_ms": _finite,
 }

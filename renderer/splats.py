@@ -53,6 +53,7 @@ class Splats:
     sh: Float32  # [N, K, 3], K = (degree + 1)^2, the constant coefficient first
     covariances: Float32  # [N, 6] xx xy xz yy yz zz
     antialiased: bool = False  # trained with the mip filter: opacity is compensated for the 2D blur
+    budget: int | None = None  # at most so many of them are drawn (renderer.sample)
 
     def __post_init__(self) -> None:
         count = self.means.shape[0]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import EXPORTER_PORT
 from splatfleet.addresses import cannot_listen, parse_listen
+from splatfleet.kubernetes import connect
 from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from kube.discovery import RendererPods
 
 
 class ExporterSettings(VerbSettings):
@@ -20,6 +25,8 @@ class ExporterSettings(VerbSettings):
     triton: list[str] = Field([], description="Metrics address or URL of a Triton server of this node; repeatable.")
     pool: str = Field("renderer", min_length=1, description="Pool of the servers that --triton names.")
     renderers_file: Path | None = Field(None, description="JSON file of the renderer pods, read again on change.")
+    kubernetes: bool = Field(False, description="Find the pods of --node at the API server (KUBECONFIG, or in a pod).")
+    namespace: str = Field("", description="With --kubernetes: namespace of the pods; all of them if not given.")
     node: str = Field(socket.gethostname(), description="This node; of the renderers file only its pods count.")
     scene_cache: Path | None = Field(None, description="Folder of the node's scene store.")
     gpus_file: Path | None = Field(None, description="JSON layout of GPUs and slices; without it NVML is asked.")
@@ -42,14 +49,17 @@ def run(settings: ExporterSettings) -> None:
             metrics_url(address or "127.0.0.1")
         except ValueError as error:
             raise UsageError(f"{flag}: {error}") from error
-    if not (settings.triton or settings.renderers_file or settings.scene_cache or settings.gpus_file or settings.dcgm):
-        raise UsageError("nothing to export: give --triton, --renderers-file, --scene-cache, --gpus-file or --dcgm")
+    pods_from = settings.triton or settings.renderers_file or settings.kubernetes
+    if not (pods_from or settings.scene_cache or settings.gpus_file or settings.dcgm):
+        given = "--triton, --renderers-file, --kubernetes, --scene-cache, --gpus-file or --dcgm"
+        raise UsageError(f"nothing to export: give {given}")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     sources = Sources(
         node=settings.node,
         triton=tuple(settings.triton),
         pool=settings.pool,
         renderers_file=settings.renderers_file,
+        renderer_pods=_watch_pods(settings.node, settings.namespace) if settings.kubernetes else None,
         scene_cache=settings.scene_cache,
         gpus_file=settings.gpus_file,
         dcgm=settings.dcgm,
@@ -60,6 +70,13 @@ def run(settings: ExporterSettings) -> None:
         serve(sources, host, port)
     except OSError as error:
         raise cannot_listen(settings.listen, error) from error
+
+
+def _watch_pods(node: str, namespace: str) -> RendererPods:
+    """A watch of the node's renderer pods, begun; raises UsageError without credentials."""
+    from kube.discovery import RendererPods
+
+    return RendererPods(connect(), namespace or None, node=node).start()
 
 
 COMMAND = verb(

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import GATEWAY_PORT, GATEWAY_TOKENS_ENV
 from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
+from splatfleet.kubernetes import connect
 from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from renderer.gateway.sources import WatchedPods
 
 
 class GatewayVerbSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_GATEWAY_")
 
-    renderers_file: Path = Field(description="JSON file that names the renderer pods; read again when it changes.")
+    renderers_file: Path | None = Field(
+        None, description="JSON file that names the renderer pods; read again when it changes."
+    )
+    kubernetes: bool = Field(False, description="Find the pods at the API server instead (KUBECONFIG, or in a pod).")
+    namespace: str = Field("", description="Namespace of the pods; by default that of the credentials.")
     listen: str = Field(f"127.0.0.1:{GATEWAY_PORT}", description="Address and port to serve on; port 0 takes any.")
     pool: list[str] = Field(["renderer"], description="Pool to serve, with or without pods; the first is the default.")
     catalogue: Path | None = Field(None, description="Catalogue of scenes; an id that is not in it gets a 404.")
@@ -46,6 +55,8 @@ def run(settings: GatewayVerbSettings) -> None:
     from renderer.gateway.session import Pace
     from renderer.gateway.tokens import TokensError
 
+    if (settings.renderers_file is None) != settings.kubernetes:
+        raise UsageError("--renderers-file FILE or --kubernetes is needed, and not both: it says which pods there are")
     tokens = os.environ.get(GATEWAY_TOKENS_ENV)
     limits = Limits(
         max_in_flight_per_pod=settings.max_in_flight,
@@ -55,6 +66,7 @@ def run(settings: GatewayVerbSettings) -> None:
     )
     wanted = GatewaySettings(
         renderers_file=settings.renderers_file,
+        watched=_watch_pods(settings.namespace) if settings.kubernetes else None,
         pools=tuple(settings.pool),
         node_digests=digests,
         catalogue=settings.catalogue,
@@ -73,6 +85,18 @@ def run(settings: GatewayVerbSettings) -> None:
         raise cannot_listen(settings.listen, error) from error
     except (CatalogueError, TokensError) as error:
         raise UsageError(f"gateway: {error}") from error
+
+
+def _watch_pods(namespace: str) -> WatchedPods:
+    """Watches of renderers and node services, begun; raises UsageError without credentials."""
+    from kube.discovery import NodePods, RendererPods
+    from renderer.gateway.sources import WatchedPods
+
+    connection = connect()
+    where = namespace or connection.namespace
+    nodes = NodePods(connection, where)
+    nodes.reflector.start()
+    return WatchedPods(RendererPods(connection, where).start(), nodes)
 
 
 def _weights(given: list[str]) -> dict[str, float]:

@@ -36,6 +36,9 @@ class RenderSettings(VerbSettings):
         "auto", description="cpu: compiled; oracle: float64, slow; gpu: gsplat; auto: gpu where it can run."
     )
     sh_degree: int | None = Field(None, ge=0, le=3, description="Highest band of colour to use.")
+    gaussian_budget: int | None = Field(
+        None, ge=1, description="Draw at most so many Gaussians, an even sample, grown."
+    )
     constants: Literal["gsplat-1.5.3", "main"] = Field("gsplat-1.5.3", description="Whose thresholds to draw with.")
     quality: int = Field(92, ge=1, le=100, description="Of JPEG and WebP.")
     out: Path = Field(
@@ -53,6 +56,13 @@ def vector(flag: str, text: str) -> tuple[float, float, float]:
     if not all(map(math.isfinite, (x, y, z))):
         raise UsageError(f"{flag} is {text!r}, expected finite numbers")
     return x, y, z
+
+
+def _colour(flag: str, text: str) -> tuple[float, float, float]:
+    colour = vector(flag, text)
+    if not all(0 <= channel <= 1 for channel in colour):
+        raise UsageError(f"{flag} is {text!r}, expected three numbers from 0 to 1 such as 0.2,0.2,0.2")
+    return colour
 
 
 def picture_size(text: str) -> tuple[int, int]:
@@ -100,11 +110,11 @@ def run(settings: RenderSettings) -> None:
 
     if settings.out.suffix.lower() not in {*_IMAGES, ".npy"}:
         raise UsageError(f"--out is {str(settings.out)!r}, expected a name that ends in {' '.join(_IMAGES)} or .npy")
-    camera, background = _camera(settings), vector("--background", settings.background)
+    camera, background = _camera(settings), _colour("--background", settings.background)
     started_s = time.perf_counter()
     try:
         rasterize = choose(settings.rasterizer)
-        splats = read(settings.path)
+        splats = dataclasses.replace(read(settings.path), budget=settings.gaussian_budget)
     except (SceneFileError, RasterizerUnavailable, ValueError) as error:
         raise click.ClickException(str(error)) from error
     constants = CONSTANTS[settings.constants]
@@ -121,6 +131,7 @@ def run(settings: RenderSettings) -> None:
     _save(frame, settings)
     figures = {
         "gaussians": splats.count,
+        "drawn_gaussians": min(splats.count, settings.gaussian_budget or splats.count),
         "sh_degree": splats.sh_degree,
         "width": camera.width,
         "height": camera.height,

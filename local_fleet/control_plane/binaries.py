@@ -56,7 +56,7 @@ def find_helm() -> Path:
 
 def helm_folder() -> Path:
     """Where this version of helm is built to, whether or not it was."""
-    return _root() / f"helm-{HELM_VERSION}"
+    return root() / f"helm-{HELM_VERSION}"
 
 
 def cache_folder() -> Path:
@@ -64,8 +64,8 @@ def cache_folder() -> Path:
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum", "main.go"):
         digest.update((MODULE / name).read_bytes())
-    return _root() / digest.hexdigest()[:16]
+    return root() / digest.hexdigest()[:16]
 
 
-def _root() -> Path:
+def root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "splatfleet" / "control-plane"

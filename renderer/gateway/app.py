@@ -31,6 +31,7 @@ from renderer.gateway.pods import POD_STATES, PodDirectory
 from renderer.gateway.pool import Answer, Frame, Pool, unknown_scene
 from renderer.gateway.routing import Limits, Router
 from renderer.gateway.session import Pace
+from renderer.gateway.sources import FileSource, RendererSource, WatchedPods, WatchSource
 from renderer.gateway.split import Split
 from renderer.gateway.stream import serve_stream
 from renderer.gateway.tokens import ALL_SCENES, Caller
@@ -42,7 +43,8 @@ from renderer.gateway.wire import MAX_BODY_BYTES, FrameRequest, Refusal
 class GatewaySettings:
     """What a gateway needs to know at its start."""
 
-    renderers_file: Path
+    renderers_file: Path | None = None
+    watched: WatchedPods | None = None  # started; instead of the renderers file
     pools: tuple[str, ...] = ("renderer",)  # valid with no pod at all; the first takes requests that name none
     node_digests: Mapping[str, str] = field(default_factory=dict)  # URL by node
     catalogue: Path | None = None
@@ -72,7 +74,7 @@ class Gateway:
             str(scene): entry.resident_bytes or 0 for scene, entry in (self._catalogue or {}).items()
         }
         self.metrics = GatewayMetrics()
-        self.directory = PodDirectory(settings.renderers_file, settings.node_digests, self._make_pool)
+        self.directory = PodDirectory(self._source(), self._digests, self._make_pool)
         for name in {**dict.fromkeys(settings.pools), **settings.split}:
             self.directory.pool(name)
         self.app = Starlette(
@@ -87,6 +89,17 @@ class Gateway:
             ],
             lifespan=self._lifespan,
         )
+
+    def _source(self) -> RendererSource:
+        if self.settings.watched is not None:
+            return WatchSource(self.settings.watched.renderers)
+        if self.settings.renderers_file is None:
+            raise ValueError("the gateway needs a renderers file or a pod watch to find its pods")
+        return FileSource(self.settings.renderers_file)
+
+    def _digests(self) -> Mapping[str, str]:
+        watched = self.settings.watched
+        return {**(watched.nodes.exporters() if watched is not None else {}), **self.settings.node_digests}
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -217,7 +230,10 @@ class Gateway:
         return PlainTextResponse("ok\n")
 
     async def _ready(self, _request: Request) -> Response:
-        """Ready with no pod at all: requests are held and counted."""
+        """Ready with no pod at all: requests are held and counted. Not before it is known which pods there are."""
+        watched = self.settings.watched
+        if watched is not None and not watched.renderers.synced:
+            return PlainTextResponse(watched.renderers.problem + "\n", 503)
         return PlainTextResponse("ok\n")
 
 

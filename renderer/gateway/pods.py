@@ -1,7 +1,7 @@
 """Which pods there are, what they hold, and whether they answer.
 
-The renderers file says which pods there are; each pod's Triton metrics say once a second which scenes it holds; node
-digests say what lies on disk. A source that breaks keeps its last good answer.
+The renderers file, or a pod watch, says which pods there are; each pod's Triton metrics say once a second which scenes
+it holds; node digests say what lies on disk. A source that breaks keeps its last good answer.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,12 +21,13 @@ import structlog
 
 from fleet.digest import DIGEST_PATH, NodeDigest
 from fleet.metrics import RENDERER_BUDGET_BYTES, RENDERER_SCENE_RESIDENT_BYTES
-from fleet.renderers import Renderer, RenderersFile
+from fleet.renderers import Renderer
 from renderer.client import RendererClient, RendererError
 from renderer.gateway.pool import Pool
 from renderer.gateway.routing import Pod
+from renderer.gateway.sources import DigestUrls, RendererSource
 
-FILE_POLL_S = 0.2
+SOURCE_POLL_S = 0.2
 SCRAPE_S = 1.0
 SCRAPE_LOADING_S = 0.1  # of a pod that loads a scene somebody waits for
 SCRAPE_TIMEOUT_S = 2.0
@@ -62,16 +62,16 @@ class PodDirectory:
     """Keeps the pools told of their pods; owns the clients of the pods and the tasks that watch them."""
 
     def __init__(
-        self, file: Path, digests: Mapping[str, str], make_pool: Callable[[str, Callable[[str], None]], Pool]
+        self, source: RendererSource, digests: DigestUrls, make_pool: Callable[[str, Callable[[str], None]], Pool]
     ) -> None:
+        """`digests` says now where the exporter of each node is asked for its digest."""
         self.pools: dict[str, Pool] = {}
         self.renderers: dict[str, Renderer] = {}
         self.clients: dict[str, RendererClient] = {}
-        self._file = file
+        self._source = source
         self._digests = digests
+        self._digest_watchers: dict[str, tuple[str, asyncio.Task[None]]] = {}  # by node, with its URL
         self._make_pool = make_pool
-        self._stamp: tuple[int, int, int] | None = None
-        self._file_is_bad = False
         self._suspects: set[str] = set()
         self._budgets: dict[str, int] = {}
         self._hurry: dict[str, asyncio.Event] = {}  # by pod, set where a load began
@@ -106,12 +106,10 @@ class PodDirectory:
             self._start(self._probe(uid))
 
     async def start(self) -> None:
-        """Read the file once, then watch."""
+        """Read the source once, then watch."""
         self._http = httpx2.AsyncClient(timeout=SCRAPE_TIMEOUT_S, trust_env=False)
-        self._read_if_changed()
-        self._start(self._watch_file())
-        for node, url in self._digests.items():
-            self._start(self._watch_digest(node, url))
+        self._look()
+        self._start(self._watch_source())
 
     async def close(self) -> None:
         """Stop watching, refuse who waits, close every client."""
@@ -126,28 +124,24 @@ class PodDirectory:
         if self._http is not None:
             await self._http.aclose()
 
-    # The file.
+    # The source.
 
-    async def _watch_file(self) -> None:
+    async def _watch_source(self) -> None:
         while True:
-            await asyncio.sleep(FILE_POLL_S)
-            self._read_if_changed()
+            await asyncio.sleep(SOURCE_POLL_S)
+            self._look()
 
-    def _read_if_changed(self) -> None:
-        try:
-            status = self._file.stat()
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if stamp == self._stamp:
-                return
-            found = msgspec.json.decode(self._file.read_bytes(), type=RenderersFile)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            if not self._file_is_bad:
-                log.warning("renderers file not read, the last good one stays", file=str(self._file), error=str(error))
-            self._file_is_bad = True
-            return
-        self._stamp = stamp
-        self._file_is_bad = False
-        self._apply(found.renderers)
+    def _look(self) -> None:
+        rows = self._source.changed()
+        if rows is not None:
+            self._apply(rows)
+        urls = self._digests()
+        for node, (url, task) in list(self._digest_watchers.items()):
+            if urls.get(node) != url:
+                task.cancel()
+                del self._digest_watchers[node]
+        for node in urls.keys() - self._digest_watchers.keys():
+            self._digest_watchers[node] = (urls[node], self._start(self._watch_digest(node, urls[node])))
 
     def _apply(self, renderers: Iterable[Renderer]) -> None:
         before = self.renderers
@@ -259,7 +253,8 @@ class PodDirectory:
             return None
         return answer.text if answer.status_code == 200 else None
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

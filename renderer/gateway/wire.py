@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fleet.scene import SceneIdError, parse_scene_id
 from renderer.camera import MAX_SIZE_PX
+from renderer.splats import MAX_GAUSSIANS, MAX_SH_DEGREE
 
 MAX_BODY_BYTES = 16_384
 MAX_DEADLINE_MS = 120_000.0
@@ -40,6 +41,7 @@ class FrameRequest(msgspec.Struct, forbid_unknown_fields=True):
     background: tuple[float, float, float] | None = None  # r, g, b in 0-1
     layers: Layers | None = None
     sh_degree: int | None = None
+    gaussian_budget: int | None = None  # at most so many are drawn: a sample, grown
     encoding: Encoding = "binary"  # base64: JSON around the picture, for clients that can read nothing else
     session: str | None = None
     pool: str | None = None
@@ -55,7 +57,7 @@ class FrameRequest(msgspec.Struct, forbid_unknown_fields=True):
             "height": height,
             "format": self.format,
         }
-        for name in ("quality", "layers", "sh_degree", "client_time_ms"):
+        for name in ("quality", "layers", "sh_degree", "gaussian_budget", "client_time_ms"):
             value = getattr(self, name)
             if value is not None:
                 found[name] = value
@@ -84,6 +86,7 @@ class StreamCamera(msgspec.Struct, forbid_unknown_fields=True):
     background: tuple[float, float, float] | None = None
     layers: Layers | None = None
     sh_degree: int | None = None
+    gaussian_budget: int | None = None
     encoding: Encoding = "binary"
     client_time_ms: float | None = None
 
@@ -99,6 +102,7 @@ class StreamCamera(msgspec.Struct, forbid_unknown_fields=True):
             background=self.background,
             layers=self.layers,
             sh_degree=self.sh_degree,
+            gaussian_budget=self.gaussian_budget,
             encoding=self.encoding,
         )
 
@@ -167,7 +171,8 @@ def _check_view(request: FrameRequest | StreamCamera) -> None:
     _check_range("size[0]", request.size[0], (1, MAX_SIZE_PX))
     _check_range("size[1]", request.size[1], (1, MAX_SIZE_PX))
     _check_range("quality", request.quality, (1, 100))
-    _check_range("sh_degree", request.sh_degree, (0, 3))
+    _check_range("sh_degree", request.sh_degree, (0, MAX_SH_DEGREE))
+    _check_range("gaussian_budget", request.gaussian_budget, (1, MAX_GAUSSIANS))
     for index, channel in enumerate(request.background or ()):
         _check_range(f"background[{index}]", channel, (0, 1))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from renderer import cpu, oracle
+from renderer import cpu, made, oracle
 from renderer.camera import Camera, look_at
 from renderer.constants import CONSTANTS, DEFAULT
 from renderer.cpu import CpuRasterizer
@@ -185,6 +185,60 @@ def test_two_off_axis_halves_join_to_the_whole() -> None:
     )
     error = joined - draw(splats, whole, BACKGROUND, None, frozenset(), DEFAULT).rgb
     assert 10 * np.log10(1 / np.mean(error**2)) > 45  # not more: the clamp of the Jacobian follows the frustum
+
+
+def test_halves_of_a_scene_without_giants_join_to_55_db() -> None:
+    splats = made.make("knot", 20_000)
+    whole = look_at(made.EYE, made.TARGET, made.UP, 45, 256, 192)
+    half = replace(whole, width=128)
+    draw = CpuRasterizer(1)
+    parts = [half, replace(half, cx=whole.cx - 128)]
+    joined = np.concatenate([draw(splats, p, BACKGROUND, None, frozenset(), DEFAULT).rgb for p in parts], axis=1)
+    error = joined - draw(splats, whole, BACKGROUND, None, frozenset(), DEFAULT).rgb
+    assert 10 * np.log10(1 / np.mean(error**2)) >= 55
+
+
+def test_the_order_of_the_file_changes_nothing_but_ties() -> None:
+    rng = np.random.default_rng(31)
+    splats, camera = random_splats(rng, 200, 1), random_camera(rng, 60, 50)
+    order = rng.permutation(splats.count)
+    names = ("means", "quaternions", "scales", "opacities", "sh", "covariances")
+    shuffled = replace(splats, **{name: np.ascontiguousarray(getattr(splats, name)[order]) for name in names})
+    draw = CpuRasterizer(1)
+    here, there = (draw(scene, camera, BACKGROUND, None, frozenset(), DEFAULT).rgb for scene in (splats, shuffled))
+    assert here.tobytes() == there.tobytes()  # no two of these depths are the same float32
+
+
+def test_alpha_is_bounded_grows_with_splats_and_the_background_is_linear() -> None:
+    draw = CpuRasterizer(1)
+    for _, splats, camera in random_cases(40):
+        dark, light, odd = (
+            draw(splats, camera, colour, None, frozenset(), DEFAULT)
+            for colour in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.25, 0.5, 0.75))
+        )
+        assert dark.alpha.min() >= 0
+        assert dark.alpha.max() <= 1
+        np.testing.assert_allclose(light.rgb - dark.rgb, np.repeat(1 - dark.alpha[..., None], 3, axis=2), atol=1e-5)
+        mixed = dark.rgb + (light.rgb - dark.rgb) * np.array([0.25, 0.5, 0.75], np.float32)
+        np.testing.assert_allclose(odd.rgb, mixed, atol=1e-5)
+        # Light through the nearest half of the scene is never less than through all of it.
+        depths = splats.means @ camera.view[2, :3].astype(np.float32) + np.float32(camera.view[2, 3])
+        near = np.sort(np.argsort(depths, kind="stable")[: max(1, splats.count // 2)])
+        names = ("means", "quaternions", "scales", "opacities", "sh", "covariances")
+        fewer = replace(splats, **{name: np.ascontiguousarray(getattr(splats, name)[near]) for name in names})
+        first = draw(fewer, camera, (0.0, 0.0, 0.0), None, frozenset(), DEFAULT)
+        assert (first.alpha <= dark.alpha + 1e-5).all()
+
+
+def test_a_hundred_frames_on_one_and_on_four_threads_are_the_same_bytes() -> None:
+    rng = np.random.default_rng(13)
+    splats, camera = random_splats(rng, 6000, 2), random_camera(rng, 90, 61)
+    rasterizers = [CpuRasterizer(1), CpuRasterizer(4)]
+    seen = {
+        rasterizers[turn % 2](splats, camera, BACKGROUND, None, ALL_LAYERS, DEFAULT).rgb.tobytes()
+        for turn in range(100)
+    }
+    assert len(seen) == 1
 
 
 def test_threads_come_from_the_environment_and_are_named_when_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from renderer import packed
+from renderer.formats import ply
 from splatfleet import bench, render, scene
 from tests.conftest import REPOSITORY
 from tests.renderer.scenes import one_splat
@@ -98,6 +99,8 @@ FAILURES = [
     (["{knot}", "--size", "big"], 2, "--size is 'big'"),
     (["{knot}", "--eye", "1,2"], 2, "--eye is '1,2'"),
     (["{knot}", "--background", "1,2,nan"], 2, "--background is '1,2,nan'"),
+    (["{knot}", "--background", "0,0,1.5"], 2, "--background is '0,0,1.5', expected three numbers from 0 to 1"),
+    (["{knot}", "--gaussian-budget", "0"], 2, "--gaussian-budget"),
     (["{knot}", "--eye", "0,0,0", "--target", "0,0,0"], 2, "up must not"),
     (["{knot}", "--fov-y", "180"], 2, "fov_y is 180"),
     (["{knot}", "--out", "a.bmp"], 2, "expected a name that ends in"),
@@ -124,6 +127,25 @@ def test_a_wrong_call_is_one_line_and_its_exit_code(
     assert len(error) == 1
     assert said in error[0]
     assert "Traceback" not in done.output
+
+
+def test_budget_degree_and_constants_change_the_picture(knot: Path, tmp_path: Path) -> None:
+    opaque = tmp_path / "opaque.ply"
+    ply.write(opaque, one_splat((0, -0.5, 0), 0.6, 1.0))
+
+    def picture(path: Path, *flags: object) -> tuple[np.ndarray, int]:
+        out, figures = tmp_path / "a.npy", tmp_path / "a.json"
+        done = call(render.COMMAND, path, "--size", "96x96", "--out", out, "--json", figures, *flags)
+        assert done.exit_code == 0, done.output
+        return np.load(out), json.loads(figures.read_text())["drawn_gaussians"]
+
+    whole, drawn = picture(knot)
+    sampled, drawn_of_sample = picture(knot, "--gaussian-budget", 500)
+    assert (drawn, drawn_of_sample) == (2000, 500)
+    assert 0.001 < np.abs(sampled - whole).mean() < 0.1
+    assert np.abs(picture(knot, "--sh-degree", 0)[0] - whole).max() > 0.01
+    capped = picture(opaque, "--constants", "main")[0]
+    assert capped.max() / picture(opaque)[0].max() == pytest.approx(0.99 / 0.999, abs=1e-4)
 
 
 def test_scene_info_and_validate(knot: Path, tmp_path: Path) -> None:
