@@ -98,6 +98,7 @@ class Cluster:
         self.snapshot = self.snapshot.without_node(name)
         self.table.drop(name)
         self._seen_gpus.pop(name, None)
+        self._sharing.pop(name, None)
         self._freed.discard(name)
 
     def set_inventory(self, name: str, gpus: tuple[Gpu, ...]) -> None:

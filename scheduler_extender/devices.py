@@ -79,19 +79,17 @@ def gpus_of(
             kind = _text(device, "type")
             holder = holders.get((pool[0].spec.pool.name, device.name), "")
             cut = _slice(device, holder)
-            if not uuid or kind not in ("gpu", "mig"):
-                continue
+            counters = _counters_of(device, counter_sets)
+            if not uuid or not (kind == "gpu" or cut is not None or counters is not None):
+                continue  # of another kind, or we cannot tell what it takes: kube-scheduler alone counts it
             gpu = gpus.setdefault(uuid, Gpu(uuid, _text(device, "productName")))
-            if kind == "gpu" and not _healthy(device):
-                gpu = replace(gpu, healthy=False)
-            if device.consumes_counters:
-                counters = counter_sets.get(device.consumes_counters[0].counter_set)
-                if counters is not None and len(device.consumes_counters) == 1:
-                    partition = _partition(device, holder, counters, _serves(device, pool[0].spec.driver, classes))
-                    cut_on_demand.setdefault(uuid, []).append((counters, partition))
+            if counters is not None:
+                partition = _partition(device, holder, counters, _serves(device, pool[0].spec.driver, classes))
+                cut_on_demand.setdefault(uuid, []).append((counters, partition))
             elif cut is not None:
-                gpu = replace(gpu, slices=(*gpu.slices, cut))
-            gpus[uuid] = gpu
+                gpus[uuid] = replace(gpu, slices=(*gpu.slices, cut))
+            elif not _healthy(device):
+                gpus[uuid] = replace(gpu, healthy=False)
         for uuid, found in cut_on_demand.items():
             amounts = tuple(quantity(counter.value) for counter in (found[0][0].counters or {}).values())
             partitions = Partitioned(amounts, tuple(partition for _, partition in found))
@@ -112,6 +110,12 @@ def _whole_pools(slices: Iterable[ResourceSlice]) -> Iterator[list[ResourceSlice
     for of_pool in pools.values():
         if len(of_pool) >= of_pool[0].spec.pool.resource_slice_count:
             yield of_pool
+
+
+def _counters_of(device: Device, counter_sets: Mapping[str, CounterSet]) -> CounterSet | None:
+    """The counters that a device shares with others; None where it shares none, or those of several GPUs."""
+    consumed = device.consumes_counters or []
+    return counter_sets.get(consumed[0].counter_set) if len(consumed) == 1 else None
 
 
 def _partition(device: Device, holder: str, counters: CounterSet, serves: tuple[str, ...]) -> Partition:

@@ -16,7 +16,7 @@ class Reason(Enum):
 
     NO_FREE_SLICE = ("no_free_slice", True, "every slice of the profile is taken")
     NO_FREE_GPU = ("no_free_gpu", True, "every whole GPU is taken")
-    NO_SUCH_PROFILE = ("no_such_profile", False, "no GPU has a slice of the profile")
+    NO_SUCH_PROFILE = ("no_such_profile", False, "no GPU has a slice of the profile, or such a device")
     TOO_FEW_SLICES = ("too_few_slices", False, "fewer slices of the profile exist than the pod asks for")
     SLICES_UNHEALTHY = ("slices_unhealthy", False, "too few slices of the profile are healthy")
     TOO_FEW_GPUS = ("too_few_gpus", False, "fewer healthy whole GPUs exist than the pod asks for")

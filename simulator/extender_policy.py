@@ -139,6 +139,7 @@ class ExtenderPolicy:
             table.row(f"node-{node}")
         length = nodes + 1
         table.seen_s = np.full(length, np.nan)
+        table.gpus_known = np.ones(length, np.bool_)
         table.capacity_bytes = np.full(length, caches.capacity_bytes)
         table.fetch_bytes_per_s = np.full(length, FETCH_BYTES_PER_S)
         table.read_bytes_per_s = np.full(length, READ_BYTES_PER_S)

@@ -102,7 +102,7 @@ def test_devices_become_slices_with_their_holders() -> None:
     assert found == (Gpu("GPU-1", "NVIDIA H100 80GB HBM3", True, expected),)
 
 
-def test_devices_that_are_cut_when_asked_for_are_left_to_kube_scheduler() -> None:
+def test_devices_that_do_not_say_what_they_take_are_left_to_kube_scheduler() -> None:
     assert gpus_of([resource_slice("s", [mig_device(0, 0)])], {}) == ()
 
 
