@@ -66,7 +66,7 @@ def test_everything_given() -> None:
         ("deadline_ms", -1, "deadline_ms is -1, expected a number of milliseconds more than 0"),
         ("client_time_ms", "now", "client_time_ms is 'now', expected a finite number"),
         ("widht", 5, "'widht' is no parameter; did you mean width?"),
-        ("zzz", 5, "'zzz' is no parameter; known are action, scene"),
+        ("zzz", 5, "'zzz' is no parameter; known are action, priority, scene"),
     ],
 )
 def test_every_error_names_parameter_value_and_limits(name: str, value: Any, message: str) -> None:
