@@ -411,6 +411,35 @@ EXTENDER_CERTIFICATE_NOT_AFTER = _metric(
     ("alerts",),
 )
 
+EXTENDER_WAITING = _metric(
+    "extender_waiting_pods", "gauge", (), "Pods that did not fit any node they were offered.", ("dashboard",)
+)
+EXTENDER_WAKES = _metric(
+    "extender_wakes_total",
+    "counter",
+    ("outcome",),
+    "Node annotations written so that kube-scheduler tries waiting pods again, by outcome (ok, failed).",
+)
+
+# Whoever follows the API server.
+WATCH_SYNCED = _metric("watch_synced", "gauge", ("resource",), "1 once the first list of a resource was read.")
+WATCH_AGE = _metric(
+    "watch_event_age_seconds",
+    "gauge",
+    ("resource",),
+    "Seconds since the API server last said anything about a resource, bookmarks too.",
+    ("alerts",),
+)
+WATCH_FAILURES = _metric(
+    "watch_failures_total", "counter", ("resource",), "Lists and watches that ended in an error.", ("alerts",)
+)
+WATCH_EXPIRED = _metric(
+    "watch_expired_total", "counter", ("resource",), "Watches that the API server forgot, so that all was listed again."
+)
+WATCH_SKIPPED = _metric(
+    "watch_skipped_objects_total", "counter", ("resource",), "Objects that could not be read.", ("alerts",)
+)
+
 # The autoscaler.
 AUTOSCALER_DESIRED = _metric(
     "autoscaler_desired_replicas", "gauge", ("pool",), "Replicas that the last decision asked for.", ("dashboard",)
