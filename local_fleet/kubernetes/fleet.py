@@ -113,7 +113,9 @@ class KubernetesFleet:
         if settings.past is not None:
             prometheus.write_past(self.folder / "prometheus", settings.past())
         log = self.folder / "prometheus.log"
-        child, self.prometheus_url = prometheus.start(self.folder, self.plane.kubeconfig, NAMESPACE, log)
+        targets = prometheus.Targets(self.connection, NAMESPACE, self.folder).start()
+        self._stack.callback(targets.stop)
+        child, self.prometheus_url = prometheus.start(self.folder, targets, log)
         self._stack.callback(child.stop)
         made = [manifests.node_daemon(flags.exporter, flags.scene_agent), manifests.gateway(flags.gateway)]
         wanted = {"gateway": 1, labels.NODE_COMPONENT: len(settings.nodes)}

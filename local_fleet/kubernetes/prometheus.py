@@ -1,4 +1,4 @@
-"""A real Prometheus beside the control plane: it finds our pods by itself, and may be given a past."""
+"""A real Prometheus beside the control plane: it is told of our pods as they come, and may be given a past."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet import labels, metrics
+from kube.connection import Connection
+from kube.objects import PODS, Pod
+from kube.reflector import Reflector, Scope
 from local_fleet.child import Child, free_ports
 
 SCRAPE_S = 0.25  # of the gateway: a bin of one second then has four samples
 OTHERS_SCRAPE_S = 1.0
 TOOLS = Path(".tools/prometheus")  # where scripts/install-prometheus.sh puts them
-# Component and port that hold metrics; a pod has a target for each of its ports else.
-_SCRAPED = (
-    f"gateway;http|autoscaler;http|extender;http|{labels.NODE_COMPONENT};{labels.EXPORTER_PORT_NAME}"
-    f"|{labels.NODE_COMPONENT};{labels.SCENE_AGENT_PORT_NAME}"
-)
+# Component and port name of what has metrics, by job.
+SCRAPED = {
+    "gateway": (("gateway", "http"),),
+    "splatfleet": (
+        ("autoscaler", "http"),
+        ("extender", "http"),
+        (labels.NODE_COMPONENT, labels.EXPORTER_PORT_NAME),
+        (labels.NODE_COMPONENT, labels.SCENE_AGENT_PORT_NAME),
+    ),
+}
 
 
 class NoPrometheus(RuntimeError):
@@ -40,26 +48,52 @@ def program(name: str) -> str:
     return found
 
 
-def configuration(kubeconfig: Path, namespace: str) -> dict[str, Any]:
-    """Every component of ours in a namespace, found through the API server."""
-    source = {"role": "pod", "kubeconfig_file": str(kubeconfig), "namespaces": {"names": [namespace]}}
-    component = "__meta_kubernetes_pod_label_app_kubernetes_io_component"
-    port = "__meta_kubernetes_pod_container_port_name"
+class Targets:
+    """Keeps the files that Prometheus reads its targets from as a pod watch says: Debian's has no Kubernetes in it."""
 
-    def job(name: str, keep: str, every_s: float) -> dict[str, Any]:
-        return {
-            "job_name": name,
-            "scrape_interval": f"{round(1000 * every_s)}ms",
-            "scrape_timeout": f"{round(1000 * every_s)}ms",
-            "kubernetes_sd_configs": [source],
-            "relabel_configs": [
-                {"source_labels": [component, port], "regex": keep, "action": "keep"},
-                {"source_labels": ["__meta_kubernetes_pod_node_name"], "target_label": "node"},
-            ],
-        }
+    def __init__(self, connection: Connection, namespace: str, folder: Path) -> None:
+        self._folder = folder
+        scope = Scope(namespace, label_selector=labels.COMPONENT_LABEL)
+        self._pods: Reflector[Pod] = Reflector(connection, PODS, scope, lambda _: self._write())
+        self._write()
 
-    others = "|".join(part for part in _SCRAPED.split("|") if not part.startswith("gateway"))
-    return {"scrape_configs": [job("gateway", "gateway;http", SCRAPE_S), job("splatfleet", others, OTHERS_SCRAPE_S)]}
+    def start(self) -> Targets:
+        self._pods.start()
+        return self
+
+    def stop(self) -> None:
+        self._pods.stop()
+
+    def file(self, job: str) -> Path:
+        return self._folder / f"targets-{job}.json"
+
+    def _write(self) -> None:
+        for job, wanted in SCRAPED.items():
+            groups = [group for pod in self._pods.items() for group in _targets(pod, wanted)]
+            temporary = self.file(job).with_suffix(".new")
+            temporary.write_text(json.dumps(groups))
+            temporary.replace(self.file(job))
+
+
+def _targets(pod: Pod, wanted: tuple[tuple[str, str], ...]) -> Iterator[dict[str, Any]]:
+    if not pod.status.pod_ip or pod.terminating:
+        return
+    for component, port_name in wanted:
+        port = pod.port(port_name, 0)
+        if pod.metadata.label(labels.COMPONENT_LABEL) == component and port:
+            told = {"node": pod.spec.node_name, "pod": pod.metadata.name}
+            yield {"targets": [f"{pod.status.pod_ip}:{port}"], "labels": told}
+
+
+def configuration(targets: Targets) -> dict[str, Any]:
+    """One job for the gateway, scraped often, and one for the others."""
+
+    def job(name: str, every_s: float) -> dict[str, Any]:
+        every = f"{round(1000 * every_s)}ms"
+        files = [{"files": [str(targets.file(name))], "refresh_interval": "5s"}]
+        return {"job_name": name, "scrape_interval": every, "scrape_timeout": every, "file_sd_configs": files}
+
+    return {"scrape_configs": [job("gateway", SCRAPE_S), job("splatfleet", OTHERS_SCRAPE_S)]}
 
 
 def exposition_of_past(
@@ -92,10 +126,10 @@ def write_past(folder: Path, lines: Iterator[str]) -> None:
         raise RuntimeError(f"promtool could not write the past: {(done.stderr or done.stdout).strip()[-300:]}")
 
 
-def start(folder: Path, kubeconfig: Path, namespace: str, log: Path) -> tuple[Child, str]:
+def start(folder: Path, targets: Targets, log: Path) -> tuple[Child, str]:
     """Start it over `folder`/prometheus and wait until it listens; its process and URL. Raises RuntimeError."""
     config = folder / "prometheus.yaml"
-    config.write_text(json.dumps(configuration(kubeconfig, namespace), indent=1))
+    config.write_text(json.dumps(configuration(targets), indent=1))
     port = free_ports(1)[0]
     flags = {
         "config.file": config,
