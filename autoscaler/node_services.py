@@ -27,6 +27,7 @@ class Addresses:
 
     exporters: Mapping[str, str] = field(default_factory=dict)
     agents: Mapping[str, str] = field(default_factory=dict)
+    agent_scheme: str = "http"  # of agents that are found
 
 
 def addresses_of(pods: Iterable[Pod], given: Addresses) -> Addresses:
@@ -36,7 +37,8 @@ def addresses_of(pods: Iterable[Pod], given: Addresses) -> Addresses:
         if pod.status.pod_ip and pod.spec.node_name and not pod.terminating:
             host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
             exporters[pod.spec.node_name] = f"http://{host}:{pod.port(EXPORTER_PORT_NAME, EXPORTER_PORT)}"
-            agents[pod.spec.node_name] = f"http://{host}:{pod.port(SCENE_AGENT_PORT_NAME, SCENE_AGENT_PORT)}"
+            agent_port = pod.port(SCENE_AGENT_PORT_NAME, SCENE_AGENT_PORT)
+            agents[pod.spec.node_name] = f"{given.agent_scheme}://{host}:{agent_port}"
     return Addresses(exporters | dict(given.exporters), agents | dict(given.agents))
 
 

@@ -207,12 +207,13 @@ def _number(value: float | None) -> str | None:
 
 def is_news(old: Mapping[str, Any], new: Mapping[str, Any], since_written_s: float) -> bool:
     """Whether a status is worth a write: counts and conditions at once, numbers and words once a minute."""
-    if _hard(old) != _hard(new):
+    if substance(old) != substance(new):
         return True
     return since_written_s >= REFRESH_S and _present(old) != _present(new)
 
 
-def _hard(status: Mapping[str, Any]) -> list[object]:
+def substance(status: Mapping[str, Any]) -> list[object]:
+    """What of a status is written as soon as it changes."""
     keys = ("observedGeneration", "currentReplicas", "readyReplicas", "startingReplicas", "desiredReplicas", "reason")
     conditions = sorted((c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ())
     return [*(status.get(key) for key in keys), conditions]

@@ -14,6 +14,7 @@ import structlog
 from autoscaler.decision import WarmAsk
 from fleet.labels import MODEL_NAME, SCENE_AGENT_TOKEN_ENV
 from fleet.scene import SCENES_PATH
+from kube.tls import ClientTls
 
 TIMEOUT_S = 5.0
 THREADS = 4
@@ -34,14 +35,18 @@ class WarmCalls:
         pod: Callable[[str], str | None],
         now_s: Callable[[], float],
         token_file: Path | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
-        """`agent` gives a node's URL, `pod` the URL of a pod's Triton by uid; `now_s` is the clock of the asks."""
+        """`agent` gives a node's URL, `pod` the URL of a pod's Triton by uid; `now_s` is the clock of the asks.
+
+        `tls` says how an https:// agent is checked; without it by the system's CAs.
+        """
         self.failed = 0
         self._agent = agent
         self._pod = pod
         self._now_s = now_s
         self._token_file = token_file
-        self._client = httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
+        self._tls = tls
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="warm")
         self._lock = threading.Lock()
         self._under_way: set[tuple[str, str]] = set()
@@ -58,7 +63,6 @@ class WarmCalls:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
 
     def _carry_out(self, ask: WarmAsk, key: tuple[str, str]) -> None:
         try:
@@ -79,7 +83,8 @@ class WarmCalls:
             raise WarmError(f"node {ask.node} has no scene agent")
         body = {"deadline_s": max(0.0, ask.by_s - self._now_s()), "priority": 0}
         headers = {"authorization": f"Bearer {read_token(self._token_file)}"}
-        answer = self._client.put(f"{url}{SCENES_PATH}/{ask.scene}", json=body, headers=headers)
+        with self._client() as client:
+            answer = client.put(f"{url}{SCENES_PATH}/{ask.scene}", json=body, headers=headers)
         if not answer.is_success:
             raise WarmError(f"scene agent {url}: {answer.status_code} {answer.text[:200]}")
 
@@ -92,9 +97,15 @@ class WarmCalls:
             for name in ("VIEW_MATRIX", "PROJECTION_MATRIX")
         ]
         body = {"inputs": tensors, "parameters": {"action": "warm", "scene": str(ask.scene)}}
-        answer = self._client.post(f"{url}/v2/models/{MODEL_NAME}/infer", json=body)
+        with self._client() as client:
+            answer = client.post(f"{url}/v2/models/{MODEL_NAME}/infer", json=body)
         if not answer.is_success:
             raise WarmError(f"pod {url}: {answer.status_code} {answer.text[:200]}")
+
+    def _client(self) -> httpx2.Client:
+        """A new one each time: asks are a few in a tick, and certificates change."""
+        verify = self._tls.context() if self._tls is not None else True
+        return httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False, verify=verify)
 
 
 def read_token(file: Path | None) -> str:

@@ -13,22 +13,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-from fleet.scene import SceneId, SceneRecord, StoreLayout, StoreRecord, parse_scene_id
+from fleet.scene import SceneId, SceneRecord, StoreLayout, parse_scene_id
 from renderer import formats, packed
 from renderer.catalogue import CatalogueEntry
-from renderer.download import Download, Heartbeat, Source
 from renderer.fetch_terms import Terms
+from renderer.scene_fetch import Fetch, FetchedFrom, PeerNodes, StoreRates, fetch_key
 from renderer.scene_roots import ANYWHERE, OutsideRoots, SceneRoots
-from renderer.scene_source import SceneSource, SourceError
+from renderer.scene_source import SourceError
 from renderer.splats import SceneFileError, Splats
-from renderer.store_files import Pace, locked, read_json, sync_folder, tree_bytes, write_json
+from renderer.store_files import Pace, locked, tree_bytes, write_json
 from renderer.store_space import StoreFull, StoreSpace, read_record
 from renderer.stored_scene import DamagedObject, Quarantine, Stage, StoredScene
 
@@ -44,30 +41,6 @@ class NotStored(Exception):
 
 class FetchFailed(Exception):
     """A scene that could not be brought to this node's disk; one line that names it and why."""
-
-
-class _OtherBytes(SourceError):
-    """Bytes with another digest than the catalogue's; `kept_bytes` of them had come in an earlier try."""
-
-    def __init__(self, message: str, kept_bytes: int) -> None:
-        super().__init__(message)
-        self.kept_bytes = kept_bytes
-
-
-class PeerNodes(Protocol):
-    """Other nodes that may hold an object."""
-
-    def find(self, digest: str) -> Sequence[Source]:
-        """Peers that say that they have it, nearest first."""
-        ...
-
-    def failed(self, source: Source, reason: str) -> None:
-        """A peer did not bring what it said; it is not asked for a while."""
-        ...
-
-    def fetched(self, count_bytes: int) -> None:
-        """So many bytes came from peers."""
-        ...
 
 
 class SceneStore:
@@ -94,16 +67,15 @@ class SceneStore:
             raise ValueError(f"fetch_bytes_per_s_limit is {fetch_bytes_per_s_limit}, expected more than 0 or None")
         self.layout = StoreLayout(root)
         self.capacity_bytes = capacity_bytes
-        self._on_fetched = on_fetched
-        self._peers = peers
         for folder in (self.layout.objects, self.layout.scenes, self.layout.fetching):
             folder.mkdir(parents=True, exist_ok=True)
-        self._roots = roots
         self._verified: set[tuple[int, ...]] = set()  # packed layouts whose sha256 this process has seen to be right
         self._space = StoreSpace(self.layout, capacity_bytes, room_wait_s)
         self._quarantine = Quarantine(self.layout, self._space, on_quarantined)
-        self._pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
-        self._measured()
+        pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
+        self._rates = StoreRates(self.layout, capacity_bytes)
+        self._rates.add()
+        self._fetch = Fetch(self.layout, self._space, self._rates, FetchedFrom(roots, peers, pace, on_fetched))
 
     def ensure(self, entry: CatalogueEntry, pack: bool = True, terms: Terms = _NO_TERMS) -> StoredScene:
         """Have a scene on disk, fetched if need be, and (`pack`) its packed layout made; blocks until it is there.
@@ -126,11 +98,11 @@ class SceneStore:
         with contextlib.suppress(NotStored), self._open(entry.id, entry) as stored:
             if stored.record.packed_bytes or not pack:
                 return stored
-        key = _key(entry)
+        key = fetch_key(entry)
         try:
             with locked(self.layout.lock_file(key), exclusive=True):
                 record = self._current(entry.id, entry)
-                stored = self._stored(record) if record is not None else self._fetch(entry, key, terms)
+                stored = self._stored(record) if record is not None else self._fetch.run(entry, key, terms)
             return self._with_packed(stored) if pack else stored
         except (SourceError, OutsideRoots) as error:
             raise FetchFailed(f"scene {entry.id}: {error}") from error
@@ -260,7 +232,7 @@ class SceneStore:
         """Learn how fast this disk is read."""
         read_bytes = stored.record.packed_bytes or stored.record.source_bytes
         if seconds > 0:
-            self._measured(read_bytes_per_s=read_bytes / seconds)
+            self._rates.add(read_bytes_per_s=read_bytes / seconds)
 
     @contextlib.contextmanager
     def _open(self, scene: SceneId, entry: CatalogueEntry | None) -> Iterator[StoredScene]:
@@ -298,96 +270,6 @@ class SceneStore:
     def _stored(self, record: SceneRecord) -> StoredScene:
         return StoredScene(record, self.layout.object_dir(record.digest), _stage(record))
 
-    def _fetch(self, entry: CatalogueEntry, key: str, terms: Terms) -> StoredScene:
-        """Download under the exclusive lock of `key`, check, publish."""
-        if entry.digest and self.layout.object_dir(entry.digest).is_dir():  # the same bytes under another id
-            return self._stored(self._publish(entry, entry.digest))
-        self._roots.check(entry.uri)
-        # A peer is believed only where the catalogue knows better: it could claim any size and send any bytes.
-        if self._peers is not None and entry.digest and entry.source_bytes:
-            for peer in self._peers.find(entry.digest):
-                try:
-                    return self._bring(entry, key, peer, dataclasses.replace(terms, retries=0))
-                except SourceError as error:
-                    self._peers.failed(peer, str(error))
-        source = SceneSource(entry.uri, terms=terms)
-        try:
-            return self._bring(entry, key, source, terms)
-        except _OtherBytes as error:
-            if not error.kept_bytes:
-                raise
-        return self._bring(entry, key, source, terms)  # what an earlier try or a peer had left was bad
-
-    def _bring(self, entry: CatalogueEntry, key: str, source: Source, terms: Terms) -> StoredScene:
-        """Fetch from one source, check, publish."""
-        if entry.source_bytes is not None and source.total_bytes != entry.source_bytes:
-            raise SourceError(f"{source.uri}: has {source.total_bytes} bytes, the catalogue says {entry.source_bytes}")
-        if terms.may_evict:
-            self._space.reserve(entry.id, key, source.total_bytes)
-        elif not self._space.reserve_free(key, source.total_bytes):
-            raise StoreFull(f"scene {entry.id} needs {source.total_bytes} bytes, and nothing may be evicted for it")
-        part = self._space.part_folder(key)
-        is_peer = source.uri != entry.uri
-        download = Download(source, part, None if is_peer else self._pace, terms, entry.digest)
-        try:
-            try:
-                with Heartbeat(self.layout.fetching_file(key), entry.id, key, source.total_bytes) as heartbeat:
-                    got = download.run(heartbeat.progress)
-            finally:
-                self._count(download.fetched_bytes, is_peer)
-            if got.fetched_bytes and got.seconds > 0 and not is_peer:
-                self._measured(fetch_bytes_per_s=got.fetched_bytes / got.seconds)
-            self._check(entry, source, got.digest, download.kept_bytes)
-            with contextlib.ExitStack() as stack:
-                if got.digest != key:
-                    stack.enter_context(locked(self.layout.lock_file(got.digest), exclusive=True))
-                self._move_in(part, got.digest)
-                record = self._publish(entry, got.digest)
-        finally:
-            self._space.release(key)
-        return StoredScene(record, self.layout.object_dir(got.digest), "remote", got.fetched_bytes)
-
-    def _count(self, fetched_bytes: int, is_peer: bool) -> None:
-        if is_peer and self._peers is not None:
-            self._peers.fetched(fetched_bytes)
-        elif fetched_bytes:
-            self._on_fetched(fetched_bytes)
-
-    def _check(self, entry: CatalogueEntry, source: Source, digest: str, kept_bytes: int) -> None:
-        """Refuse what is not what the catalogue promised, or no scene, before it becomes visible."""
-        part = self._space.part_folder(_key(entry))
-        try:
-            if entry.digest and digest != entry.digest:
-                raise _OtherBytes(f"{source.uri}: sha256 is {digest}, the catalogue says {entry.digest}", kept_bytes)
-            formats.read_header(part / "source")
-        except (SourceError, SceneFileError):
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-
-    def _move_in(self, part: Path, digest: str) -> None:
-        target = self.layout.object_dir(digest)
-        if target.is_dir():  # the same bytes from another address
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.rename(target)
-            sync_folder(self.layout.objects)
-
-    def _publish(self, entry: CatalogueEntry, digest: str) -> SceneRecord:
-        """Write the record that makes an object visible under an id; the object's lock is held."""
-        folder = self.layout.object_dir(digest)
-        header = formats.read_header(folder / "source")
-        record = SceneRecord(
-            id=entry.id,
-            digest=digest,
-            source_bytes=tree_bytes(folder / "source"),
-            packed_bytes=tree_bytes(folder / "packed"),
-            resident_bytes=header.resident_bytes,
-            gaussians=header.gaussians,
-            last_used_s=time.time(),
-        )
-        self._write_record(record, durable=True)
-        return record
-
     def _with_packed(self, stored: StoredScene) -> StoredScene:
         try:
             self._pack(stored, lambda held: dataclasses.replace(held, stage=stored.stage).read_source())
@@ -396,22 +278,6 @@ class SceneStore:
             raise
         record = self._current(stored.id, None)
         return dataclasses.replace(stored, record=record) if record is not None else stored
-
-    def _measured(self, fetch_bytes_per_s: float = 0.0, read_bytes_per_s: float = 0.0) -> None:
-        """Fold a measurement into store.json (half its weight to the newest)."""
-        known = read_json(self.layout.store_file) or {}
-        rates = {}
-        for name, new in (("fetch_bytes_per_s", fetch_bytes_per_s), ("read_bytes_per_s", read_bytes_per_s)):
-            old = float(known.get(name, 0.0))
-            rates[name] = (old + new) / 2 if old and new else new or old
-        record = dataclasses.asdict(StoreRecord(self.capacity_bytes, **rates))
-        if record != known:
-            write_json(self.layout.store_file, record)
-
-
-def _key(entry: CatalogueEntry) -> str:
-    """What names a download until its digest is known, and after."""
-    return entry.digest or hashlib.sha256(entry.uri.encode()).hexdigest()
 
 
 def _sweep(held: StoredScene) -> None:

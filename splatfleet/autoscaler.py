@@ -42,6 +42,7 @@ class AutoscalerSettings(VerbSettings):
     drain_s: float = Field(5.0, ge=0.0, description="Seconds that a pod drains before the count is lowered.")
     node_digests: list[str] = Field([], description="NODE=URL of exporters that no pod watch would find.")
     scene_agents: list[str] = Field([], description="NODE=URL of scene agents that no pod watch would find.")
+    scene_agent_ca: Path | None = Field(None, description="PEM CA of scene agents that serve over TLS.")
     scene_agent_token_file: Path | None = Field(None, description="File with the scene agents' token.")
     pools: list[Any] = Field([], description="Pools: names, or JSON of their settings (see docs/autoscaler.md).")
     prometheus: str | None = Field(None, description="URL of the Prometheus that holds the gateway's counters.")

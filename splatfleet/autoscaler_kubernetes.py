@@ -34,6 +34,7 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     from kube.errors import ConfigError
     from kube.events import EventRecorder
     from kube.lease import Elector
+    from kube.tls import ClientTls, TlsError
     from splatfleet.autoscaler import open_source
 
     if settings.pools:
@@ -41,11 +42,15 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     given = Addresses(
         parse_node_digests(settings.node_digests, "--node-digests"),
         parse_node_digests(settings.scene_agents, "--scene-agents"),
+        "https" if settings.scene_agent_ca is not None else "http",
     )
     try:
+        agent_tls = ClientTls(settings.scene_agent_ca) if settings.scene_agent_ca is not None else None
         connection = Connection.open(settings.kubeconfig, settings.context)
     except ConfigError as error:
         raise UsageError(f"--kubernetes: {error}") from error
+    except TlsError as error:
+        raise UsageError(f"--scene-agent-ca: {error}") from error
     stack.callback(connection.close)
     watches = Watches(connection, settings.namespace, given, min(settings.interval_s, 5.0))
     source = open_source(settings, watches.node_services.exporters)
@@ -54,7 +59,7 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     writes = Writes(connection, elector.guard, terms.renew_s * WRITE_SHARE, settings.drain_s)
     events = EventRecorder(connection, "splatfleet-autoscaler", elector.identity)
     live = LiveCluster(watches, source, writes, events, lambda: elector.leads, settings.interval_s)
-    calls = WarmCalls(watches.node_services.agent, live.pod_url, time.time, settings.scene_agent_token_file)
+    calls = WarmCalls(watches.node_services.agent, live.pod_url, time.time, settings.scene_agent_token_file, agent_tls)
     live.warm_calls = calls
     live.on_startup = KubernetesMetrics(
         metrics.registry, lambda: elector.leads, watches.ages_s, lambda: calls.failed

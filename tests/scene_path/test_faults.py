@@ -207,7 +207,7 @@ def test_redirect_to_another_host_drops_the_token(tmp_path: Path, scene: Path, s
         source = SceneSource(first.url, {"authorization": f"Bearer {TOKEN}"})
         store = store_in(tmp_path)
         entry = entry_of(scene, first.url)
-        record = store._bring(entry, str(entry.digest), source, Terms()).record
+        record = store._fetch.bring(entry, str(entry.digest), source, Terms()).record
     assert record.digest == entry.digest
     assert [asked.get("authorization") for asked in first.asked] == [f"Bearer {TOKEN}"]
     assert [asked.get("authorization") for asked in served.asked] == [None]

@@ -105,7 +105,12 @@ def test_a_server_that_throttles_or_hangs_makes_it_unready_and_answers_go_on(run
     until(lambda: not running.lacking() and "later" in running.pods())
 
 
-def test_it_is_not_ready_before_the_first_list(running: Running) -> None:
-    running.stub.faults += [("list", "hang", 1.0)] * 5
+@pytest.mark.parametrize("fault", [("list", 500, {}, None), ("list", "garbage")])
+def test_it_is_not_ready_before_the_first_list(
+    stub: StubServer, fault: tuple[Any, ...], request: pytest.FixtureRequest
+) -> None:
+    stub.faults += [fault] * 10_000
+    running: Running = request.getfixturevalue("running")
     assert "not listed yet" in running.lacking() or "not reached yet" in running.lacking()
+    running.stub.faults.clear()
     until(lambda: not running.lacking())
