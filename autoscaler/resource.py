@@ -48,6 +48,7 @@ FIELDS: dict[str, str] = {
     "behavior.blindAfterSeconds": "behavior.blind_after_s",
     "behavior.idleSeconds": "behavior.idle_s",
     "behavior.wakeProbability": "behavior.wake_probability",
+    "behavior.minMargin": "behavior.min_margin",
     "behavior.maxMargin": "behavior.max_margin",
     "warmup.podBudgetBytes": "pod_budget_bytes",
     "warmup.scenesPerNewPod": "scenes_per_new_pod",
@@ -113,6 +114,7 @@ class Resource:
     holds_scale_down: bool = False  # by annotation
     status: Mapping[str, Any] = field(default_factory=dict)  # as it was last written
     resource_version: str = ""
+    created: str = ""  # the API's time, which sorts as text
 
     @property
     def key(self) -> str:
@@ -138,6 +140,7 @@ def parse_resource(plain: Mapping[str, Any], now_s: float) -> Resource:
         holds_scale_down=_switch(PAUSED_SCALE_DOWN_ANNOTATION, annotations.get(PAUSED_SCALE_DOWN_ANNOTATION)),
         status=plain.get("status") or {},
         resource_version=metadata.get("resourceVersion", ""),
+        created=metadata.get("creationTimestamp") or "",
     )
 
 

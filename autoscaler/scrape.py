@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import httpx2
@@ -44,14 +44,14 @@ class DirectScrape:
     def __init__(
         self,
         gateway: str,
-        exporters: Sequence[str],
+        exporters: Sequence[str] | Callable[[], Sequence[str]],
         bin_s: float,
         deadline_s: float = 2.0,
         client: httpx2.Client | None = None,
     ) -> None:
         self.bin_s = bin_s
         self._gateway = _metrics_url(gateway)
-        self._exporters = [_metrics_url(url) for url in exporters]
+        self._exporters = exporters if callable(exporters) else lambda: exporters
         self._client = client or httpx2.Client(timeout=deadline_s, follow_redirects=False)
         self._pools: dict[str, _PoolState] = {}
 
@@ -130,7 +130,7 @@ class DirectScrape:
         """Read the exporters into the window of sums; returns the requests that wait in Triton."""
         values: dict[tuple[str, str, str], float] = {}
         waiting: list[float] = []
-        for url in self._exporters:
+        for url in map(_metrics_url, self._exporters()):
             try:
                 samples = [sample for sample in self._get(url) if sample.labels.get("pool") == pool.name]
             except ScrapeError as error:

@@ -8,6 +8,7 @@ POOL_LABEL = f"{DOMAIN}/pool"
 SCENES_ANNOTATION = f"{DOMAIN}/scenes"  # comma-separated scene ids
 SCENE_BYTES_ANNOTATION = f"{DOMAIN}/scene-bytes"  # `id=bytes,...` where no node knows a size yet
 DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gateway obeys it
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"  # Kubernetes' own: the lowest goes first
 PAUSED_ANNOTATION = f"{DOMAIN}/paused"  # on a PredictiveAutoscaler: `true`, or the time until which its count is held
 PAUSED_SCALE_DOWN_ANNOTATION = f"{DOMAIN}/paused-scale-down"  # `true`: no pod is taken away
 
@@ -21,6 +22,8 @@ HTTP_PORT_NAME = "http"
 GRPC_PORT_NAME = "grpc"
 METRICS_PORT_NAME = "metrics"
 
+FREED_ANNOTATION = f"{DOMAIN}/freed"  # on a node: the extender wakes pods that kube-scheduler has given up on
+
 SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod
 CATALOGUE_ENV = "SPLATFLEET_CATALOGUE"
 SCENE_CACHE_ENV = "SPLATFLEET_SCENE_CACHE"  # the node's scene store as the pod sees it
@@ -28,6 +31,10 @@ POD_BUDGET_ENV = "SPLATFLEET_POD_BUDGET_BYTES"  # scenes that the pod may keep i
 STORE_CAPACITY_ENV = "SPLATFLEET_STORE_CAPACITY_BYTES"  # scenes that the node's store may keep on disk
 FETCH_LIMIT_ENV = "SPLATFLEET_FETCH_BYTES_PER_S"  # bandwidth that the node's downloads share; unset is no cap
 SCENE_AGENT_TOKEN_ENV = "SPLATFLEET_SCENE_AGENT_TOKEN"  # bearer tokens of scene agents, one a line
+SCENE_AGENT_TOKEN_FILE_ENV = "SPLATFLEET_SCENE_AGENT_TOKEN_FILE"  # a file of them, for pods that ask peers
+SCENE_PEERS_ENV = "SPLATFLEET_SCENE_PEERS"  # URLs of other nodes' scene agents, comma-separated, nearest first
+SCENE_PEER_CA_ENV = "SPLATFLEET_SCENE_PEER_CA"  # PEM CA of their certificates; unset is the system's
+SCENE_ROOTS_ENV = "SPLATFLEET_SCENE_ROOTS"  # comma-separated addresses under which scenes may lie; unset is anywhere
 RASTERIZER_ENV = "SPLATFLEET_RASTERIZER"  # auto, cpu, oracle or gpu
 DEFAULT_SCENE_ENV = "SPLATFLEET_DEFAULT_SCENE"  # answers a request that names no scene
 DEFAULT_SIZE_ENV = "SPLATFLEET_DEFAULT_SIZE"  # `512x512`, for a request that names no size

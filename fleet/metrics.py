@@ -98,6 +98,16 @@ RENDERER_RENDER_SECONDS = _metric(
 RENDERER_FETCHED_BYTES = _metric(
     "renderer_fetched_bytes_total", "counter", (), "Bytes that this pod fetched from object stores.", ("report",)
 )
+RENDERER_PEER_BYTES = _metric(
+    "renderer_peer_fetched_bytes_total", "counter", (), "Bytes that this pod fetched from other nodes.", ("report",)
+)
+RENDERER_QUARANTINED = _metric(
+    "renderer_quarantined_objects_total",
+    "counter",
+    (),
+    "Objects of the node's store that this pod found damaged and put aside.",
+    ("alerts",),
+)
 
 # The gateway: demand is counted here, so it is valid at zero replicas.
 GATEWAY_REQUESTS = _metric(
@@ -328,6 +338,20 @@ AGENT_DEADLINES = _metric(
 AGENT_SERVED_BYTES = _metric(
     "scene_agent_served_bytes_total", "counter", (), "Bytes of objects served to other nodes.", ("dashboard",)
 )
+AGENT_QUARANTINED = _metric(
+    "scene_agent_quarantined_objects_total",
+    "counter",
+    (),
+    "Objects of the node's store that the agent found damaged and put aside.",
+    ("alerts",),
+)
+AGENT_PRELOADS = _metric(
+    "scene_agent_preloads_total",
+    "counter",
+    (),
+    "Scenes that the agent asked itself for, because the fleet wants them and it was idle.",
+    ("dashboard",),
+)
 AGENT_REQUESTS = _metric(
     "scene_agent_requests_total",
     "counter",
@@ -385,6 +409,35 @@ EXTENDER_CERTIFICATE_NOT_AFTER = _metric(
     (),
     "Time at which the certificate that the extender shows expires; absent without TLS.",
     ("alerts",),
+)
+
+EXTENDER_WAITING = _metric(
+    "extender_waiting_pods", "gauge", (), "Pods that did not fit any node they were offered.", ("dashboard",)
+)
+EXTENDER_WAKES = _metric(
+    "extender_wakes_total",
+    "counter",
+    ("outcome",),
+    "Node annotations written so that kube-scheduler tries waiting pods again, by outcome (ok, failed).",
+)
+
+# Whoever follows the API server.
+WATCH_SYNCED = _metric("watch_synced", "gauge", ("resource",), "1 once the first list of a resource was read.")
+WATCH_AGE = _metric(
+    "watch_event_age_seconds",
+    "gauge",
+    ("resource",),
+    "Seconds since the API server last said anything about a resource, bookmarks too.",
+    ("alerts",),
+)
+WATCH_FAILURES = _metric(
+    "watch_failures_total", "counter", ("resource",), "Lists and watches that ended in an error.", ("alerts",)
+)
+WATCH_EXPIRED = _metric(
+    "watch_expired_total", "counter", ("resource",), "Watches that the API server forgot, so that all was listed again."
+)
+WATCH_SKIPPED = _metric(
+    "watch_skipped_objects_total", "counter", ("resource",), "Objects that could not be read.", ("alerts",)
 )
 
 # The autoscaler.
@@ -452,6 +505,31 @@ AUTOSCALER_DECISIONS = _metric(
 )
 AUTOSCALER_TICK_SECONDS = _metric(
     "autoscaler_tick_duration_seconds", "histogram", (), "Seconds that one tick took.", ("alerts",), _HTTP_SECONDS
+)
+AUTOSCALER_LEADER = _metric(
+    "autoscaler_leader", "gauge", (), "1 where this autoscaler leads and writes, 0 where it stands by.", ("alerts",)
+)
+AUTOSCALER_WATCH_AGE = _metric(
+    "autoscaler_watch_age_seconds",
+    "gauge",
+    ("resource",),
+    "Seconds since the API server was last heard of a resource; absent before the first list.",
+    ("alerts",),
+)
+AUTOSCALER_STARTUP_SECONDS = _metric(
+    "autoscaler_pod_startup_seconds",
+    "histogram",
+    ("pool", "stage"),
+    "Seconds that pods took to start, by stage (provisioning, fetching, loading) and in whole (total).",
+    ("dashboard",),
+    (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0, 1200.0),
+)
+AUTOSCALER_WARM_FAILED = _metric(
+    "autoscaler_warm_asks_failed_total",
+    "counter",
+    (),
+    "Asks for a scene that neither a scene agent nor a pod took.",
+    ("alerts",),
 )
 AUTOSCALER_KEDA_REQUESTS = _metric(
     "autoscaler_keda_requests_total",

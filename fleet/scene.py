@@ -9,6 +9,7 @@ from typing import NewType
 
 SceneId = NewType("SceneId", str)
 
+SCENES_PATH = "/v1/scenes"  # of a scene agent: PUT SCENES_PATH/{id} asks for a scene
 SCENE_ID_PATTERN = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 _SCENE_ID = re.compile(SCENE_ID_PATTERN)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -71,6 +72,7 @@ class StoreLayout:
     `objects/<sha256>.lock`    flock: exclusive while writing, shared while a pod holds the object open
     `scenes/<id>.json`         SceneRecord: which digest an id stands for, its bytes, its last use
     `fetching/<sha256>.json`   FetchRecord: heartbeat of a download in flight
+    `quarantine/<sha256>-…`    the last object that was found damaged, out of every reader's sight
     `store.json`               StoreRecord: capacity and measured bandwidths
     """
 
@@ -87,6 +89,10 @@ class StoreLayout:
     @property
     def fetching(self) -> Path:
         return self.root / "fetching"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
 
     @property
     def store_file(self) -> Path:

@@ -84,6 +84,9 @@ class Snapshot:
     def with_node(self, node: Node) -> Snapshot:
         return replace(self, nodes={**self.nodes, node.name: node})
 
+    def without_node(self, name: str) -> Snapshot:
+        return replace(self, nodes={key: node for key, node in self.nodes.items() if key != name})
+
     def with_pod(self, pod: Pod) -> Snapshot:
         return replace(self, pods={**self.pods, pod.uid: pod})
 

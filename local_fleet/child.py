@@ -73,6 +73,6 @@ class Child:
                 self._process.wait()
 
 
-def verb_child(verb: str, arguments: Sequence[str], log: Path) -> Child:
-    """`splatfleet <verb> …` as a child."""
-    return Child(verb, [sys.executable, "-m", "splatfleet", verb, *arguments], log)
+def verb_child(verb: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Child:
+    """`splatfleet <verb> …` as a child; `environment` is added to ours."""
+    return Child(verb, [sys.executable, "-m", "splatfleet", verb, *arguments], log, environment)

@@ -149,6 +149,14 @@ class LocalCluster:
             work: Callable[[WarmAsk], None] = self._warm_disk if ask.stage == "disk" else self._warm_memory
             self._warmers.submit(self._ask, work, ask, key)
 
+    def has_on_disk(self, node: str, scene: SceneId) -> bool:
+        """Whether a scene lies whole on a node's disk, as its agent says; False where that does not answer."""
+        try:
+            listing = (self._agents or {})[node].listing()
+        except (AgentError, KeyError):
+            return False
+        return any(stored["id"] == scene for stored in listing["scenes"])
+
     def warmed(self) -> WarmTotals:
         """What the agents did, from their own metrics; an agent that does not answer counts as nothing."""
         totals = WarmTotals()

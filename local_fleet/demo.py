@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,7 @@ from fleet.traffic import RateTrace, TraceError, popularity_order
 from local_fleet.calibration import Fit, fit
 from local_fleet.child import Child, verb_child
 from local_fleet.cluster import LocalCluster
+from local_fleet.first_visitor import FirstVisitors, Premieres, Visits, make_premieres
 from local_fleet.live import LiveView
 from local_fleet.load import FrameRecord
 from local_fleet.machine import MachineLoad, describe
@@ -81,6 +83,7 @@ class DemoSettings:
     provision_s: float = 3.0
     fetch_bytes_per_s: float = 4e6
     max_pods: int = 18
+    visit_lead_s: float = 60.0  # the first visitor of a new scene is predicted so long before; 0 is no such visit
     report: Path | None = None
     json_file: Path | None = None
     compare: Path | None = None
@@ -190,6 +193,9 @@ class _Play:
         self.frame_floor_s = settings.frame_floor_s / self.fit.rate_factor
         self.described = describe()
         self.first_frame_s: float | None = None
+        self.premieres: Premieres | None = None
+        self.visitors: FirstVisitors | None = None
+        self.visits: Visits | None = None
         self.timeline = Timeline(
             title=settings.trace.name if settings.trace else "built-in days",
             autoscaler=settings.autoscaler,
@@ -204,6 +210,7 @@ class _Play:
         """Start everything, replay the traffic, collect what it came to."""
         pods, parts = self._start_fleet()
         cluster = self._start_cluster(pods, parts)
+        self.visits = self._first_visitors(cluster, pods)
         load, zero_s = self._start_load(parts)
         memory = self._replay(cluster, pods, parts, zero_s)
         pod_seconds = pods.pod_seconds(zero_s, pods.now_s())
@@ -217,21 +224,16 @@ class _Play:
         settings = self.settings
         total_bytes = sum(self.scenes.resident_bytes.values())
         largest_bytes = max(self.scenes.resident_bytes.values())
+        fleet_catalogue = self.scenes.catalogue_file
+        if settings.visit_lead_s > 0:
+            self.premieres = make_premieres(
+                self.folder / "premieres", self.scenes.catalogue, settings.fetch_bytes_per_s, settings.seed
+            )
+            fleet_catalogue = self.premieres.catalogue_file
+            largest_bytes = max(largest_bytes, self.premieres.resident_bytes)
         # A pod holds about half of the scenes, a node's disk (source and packed layout) about two thirds.
         self.pod_budget_bytes = max(round(1.05 * largest_bytes), round(0.5 * total_bytes))
         nodes = make_nodes(self.folder, max(round(2.5 * largest_bytes), round(1.3 * total_bytes)), settings.seed)
-        pod_settings = PodSettings(
-            pool=POOL,
-            catalogue=self.scenes.catalogue_file,
-            backends=build_backends(settings.backends),
-            run_folder=self.folder,
-            provision_s=settings.provision_s,
-            frame_floor_s=self.frame_floor_s,
-            budget_bytes=self.pod_budget_bytes,
-            fetch_bytes_per_s=settings.fetch_bytes_per_s,
-            frame_size=self.fit.size,
-            seed=settings.seed,
-        )
         self.view.note("starting three nodes, an exporter and a scene agent on each, the extender and the gateway")
         renderers_file = self.folder / "renderers.json"
         parts = start_stack(
@@ -240,11 +242,25 @@ class _Play:
             nodes,
             POOL,
             renderers_file,
-            self.scenes.catalogue_file,
+            fleet_catalogue,
             settings.fetch_bytes_per_s,
         )
         scheduler: Scheduler = (
             ExtenderScheduler(parts.extender_url) if settings.placement == "scenes" else SpreadScheduler()
+        )
+        pod_settings = PodSettings(
+            pool=POOL,
+            catalogue=fleet_catalogue,
+            backends=build_backends(settings.backends),
+            run_folder=self.folder,
+            provision_s=settings.provision_s,
+            frame_floor_s=self.frame_floor_s,
+            budget_bytes=self.pod_budget_bytes,
+            fetch_bytes_per_s=settings.fetch_bytes_per_s,
+            frame_size=self.fit.size,
+            seed=settings.seed,
+            agent_urls=parts.agent_urls,
+            agent_token_file=parts.token_file,
         )
         pods = Pods(pod_settings, nodes, scheduler, self.view.note)
         self.stack.callback(pods.close)
@@ -258,13 +274,38 @@ class _Play:
             pool, pods, source, parts.exporter_urls, self.scenes.catalogue, self.traffic.history, self._agents(parts)
         )
         self.stack.callback(cluster.close)
+        told_pod = self._predict_visit(cluster, pods, parts)
         count = max(1, math.ceil(self.traffic.first_per_s * self.frame_floor_s / 0.6))
         self.view.note(f"starting {count} pods, each a Triton server of its own")
         begun_s = time.monotonic()
         cluster.begin(count, popularity(self.scenes.ids, self.settings.seed))
-        self.view.note(f"{count} pods ready in {time.monotonic() - begun_s:.1f} s")
+        if told_pod is not None:
+            told_pod.result()
+        self.view.note(f"{len(pods.listing())} pods ready in {time.monotonic() - begun_s:.1f} s")
         self._first_frame(parts)
         return cluster
+
+    def _predict_visit(self, cluster: LocalCluster, pods: Pods, parts: Stack) -> Future[None] | None:
+        """Tell an empty node of the visit that is to come; the pod that starts there knows nothing of it."""
+        settings = self.settings
+        if self.premieres is None:
+            return None
+        self.visitors = FirstVisitors(
+            self.premieres, parts.gateway_url, settings.visit_lead_s, settings.fetch_bytes_per_s
+        )
+        if settings.warm_up == "off":
+            return None
+        node = list(pods.nodes)[-1]
+        self.visitors.predict(cluster, node)
+        self.view.note(f"predicted: in {settings.visit_lead_s:.0f} s somebody visits a new scene; {node} is told")
+        return pods.start((), only_on=node)
+
+    def _first_visitors(self, cluster: LocalCluster, pods: Pods) -> Visits | None:
+        if self.visitors is None:
+            return None
+        visits = self.visitors.visit(cluster, pods, self.view.note)
+        self.view.note(visits.told())
+        return visits
 
     def _agents(self, parts: Stack) -> dict[str, AgentClient] | None:
         """The nodes' scene agents, where warm-up is on."""
@@ -356,6 +397,7 @@ class _Play:
             warm_peer_bytes=warmed.peer_bytes,
             warm_deadlines_missed=warmed.deadlines_missed if self.settings.warm_up == "on" else None,
             seed=self.settings.seed,
+            visits=self.visits,
         )
         records = read_records(self.records)
         credits = self.scenes.credits

@@ -48,6 +48,8 @@ class PodSettings:
     fetch_bytes_per_s: float
     frame_size: tuple[int, int]
     seed: int
+    agent_urls: Mapping[str, str] = field(default_factory=dict)  # by node: a pod's peers are those of other nodes
+    agent_token_file: Path | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Pod:
     uid: str
     scenes: tuple[str, ...]
     asked_s: float
+    only_on: str = ""  # the one node where it may go; empty is any
     stage: str = "scheduling"
     node: str = ""
     slice: str = ""
@@ -101,11 +104,14 @@ class Pods:
         self._workers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="pod")
         self._write_renderers()
 
-    def start(self, scenes: Sequence[str]) -> Future[None]:
-        """Ask for one more pod that loads `scenes` before it is ready; returns at once."""
+    def start(self, scenes: Sequence[str], only_on: str = "") -> Future[None]:
+        """Ask for one more pod that loads `scenes` before it is ready; returns at once.
+
+        `only_on` names the one node where it may go, as a node selector does.
+        """
         with self._lock:
             uid = f"{self.settings.pool}-{len(self.all) + 1:03d}"
-            pod = self.all[uid] = Pod(uid, tuple(scenes), time.monotonic())
+            pod = self.all[uid] = Pod(uid, tuple(scenes), time.monotonic(), only_on=only_on)
         return self._workers.submit(self._run, pod)
 
     def stop(self, uid: str) -> None:
@@ -177,7 +183,7 @@ class Pods:
     def _schedule(self, pod: Pod) -> bool:
         while not pod.stop_asked.is_set():
             with self._scheduling:
-                free = {name: cuts for name, cuts in self.free_slices().items() if cuts}
+                free = {name: cuts for name, cuts in self.free_slices().items() if cuts and pod.only_on in ("", name)}
                 with self._lock:
                     held = [other.node for other in self.all.values() if other.ended_s is None]
                 manifest = pod_manifest(pod.uid, self.settings.pool, POD_PROFILE, pod.scenes)
@@ -240,8 +246,15 @@ class Pods:
     def _environment(self, pod: Pod) -> dict[str, str]:
         settings = self.settings
         node = self.nodes[pod.node]
+        peers = {}
+        if settings.agent_token_file is not None:
+            peers = {
+                labels.SCENE_PEERS_ENV: ",".join(url for name, url in settings.agent_urls.items() if name != pod.node),
+                labels.SCENE_AGENT_TOKEN_FILE_ENV: str(settings.agent_token_file),
+            }
         return {
             **os.environ,
+            **peers,
             labels.SCENES_ENV: ",".join(pod.scenes),
             labels.CATALOGUE_ENV: str(settings.catalogue),
             labels.SCENE_CACHE_ENV: str(node.store),

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from local_fleet.first_visitor import Visits
 from local_fleet.load import WAIT_OBJECTIVE_S, FrameRecord
 from local_fleet.timeline import Timeline
 
@@ -39,6 +40,7 @@ class RunTotals:
     load_average_end: Sequence[float] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    visits: Visits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class Scorecard:
     first_visit_wait_max_s: float | None = None  # of the first request for each scene
     warm_peer_bytes: int = 0  # came from another node's agent instead of the object store
     warm_deadlines_missed: int | None = None  # None: no warm-up
+    # The first visitors of two scenes that lay nowhere, before the traffic; None: there were none.
+    predicted_visit_wait_s: float | None = None
+    unpredicted_visit_wait_s: float | None = None
+    visit_fetch_s: float | None = None  # what the scene's bytes take on the node's line
+    visit_lead_s: float | None = None
 
 
 def score(records: Sequence[FrameRecord], totals: RunTotals, timeline: Timeline) -> Scorecard:
@@ -129,6 +136,10 @@ def score(records: Sequence[FrameRecord], totals: RunTotals, timeline: Timeline)
         first_visit_wait_max_s=max((record.waited_s for record in first_visits(records)), default=None),
         warm_peer_bytes=totals.warm_peer_bytes,
         warm_deadlines_missed=totals.warm_deadlines_missed,
+        predicted_visit_wait_s=totals.visits.predicted_wait_s if totals.visits else None,
+        unpredicted_visit_wait_s=totals.visits.unpredicted_wait_s if totals.visits else None,
+        visit_fetch_s=totals.visits.fetch_s if totals.visits else None,
+        visit_lead_s=totals.visits.lead_s if totals.visits else None,
     )
 
 

@@ -46,6 +46,9 @@ WARMTH = (
     Row("fetched", "bytes_fetched", quantities.data, True),
     Row("… and from other nodes", "warm_peer_bytes", quantities.data),
     Row("first visit of a scene, longest wait", "first_visit_wait_max_s", quantities.seconds, True),
+    Row("first visit of a new scene, predicted", "predicted_visit_wait_s", quantities.seconds, True),
+    Row("… not predicted", "unpredicted_visit_wait_s", quantities.seconds, True),
+    Row("… and what a fetch takes", "visit_fetch_s", quantities.seconds),
     Row("warm-ups late", "warm_deadlines_missed", quantities.number, True),
 )
 COST = (

@@ -42,11 +42,12 @@ class TritonFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Ports on 127.0.0.1."""
+    """Ports on one address, which is this machine's own."""
 
     http: int
     grpc: int
     metrics: int
+    host: str = HOST
 
 
 class TritonServer:
@@ -71,15 +72,15 @@ class TritonServer:
 
     @property
     def http_address(self) -> str:
-        return f"{HOST}:{self._ports.http}"
+        return f"{self._ports.host}:{self._ports.http}"
 
     @property
     def grpc_address(self) -> str:
-        return f"{HOST}:{self._ports.grpc}"
+        return f"{self._ports.host}:{self._ports.grpc}"
 
     @property
     def metrics_address(self) -> str:
-        return f"{HOST}:{self._ports.metrics}"
+        return f"{self._ports.host}:{self._ports.metrics}"
 
     @property
     def pid(self) -> int:
@@ -101,9 +102,9 @@ class TritonServer:
         flags = {
             "model-repository": MODEL_REPOSITORY,
             "backend-directory": self._backends,
-            "http-address": HOST,
-            "grpc-address": HOST,
-            "metrics-address": HOST,
+            "http-address": ports.host,
+            "grpc-address": ports.host,
+            "metrics-address": ports.host,
             "http-port": ports.http,
             "grpc-port": ports.grpc,
             "metrics-port": ports.metrics,
@@ -137,7 +138,7 @@ class TritonServer:
 
     def _wait_ready(self, end_s: float) -> None:
         while time.monotonic() < end_s:
-            if self.ready and _listens(self._ports.metrics):  # HTTP answers a moment before the metrics do
+            if self.ready and _listens(self._ports):  # HTTP answers a moment before the metrics do
                 return
             text = self._log_text()
             # The log tells seconds before a failed server has taken itself down.
@@ -151,7 +152,7 @@ class TritonServer:
         """Whether Triton says that the model is ready; a dead stub still does (`splatfleet probe` tells)."""
         if self.exit_code() is not None:
             return False
-        connection = http.client.HTTPConnection(HOST, self._ports.http, timeout=2.0)
+        connection = http.client.HTTPConnection(self._ports.host, self._ports.http, timeout=2.0)
         try:
             connection.request("GET", f"/v2/models/{MODEL_NAME}/ready")
             return connection.getresponse().status == 200
@@ -189,6 +190,11 @@ class TritonServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(deadline_s)
         self.kill()
+
+    def terminate(self) -> None:
+        """SIGTERM, and no wait."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
 
     def kill(self) -> None:
         """SIGKILL at once, stub included; nothing is left."""
@@ -233,10 +239,10 @@ def free_ports() -> Ports:
                 found.append(port)
         _recent_ports.extend(found)
         del _recent_ports[:-_RECENT_PORTS]
-        return Ports(*found)
+        return Ports(found[0], found[1], found[2])
 
 
-def _listens(port: int) -> bool:
+def _listens(ports: Ports) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex((HOST, port)) == 0
+        return probe.connect_ex((ports.host, ports.metrics)) == 0

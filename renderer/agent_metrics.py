@@ -23,6 +23,8 @@ class AgentMetrics:
         self.deadlines = Counter(*_words(names.AGENT_DEADLINES), registry=self.registry)
         self.served_bytes = Counter(*_words(names.AGENT_SERVED_BYTES), registry=self.registry)
         self.requests = Counter(*_words(names.AGENT_REQUESTS), registry=self.registry)
+        self.quarantined = Counter(*_words(names.AGENT_QUARANTINED), registry=self.registry)
+        self.preloads = Counter(*_words(names.AGENT_PRELOADS), registry=self.registry)
         for family, values in (
             (self.fetched_bytes, ("remote", "peer")),
             (self.fetches, ("stored", "failed", "paused", "dropped")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -13,10 +15,11 @@ import structlog
 
 from fleet.scene import FETCH_STALE_AFTER_S, SceneId
 from renderer.agent_metrics import AgentMetrics
-from renderer.ask_queue import Ask, AskQueue
+from renderer.ask_queue import PRELOAD_PRIORITY, Ask, AskQueue
 from renderer.catalogue import CatalogueEntry, LiveCatalogue, UnknownScene
 from renderer.credentials import CredentialError, scrubbed
-from renderer.download import Stopped, Terms
+from renderer.fetch_terms import Stopped, Terms
+from renderer.kept_asks import KeptAsks
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.splats import SceneFileError
 from renderer.store_files import read_json
@@ -54,6 +57,10 @@ class AgentWork:
         self._ends: OrderedDict[SceneId, AskState] = OrderedDict()
         self._changed = threading.Condition()
         self._closing = False
+        self._kept = KeptAsks(store.layout.root / "asks.json")
+        for ask in self._kept.load():
+            if ask.scene in catalogue.current().entries:
+                self._queue.put(ask)
         self._fetchers = ThreadPoolExecutor(slots, thread_name_prefix="fetch")
         self._thread = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
         self._thread.start()
@@ -73,6 +80,24 @@ class AgentWork:
             self._queue.put(Ask(entry.id, priority, now_s + deadline_in_s, now_s))
             self._changed.notify()
             return self._state(entry.id, now_s, {})
+
+    def preload(self, scene: SceneId) -> None:
+        """Have a scene on disk some time, if there is room that nobody uses; every other ask goes first."""
+        with self._changed:
+            if scene not in self._queue.running and scene not in self._queue.waiting:
+                self._metrics.preloads.inc()
+                self._queue.put(Ask(scene, PRELOAD_PRIORITY, math.inf, time.monotonic()))
+                self._changed.notify()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is asked for."""
+        with self._changed:
+            return not self._queue.running and not self._queue.waiting
+
+    def failed(self) -> list[SceneId]:
+        """Scenes whose last fetch failed."""
+        with self._changed:
+            return [SceneId(end.id) for end in self._ends.values() if end.state == "failed"]
 
     def drop(self, scene: SceneId) -> bool:
         """Forget an ask and evict the scene; False where a reader holds it now."""
@@ -105,10 +130,12 @@ class AgentWork:
     def _state(self, scene: SceneId, now_s: float, progress: Mapping[str, tuple[int, int]]) -> AskState:
         is_running = scene in self._queue.running
         ask = self._queue.running[scene] if is_running else self._queue.waiting[scene]
-        left_s = ask.deadline_s - now_s
+        left_s = None if ask.is_preload else ask.deadline_s - now_s
         done_bytes, total_bytes = progress.get(scene, (0, 0))
-        reason = "" if left_s >= 0 else f"the deadline passed {-left_s:.1f} s ago"
         state = "fetching" if is_running else "queued"
+        if left_s is None:
+            return AskState(scene, state, ask.priority, None, done_bytes, total_bytes, "preload")
+        reason = "" if left_s >= 0 else f"the deadline passed {-left_s:.1f} s ago"
         return AskState(scene, state, ask.priority, round(left_s, 3), done_bytes, total_bytes, reason)
 
     def _progress(self) -> dict[str, tuple[int, int]]:
@@ -141,13 +168,20 @@ class AgentWork:
                     log.warning("deadline missed", scene=ask.scene, state=state.state, reason=state.reason)
                 self._metrics.asks.labels("queued").set(len(self._queue.waiting))
                 self._metrics.asks.labels("fetching").set(len(self._queue.running))
+                self._keep()
                 self._changed.wait(_WATCH_S)
+
+    def _keep(self) -> None:
+        """Write the open asks down, so that the next start goes on with them; the lock is held."""
+        asks = (*self._queue.running.values(), *self._queue.waiting.values())
+        with contextlib.suppress(OSError):  # a full disk is told by the fetches
+            self._kept.keep(ask for ask in asks if not ask.is_preload)
 
     def _fetch(self, ask: Ask) -> None:
         reason = ""
         try:
             entry = self._catalogue.current().get(ask.scene)
-            self._ensure(entry)
+            self._ensure(entry, may_evict=not ask.is_preload)
             outcome = "stored"
         except Stopped:
             outcome = "paused"
@@ -160,11 +194,12 @@ class AgentWork:
             self._settle(ask, outcome, reason)
             self._changed.notify()
 
-    def _ensure(self, entry: CatalogueEntry) -> None:
+    def _ensure(self, entry: CatalogueEntry, may_evict: bool) -> None:
         def stopped() -> bool:
             return self._closing or self._queue.is_to_pause(entry.id)
 
-        self._store.ensure(entry, terms=Terms(end_s=time.monotonic() + self._fetch_timeout_s, stopped=stopped))
+        end_s = time.monotonic() + self._fetch_timeout_s
+        self._store.ensure(entry, terms=Terms(end_s=end_s, stopped=stopped, may_evict=may_evict))
 
     def _settle(self, ask: Ask, outcome: str, reason: str) -> None:
         """Write down how a fetch ended; the lock is held."""
@@ -175,7 +210,10 @@ class AgentWork:
             return
         ask = self._queue.finished(scene)
         self._metrics.fetches.labels(outcome).inc()
-        self._end(AskState(scene, outcome, ask.priority, round(ask.deadline_s - now_s, 3), reason=reason))
+        left_s = None if ask.is_preload else round(ask.deadline_s - now_s, 3)
+        self._end(AskState(scene, outcome, ask.priority, left_s, reason=reason))
+        if ask.is_preload:
+            return
         if outcome == "stored":
             self._metrics.fetch_s.observe(now_s - ask.asked_s)
             if now_s <= ask.deadline_s:

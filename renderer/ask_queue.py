@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from fleet.scene import SceneId
 
+PRELOAD_PRIORITY = -1000  # below all that anybody may ask for
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -17,6 +19,11 @@ class Ask:
     priority: int  # higher goes first
     deadline_s: float
     asked_s: float
+
+    @property
+    def is_preload(self) -> bool:
+        """Whether nobody asked but the agent itself: it has no deadline and evicts nothing."""
+        return self.priority == PRELOAD_PRIORITY
 
     @property
     def rank(self) -> tuple[int, float, float, str]:

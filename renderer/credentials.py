@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import hmac
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,6 +74,17 @@ def s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
         shared_credentials(Path(path), profile)  # a fault is told here, in one line
         options["credential_provider"] = lambda: shared_credentials(Path(path), profile)
     return options
+
+
+def gcs_options(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Google's credentials are found by its own environment; a service account of an emulator may name http://."""
+    path = environment.get("GOOGLE_SERVICE_ACCOUNT") or environment.get("GOOGLE_APPLICATION_CREDENTIALS") or ""
+    try:
+        account = json.loads(Path(path).read_bytes()) if path else {}
+    except (OSError, ValueError):
+        raise CredentialError(f"service account {path}: not readable as JSON") from None
+    is_plain = isinstance(account, dict) and str(account.get("gcs_base_url", "")).startswith("http://")
+    return {"client_options": {"allow_http": True}} if is_plain else {}
 
 
 def shared_credentials(path: Path, profile: str) -> dict[str, Any]:

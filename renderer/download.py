@@ -13,39 +13,48 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fleet.scene import FetchRecord
-from renderer.scene_source import SINGLE_FILE, NoRanges, Part, SceneSource, SourceError, TryAgain, combined_digest
+from renderer.fetch_terms import Stopped, Terms
+from renderer.scene_source import (
+    SINGLE_FILE,
+    Buffer,
+    NoRanges,
+    Part,
+    SourceError,
+    TryAgain,
+    combined_digest,
+)
 from renderer.store_files import Pace, read_json, sync_folder, write_json
 
 _HEARTBEAT_S = 0.5
 _CHUNK_BYTES = 256 << 10  # so much is lost where a connection breaks
+_SYNC_BYTES = 64 << 20  # so much is written behind the download, not after it
 _SMALLEST_CHUNK_BYTES = 16 << 10
 _ORIGIN_FILE = "origin.json"
 _BLOCK_BYTES = 8 << 20
 _WATCH_S = 0.05
-_FIRST_PAUSE_S = 0.25
 
 
-class Stopped(Exception):
-    """A download that was told to stop; what came of it stays and is resumed."""
+class Source(Protocol):
+    """What is downloaded: a SceneSource or a PeerSource."""
 
+    uri: str
+    is_folder: bool
+    parts: tuple[Part, ...]
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Terms:
-    """How a download may go. `end_s` (monotonic) is its total deadline; `stopped` is asked many times a second."""
+    @property
+    def total_bytes(self) -> int: ...
 
-    ranges: int = 8  # requests at once
-    retries: int = 4  # of a block that brings nothing
-    end_s: float | None = None
-    stopped: Callable[[], bool] = lambda: False
+    def read(self, part: Part, span: tuple[int, int] | None, chunk_bytes: int) -> AsyncIterator[Buffer]: ...
+
+    def pause_s(self, part: Part, failures: int, error: TryAgain) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,13 +103,14 @@ class Heartbeat:
 class Download:
     """One download of a source to `folder/source`. `fetched_bytes` came over the wire, however it ended."""
 
-    def __init__(self, source: SceneSource, folder: Path, pace: Pace | None, terms: Terms, digest: str | None) -> None:
+    def __init__(self, source: Source, folder: Path, pace: Pace | None, terms: Terms, digest: str | None) -> None:
         """With a `digest` what an earlier try brought from another address is used as well."""
         self.source, self.folder, self.pace, self.terms = source, folder, pace, terms
         self.fetched_bytes = 0
         self.kept_bytes = 0  # lay there from an earlier try
         self._digest = digest
         self._done_bytes = 0
+        self._busy_until_s = 0.0  # as a server said
 
     def run(self, progress: Callable[[int], None]) -> Downloaded:
         """Bring it, on disk for good, telling `progress` the bytes that lie there.
@@ -161,6 +171,13 @@ class Download:
         """So many bytes that lay there have to come again."""
         self._done_bytes -= count_bytes
 
+    async def pause(self, part: Part, failures: int, error: TryAgain) -> None:
+        """Wait before a block is asked for again; what a busy server says holds for all blocks."""
+        if time.monotonic() >= self._busy_until_s:
+            pause_s = await asyncio.to_thread(self.source.pause_s, part, failures, error)
+            self._busy_until_s = max(self._busy_until_s, time.monotonic() + pause_s)
+        await asyncio.sleep(max(0.0, self._busy_until_s - time.monotonic()))
+
     @property
     def chunk_bytes(self) -> int:
         """A tenth of a second of the bandwidth, so that progress is smooth and neighbours get their turn."""
@@ -169,7 +186,7 @@ class Download:
         return max(_SMALLEST_CHUNK_BYTES, min(_CHUNK_BYTES, int(self.pace.bytes_per_s / 10)))
 
 
-def _prepare(source: SceneSource, folder: Path, digest: str | None) -> None:
+def _prepare(source: Source, folder: Path, digest: str | None) -> None:
     """Keep the folder of an earlier try of the same files since the last boot, else start with an empty one."""
     origin = {
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -282,11 +299,11 @@ class _PartFetch:
                 before_bytes = self._blocks.have[index]
                 try:
                     await self._block(index)
-                except TryAgain:
+                except TryAgain as error:
                     failures = 1 if self._blocks.have[index] > before_bytes else failures + 1
                     if failures > self._download.terms.retries:
                         raise
-                    await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5))
+                    await self._download.pause(self._part, failures, error)
 
     async def _block(self, index: int) -> None:
         span = self._blocks.span(index)
@@ -325,8 +342,10 @@ class _PartFetch:
         )
 
     async def _hash(self) -> str:
+        """The sha256, taken behind the blocks, and what it has seen on its way to the disk."""
         digest = hashlib.sha256()
-        at_byte = 0
+        at_byte = synced_byte = 0
+        syncing: asyncio.Future[None] | None = None
         while at_byte < self._part.size_bytes:
             end_byte = self._blocks.from_start_bytes()
             if end_byte == at_byte:
@@ -335,6 +354,11 @@ class _PartFetch:
             else:
                 await asyncio.to_thread(self._update, digest, at_byte, end_byte)
                 at_byte = end_byte
+            if at_byte - synced_byte >= _SYNC_BYTES and (syncing is None or syncing.done()):
+                synced_byte = at_byte
+                syncing = asyncio.ensure_future(asyncio.to_thread(os.fdatasync, self._file))
+        if syncing is not None:
+            await syncing
         return digest.hexdigest()
 
     def _update(self, digest: Any, start_byte: int, end_byte: int) -> None:

@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from kube.tls import ClientTls
 from renderer.credentials import BearerTokens
-from renderer.scene_source import SceneSource, SourceError
+from renderer.download import Source
+from renderer.peer_source import PeerSource
+from renderer.scene_source import SourceError
 
 OBJECTS_PATH = "/v1/objects"
 _DISTRUST_S = 60.0
@@ -18,15 +21,22 @@ _DISTRUST_S = 60.0
 class Peers:
     """Agents by URL, in the order in which they are preferred."""
 
-    def __init__(self, urls: Sequence[str], tokens: BearerTokens, on_fetched: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        tokens: BearerTokens,
+        on_fetched: Callable[[int], None],
+        tls: ClientTls | None = None,
+    ) -> None:
         self._urls = tuple(urls)
         self._tokens = tokens
         self._on_fetched = on_fetched
+        self._tls = tls
         self._lock = threading.Lock()
         self._distrusted_until_s: dict[str, float] = {}
         self.faults: dict[str, str] = {}  # the last of each peer
 
-    def find(self, digest: str) -> Sequence[SceneSource]:
+    def find(self, digest: str) -> Sequence[PeerSource]:
         """The peers that say that they have the object."""
         now_s = time.monotonic()
         with self._lock:
@@ -37,14 +47,14 @@ class Peers:
             found = pool.map(lambda url: self._at(f"{url}{OBJECTS_PATH}/{digest}"), asked)
             return [source for source in found if source is not None]
 
-    def _at(self, address: str) -> SceneSource | None:
+    def _at(self, address: str) -> PeerSource | None:
         headers = self._tokens.headers()
         for uri in (address, address + "/"):  # one file, or a folder of them
             with suppress(SourceError):
-                return SceneSource(uri, headers, patient=False)
+                return PeerSource(uri, headers, self._tls)
         return None
 
-    def failed(self, source: SceneSource, reason: str) -> None:
+    def failed(self, source: Source, reason: str) -> None:
         """Leave a peer alone for a minute."""
         url = source.uri.partition(OBJECTS_PATH)[0]
         with self._lock:

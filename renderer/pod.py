@@ -13,17 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.scene import SceneId, SceneIdError
+from kube.tls import ClientTls, TlsError
 from renderer import constants
 from renderer.camera import Camera, CameraError, camera_from_matrices, look_at
 from renderer.catalogue import CatalogueError, LiveCatalogue, UnknownScene
+from renderer.credentials import BearerTokens, CredentialError
 from renderer.encoding import Pixels, encode, to_pixels
+from renderer.peers import Peers
 from renderer.pod_settings import PodSettings
 from renderer.rasterizer import RasterizerUnavailable, choose
 from renderer.request import BadRequest, Defaults, RenderRequest, parse_request
 from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache, StillLoading
-from renderer.scene_store import FetchFailed, SceneStore, StoredScene
+from renderer.scene_store import FetchFailed, SceneStore
 from renderer.splats import SceneFileError, Splats, make_splats
 from renderer.store_space import StoreFull
+from renderer.stored_scene import StoredScene
 
 NO_PIXELS: Pixels = np.zeros((0, 0, 3), np.uint8)
 LOAD_ERRORS = (FetchFailed, StoreFull, SceneFileError, OverBudget, MemoryError)
@@ -50,6 +54,10 @@ class PodWatcher(CacheWatcher, Protocol):
 
     def fetched(self, count_bytes: int) -> None: ...
 
+    def peer_fetched(self, count_bytes: int) -> None: ...
+
+    def quarantined(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -72,9 +80,15 @@ class RendererPod:
             self._rasterize = choose(settings.rasterizer)
             self._upload: Callable[[Splats], None] | None = getattr(self._rasterize, "upload", None)  # the GPU has one
             self._store = SceneStore(
-                settings.store, settings.store_capacity_bytes, settings.fetch_bytes_per_s, watcher.fetched
+                settings.store,
+                settings.store_capacity_bytes,
+                settings.fetch_bytes_per_s,
+                watcher.fetched,
+                peers=_peers(settings, watcher),
+                roots=settings.roots,
+                on_quarantined=watcher.quarantined,
             )
-        except (CatalogueError, RasterizerUnavailable, OSError) as error:
+        except (CatalogueError, CredentialError, TlsError, RasterizerUnavailable, OSError) as error:
             raise CannotStart(str(error)) from error
         self.cache: SceneCache[Splats] = SceneCache(settings.budget_bytes, self._load, watcher)
         width, height = settings.default_size
@@ -125,11 +139,7 @@ class RendererPod:
         began_s = time.monotonic()
         entry = self._live.current().get(scene)
         try:
-            with self._store.opened(entry, pack=False) as stored:
-                reserve(stored.record.resident_bytes)
-                read_s = time.monotonic()
-                splats = stored.read()
-                self._store.measured_read(stored, time.monotonic() - read_s)
+            stored, splats = self._store.read(entry, lambda stored: reserve(stored.record.resident_bytes))
             if self._upload is not None:
                 self._upload(splats)
         except SceneFileError:
@@ -228,6 +238,16 @@ class RendererPod:
             time.sleep(paced_s)
             stats["paced_s"] = paced_s
         stats["service_s"] = time.monotonic() - began_s
+
+
+def _peers(settings: PodSettings, watcher: PodWatcher) -> Peers | None:
+    if not settings.peers:
+        return None
+    tokens = BearerTokens(settings.agent_token_file)
+    tokens.all()  # a fault is told now
+    return Peers(
+        settings.peers, tokens, watcher.peer_fetched, ClientTls(settings.peer_ca) if settings.peer_ca else None
+    )
 
 
 def _refuse_late(request: RenderRequest, arrived_unix_ms: float) -> None:

@@ -32,6 +32,8 @@ class PodMetrics:
         }
         self._renders = self._metric(metrics.RENDERER_RENDER_SECONDS)
         self._fetched = self._metric(metrics.RENDERER_FETCHED_BYTES)
+        self._peer_fetched = self._metric(metrics.RENDERER_PEER_BYTES)
+        self._quarantined = self._metric(metrics.RENDERER_QUARANTINED)
 
     def _metric(self, declared: Metric, **labels: str) -> Any:
         kinds = self._triton.MetricFamily
@@ -68,3 +70,10 @@ class PodMetrics:
     def fetched(self, count_bytes: int) -> None:
         if count_bytes:
             self._fetched.increment(count_bytes)
+
+    def peer_fetched(self, count_bytes: int) -> None:
+        if count_bytes:
+            self._peer_fetched.increment(count_bytes)
+
+    def quarantined(self) -> None:
+        self._quarantined.increment(1)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 from fleet import labels
 from fleet.scene import SceneId, parse_scene_id, parse_scene_ids
 from renderer.rasterizer import Name
 from renderer.request import parse_size
+from renderer.scene_roots import ANYWHERE, SceneRoots, parse_roots
 
 GIB = 1 << 30
 
@@ -34,6 +36,10 @@ class PodSettings:
     fetch_bytes_per_s: float | None = None
     rasterizer: Name = "auto"
     frame_floor_s: float = 0.0
+    peers: tuple[str, ...] = ()  # URLs of other nodes' scene agents, nearest first
+    agent_token_file: Path | None = None  # else SPLATFLEET_SCENE_AGENT_TOKEN, where there are peers
+    peer_ca: Path | None = None
+    roots: SceneRoots = ANYWHERE
 
 
 def read_settings(environment: Mapping[str, str]) -> PodSettings:
@@ -81,6 +87,19 @@ def _rasterizer(text: str) -> str:
     return text
 
 
+def _urls(text: str) -> tuple[str, ...]:
+    urls = tuple(url.strip().rstrip("/") for url in text.split(",") if url.strip())
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc or parts.query:
+            raise ValueError("expected http://HOST:PORT or https://HOST:PORT, separated by commas")
+    return urls
+
+
+def _roots(text: str) -> SceneRoots:
+    return parse_roots([root.strip() for root in text.split(",") if root.strip()])
+
+
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     labels.CATALOGUE_ENV: ("catalogue", Path),
     labels.SCENE_CACHE_ENV: ("store", Path),
@@ -92,4 +111,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     labels.FETCH_LIMIT_ENV: ("fetch_bytes_per_s", _rate),
     labels.RASTERIZER_ENV: ("rasterizer", _rasterizer),
     labels.FRAME_FLOOR_ENV: ("frame_floor_s", _number),
+    labels.SCENE_PEERS_ENV: ("peers", _urls),
+    labels.SCENE_AGENT_TOKEN_FILE_ENV: ("agent_token_file", Path),
+    labels.SCENE_PEER_CA_ENV: ("peer_ca", Path),
+    labels.SCENE_ROOTS_ENV: ("roots", _roots),
 }

@@ -13,6 +13,7 @@ import dataclasses
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +25,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fleet.scene import SceneIdError, parse_scene_id
+from fleet.scene import SCENES_PATH, SceneIdError, parse_scene_id
+from kube.tls import ClientTls, ReloadingContext, TlsFiles
 from renderer.agent_metrics import AgentMetrics
 from renderer.agent_objects import object_file, serve_file
 from renderer.agent_work import AgentWork
 from renderer.catalogue import LiveCatalogue, UnknownScene
 from renderer.credentials import BearerTokens, CredentialError
 from renderer.peers import OBJECTS_PATH, Peers
+from renderer.preload import Preload
+from renderer.scene_roots import ANYWHERE, SceneRoots
 from renderer.scene_store import SceneStore
 
 log = structlog.get_logger()
 
-SCENES_PATH = "/v1/scenes"
 _MAX_BODY_BYTES = 4096
 _LONGEST_DEADLINE_S = 7 * 86_400.0
 
@@ -53,6 +56,12 @@ class AgentSettings:
     fetch_bytes_per_s: float | None = None
     slots: int = 2
     fetch_timeout_s: float = 600.0
+    roots: SceneRoots = ANYWHERE
+    tls: TlsFiles | None = None
+    peer_tls: ClientTls | None = None
+    gateways: tuple[str, ...] = ()  # whose counters say what is popular; none: nothing is preloaded
+    preload_share: float = 0.5
+    preload_every_s: float = 10.0
 
 
 class AskBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,10 +84,18 @@ class SceneAgent:
             settings.capacity_bytes,
             settings.fetch_bytes_per_s,
             remote.inc,
-            peers=Peers(settings.peers, settings.tokens, peer.inc) if settings.peers else None,
+            peers=Peers(settings.peers, settings.tokens, peer.inc, settings.peer_tls) if settings.peers else None,
+            roots=settings.roots,
+            on_quarantined=self.metrics.quarantined.inc,
         )
         self._catalogue = LiveCatalogue(settings.catalogue)
         self._work = AgentWork(self._store, self._catalogue, self.metrics, settings.slots, settings.fetch_timeout_s)
+        self._checked: set[str] = set()  # objects that were looked at since the start: their first reader is a peer
+        self._checker = ThreadPoolExecutor(1, thread_name_prefix="check")
+        self._preload: Preload | None = None
+        if settings.gateways:
+            self._preload = Preload(self._work, self._store, self._catalogue, settings.gateways, settings.preload_share)
+            self._preload.start(settings.preload_every_s)
         self.app = Starlette(
             routes=[
                 Route(SCENES_PATH, self._guarded("list", self._list), methods=["GET"]),
@@ -96,7 +113,10 @@ class SceneAgent:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         yield
+        if self._preload is not None:
+            await asyncio.to_thread(self._preload.close)
         await asyncio.to_thread(self._work.close)
+        self._checker.shutdown(wait=True, cancel_futures=True)
 
     def _guarded(
         self, verb: str, answer: Callable[[Request], Awaitable[Response]]
@@ -163,7 +183,19 @@ class SceneAgent:
         path = object_file(self._store.layout, digest, name)
         if path is None:
             return _refusal(404, "no such object on this node")
+        if digest not in self._checked:
+            # Behind the answer: the peer checks what it gets anyway, and must not wait for ours.
+            self._checked.add(digest)
+            self._checker.submit(self._check, digest)
         return serve_file(request, path, f"{digest}/{name}" if name else digest, self.metrics.served_bytes.inc)
+
+    def _check(self, digest: str) -> None:
+        try:
+            if not self._store.check(digest):
+                self._checked.discard(digest)
+                log.warning("object put aside or gone", digest=digest)
+        except OSError as error:
+            log.warning("object not checked", digest=digest, reason=str(error))
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
@@ -194,20 +226,29 @@ class _Server(uvicorn.Server):
     """Says where it listens once it does."""
 
     announcement = ""
+    tls: ReloadingContext | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.ssl = self.tls
         await super().startup(sockets)
+        if self.tls is not None:
+            self._reloading = asyncio.create_task(self.tls.reload())
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
-            print(f"{self.announcement} listens on http://{host}:{port}", flush=True)
+            scheme = "http" if self.tls is None else "https"
+            print(f"{self.announcement} listens on {scheme}://{host}:{port}", flush=True)
 
 
 def serve(settings: AgentSettings, listen: tuple[str, int]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises OSError, CatalogueError and CredentialError."""
+    """Serve until SIGTERM or SIGINT. Raises OSError, CatalogueError, CredentialError and TlsError."""
+    tls = None if settings.tls is None else ReloadingContext.of(settings.tls)
     listener = socket.create_server(listen, backlog=256)
+    # asyncio sets it only on sockets that name their protocol: without it a short answer waits 40 ms for its body.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     agent = SceneAgent(settings)
     config = uvicorn.Config(agent.app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
     server = _Server(config)
+    server.tls = tls
     server.announcement = f"scene agent of node {settings.node}"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises what it caught once more after it has shut down

@@ -17,7 +17,7 @@ from renderer.splats import SceneFileError
 
 MANIFEST_FILE = "manifest.json"
 SMALLEST_SCENE_GAUSSIANS = 1_000
-_SUFFIXES = {".ply", ".splat", ".ksplat", ".spz", ".sog", ".npz", ".glb", ".gltf"}
+SUFFIXES = {".packed", ".ply", ".splat", ".ksplat", ".spz", ".sog", ".npz", ".glb", ".gltf"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _find(folder: Path) -> Iterator[_Found]:
             yield _Found(path.parent, str(inside.parent))
         elif path.name == "meta.json":
             yield _Found(folder, folder.name)
-        elif path.suffix.lower() in _SUFFIXES or path.name == "lod-meta.json":
+        elif path.suffix.lower() in SUFFIXES or path.name == "lod-meta.json":
             name = inside.parent if path.name == "lod-meta.json" else inside.with_suffix("")
             yield _Found(path, str(name))
 

@@ -9,24 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
-from renderer.credentials import CredentialError, s3_options, scrubbed
+from renderer.busy_server import asked_pause_s
+from renderer.credentials import CredentialError, gcs_options, s3_options, scrubbed
+from renderer.fetch_terms import Terms
 
 META_FILE = "meta.json"
 SINGLE_FILE = "source"
-_MAX_META_BYTES = 1 << 20
+LARGEST_META_BYTES = 1 << 20
 _MAX_FILES = 64
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _READ_BYTES = 1 << 20
-
+Buffer = bytes | memoryview
 
 OBJECT_STORES = ("s3", "gs", "az")
 _MAX_MESSAGE_CHARACTERS = 300
@@ -37,8 +40,12 @@ _CLIENT_OPTIONS: dict[str, Any] = {
     "connect_timeout": "5s",
     "read_timeout": "20s",
 }
-_IMPATIENT_OPTIONS = {"connect_timeout": "500ms", "read_timeout": "2s"}
-_RETRY_CONFIG: dict[str, Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+# Tried again here, not there: its pauses know neither Retry-After nor our deadline.
+_NO_RETRIES: dict[str, Any] = {"max_retries": 0, "retry_timeout": timedelta(seconds=20)}
+_UPLOAD_RETRIES: dict[str, Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_BUSY = re.compile(r"status code: (?:429|503)")
+_FIRST_PAUSE_S = 0.25
+_SIGNED_FOR = timedelta(seconds=60)
 
 
 class SourceError(Exception):
@@ -47,6 +54,10 @@ class SourceError(Exception):
 
 class TryAgain(SourceError):
     """A fault that may pass: a connection that broke, a server that was busy."""
+
+
+class Busy(TryAgain):
+    """A server that asked to be left alone for a while."""
 
 
 class NoRanges(SourceError):
@@ -63,16 +74,21 @@ class Part:
     version: str
 
 
+_NO_TERMS = Terms()
+
+
 class SceneSource:
-    """The files of one scene in a folder, an object store, behind HTTP or at a peer; listed when made.
+    """The files of one scene in a folder, an object store or behind HTTP; listed when made.
 
     `headers` go with every request of an http address, and not over a redirect to another host. Raises SourceError.
     """
 
-    def __init__(self, uri: str, headers: Mapping[str, str] | None = None, patient: bool = True) -> None:
-        """One that is not `patient` answers within a second or so, or is given up: there is another to ask."""
+    def __init__(self, uri: str, headers: Mapping[str, str] | None = None, terms: Terms = _NO_TERMS) -> None:
+        """`terms` bound how long a busy server is asked for the list; raises fetch_terms.Stopped where they say so."""
         self.uri = uri
-        self._store, prefix, name = _open(uri, headers or {}, patient)
+        self._headers = dict(headers or {})
+        self._terms = terms
+        self._store, prefix, name = _open(uri, self._headers)
         self.is_folder = not name or name == META_FILE
         if self.is_folder:
             names = [META_FILE, *self._named_in_meta(prefix + META_FILE)]
@@ -84,7 +100,25 @@ class SceneSource:
     def total_bytes(self) -> int:
         return sum(part.size_bytes for part in self.parts)
 
-    async def read(self, part: Part, span: tuple[int, int] | None, chunk_bytes: int) -> AsyncIterator[bytes]:
+    def pause_s(self, part: Part, failures: int, error: TryAgain) -> float:
+        """How long to wait before a part is asked for again: what a busy server says, else longer each time."""
+        asked_s = self._asked_pause_s(part.key) if isinstance(error, Busy) else None
+        return pause_after(failures) if asked_s is None else asked_s
+
+    def _asked_pause_s(self, key: str) -> float | None:
+        import obstore
+        from obstore.exceptions import BaseError
+
+        scheme = urlsplit(self.uri).scheme
+        if scheme in ("http", "https"):
+            return asked_pause_s(f"{'://'.join(urlsplit(self.uri)[:2])}/{quote(key)}", self._headers)
+        try:
+            signed = obstore.sign(self._store, "GET", key, _SIGNED_FOR)
+        except (BaseError, ValueError, TypeError, NotImplementedError):
+            return None  # by a public bucket, for one
+        return asked_pause_s(str(signed), {})
+
+    async def read(self, part: Part, span: tuple[int, int] | None, chunk_bytes: int) -> AsyncIterator[Buffer]:
         """Bytes `start` to `end` of a part (None: all, for servers without ranges) in pieces of about `chunk_bytes`.
 
         Raises SourceError, its kinds TryAgain and NoRanges where they fit.
@@ -98,27 +132,43 @@ class SceneSource:
             if version != part.version and answer.meta["e_tag"]:
                 raise SourceError(f"{self.uri}: {part.name} changed while it was fetched")
             async for chunk in answer.stream(min_chunk_size=chunk_bytes):
-                yield bytes(chunk)
+                yield memoryview(chunk)
 
     def _part(self, name: str, key: str) -> Part:
         import obstore
 
-        with _faults(self.uri, name):
-            meta = obstore.head(self._store, key)
+        meta = self._patiently(name, key, lambda: obstore.head(self._store, key))
         return Part(name, key, int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]))
 
     def _named_in_meta(self, key: str) -> list[str]:
         import obstore
 
         part = self._part(META_FILE, key)
-        if part.size_bytes > _MAX_META_BYTES:
-            raise SourceError(f"{self.uri}: {META_FILE} has {part.size_bytes} bytes, {_MAX_META_BYTES} are allowed")
-        with _faults(self.uri, META_FILE):
-            raw = bytes(obstore.get(self._store, key).bytes())
+        if part.size_bytes > LARGEST_META_BYTES:
+            raise SourceError(f"{self.uri}: {META_FILE} has {part.size_bytes} bytes, {LARGEST_META_BYTES} are allowed")
+        raw = self._patiently(META_FILE, key, lambda: bytes(obstore.get(self._store, key).bytes()))
         try:
             return files_in_meta(raw)
         except ValueError as error:
             raise SourceError(f"{self.uri}: {META_FILE}: {error}") from error
+
+    def _patiently(self, name: str, key: str, ask: Callable[[], Any]) -> Any:
+        """What `ask` answers, asked again while the terms allow it and the fault may pass."""
+        failures = 0
+        while True:
+            try:
+                with _faults(self.uri, name):
+                    return ask()
+            except TryAgain as error:
+                failures += 1
+                if failures > self._terms.retries or self._terms.left_s() <= 0:
+                    raise
+                self._terms.pause(self.pause_s(Part(name, key, 0, ""), failures, error))
+
+
+def pause_after(failures: int) -> float:
+    """Seconds before the next try where nobody says: doubled each time, spread so that clients do not meet."""
+    return _FIRST_PAUSE_S * float(2 ** (failures - 1)) * random.uniform(0.5, 1.5)
 
 
 class _faults:
@@ -144,11 +194,11 @@ class _faults:
         # Our own words only: what is chained would print the whole of the server's answer.
         refused = _REFUSED.search(lines[0]) is not None
         if isinstance(error, (GenericError, JoinError)) and not refused:
-            raise TryAgain(message) from None
+            raise (Busy if _BUSY.search(lines[0]) else TryAgain)(message) from None
         raise SourceError(message) from None
 
 
-def _open(uri: str, headers: Mapping[str, str], patient: bool) -> tuple[Any, str, str]:
+def _open(uri: str, headers: Mapping[str, str]) -> tuple[Any, str, str]:
     """The object store of an address, the folder inside it (with `/`) and the name of the file, empty for a folder."""
     from obstore.store import LocalStore
 
@@ -164,16 +214,10 @@ def _open(uri: str, headers: Mapping[str, str], patient: bool) -> tuple[Any, str
     prefix = f"{folder}/" if folder else ""
     if parts.scheme in ("http", "https"):
         options = {**_CLIENT_OPTIONS, "allow_http": True, "default_headers": dict(headers)}
-        if not patient:
-            options |= _IMPATIENT_OPTIONS
-        store = _store_at(
-            f"{parts.scheme}://{parts.netloc}",
-            client_options=options,
-            retry_config=_RETRY_CONFIG if patient else {**_RETRY_CONFIG, "max_retries": 0},
-        )
-        return store, prefix, name
+        url = f"{parts.scheme}://{parts.netloc}"
+        return _store_at(url, client_options=options, retry_config=_NO_RETRIES), prefix, name
     if parts.scheme in OBJECT_STORES:
-        return open_bucket(uri), prefix, name
+        return open_bucket(uri, _NO_RETRIES), prefix, name
     raise SourceError(
         f"{uri}: scheme {parts.scheme!r} is not supported, expected file, http, https, {', '.join(OBJECT_STORES)}"
     )
@@ -186,16 +230,16 @@ def _store_at(url: str, **options: Any) -> Any:
     return make(url, **options)
 
 
-def open_bucket(uri: str) -> Any:
+def open_bucket(uri: str, retries: dict[str, Any] = _UPLOAD_RETRIES) -> Any:
     """The bucket of an address in an object store, its credentials from file or environment; raises SourceError."""
     from obstore.exceptions import BaseError
 
     parts = urlsplit(uri)
     try:
-        options = s3_options(os.environ) if parts.scheme == "s3" else {}
+        options = {"s3": s3_options, "gs": gcs_options}.get(parts.scheme, lambda _environment: {})(os.environ)
         client_options = {**_CLIENT_OPTIONS, **options.pop("client_options", {})}
         return _store_at(
-            f"{parts.scheme}://{parts.netloc}", client_options=client_options, retry_config=_RETRY_CONFIG, **options
+            f"{parts.scheme}://{parts.netloc}", client_options=client_options, retry_config=retries, **options
         )
     except (CredentialError, BaseError, ValueError) as error:
         raise SourceError(scrubbed(f"{uri}: {str(error).splitlines()[0]}")) from None

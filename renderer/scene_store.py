@@ -13,24 +13,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, Protocol
 
-from fleet.scene import SceneId, SceneRecord, StoreLayout, StoreRecord, parse_scene_id
+from fleet.scene import SceneId, SceneRecord, StoreLayout, parse_scene_id
 from renderer import formats, packed
 from renderer.catalogue import CatalogueEntry
-from renderer.download import Download, Heartbeat, Terms
-from renderer.scene_source import SceneSource, SourceError
+from renderer.fetch_terms import Terms
+from renderer.scene_fetch import Fetch, FetchedFrom, PeerNodes, StoreRates, fetch_key
+from renderer.scene_roots import ANYWHERE, OutsideRoots, SceneRoots
+from renderer.scene_source import SourceError
 from renderer.splats import SceneFileError, Splats
-from renderer.store_files import Pace, locked, read_json, sync_folder, tree_bytes, write_json
+from renderer.store_files import Pace, locked, tree_bytes, write_json
 from renderer.store_space import StoreFull, StoreSpace, read_record
-
-Stage = Literal["remote", "disk", "packed"]
+from renderer.stored_scene import DamagedObject, Quarantine, Stage, StoredScene
 
 _PACKED_OVERHEAD_BYTES = 4096
 _TOUCH_AFTER_S = 1.0
@@ -46,59 +43,6 @@ class FetchFailed(Exception):
     """A scene that could not be brought to this node's disk; one line that names it and why."""
 
 
-class _OtherBytes(SourceError):
-    """Bytes with another digest than the catalogue's; `kept_bytes` of them had come in an earlier try."""
-
-    def __init__(self, message: str, kept_bytes: int) -> None:
-        super().__init__(message)
-        self.kept_bytes = kept_bytes
-
-
-class PeerNodes(Protocol):
-    """Other nodes that may hold an object."""
-
-    def find(self, digest: str) -> Sequence[SceneSource]:
-        """Peers that say that they have it, nearest first."""
-        ...
-
-    def failed(self, source: SceneSource, reason: str) -> None:
-        """A peer did not bring what it said; it is not asked for a while."""
-        ...
-
-    def fetched(self, count_bytes: int) -> None:
-        """So many bytes came from peers."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoredScene:
-    """A scene that lay whole on disk when this was made; `stage` says where it came from."""
-
-    record: SceneRecord
-    folder: Path
-    stage: Stage
-    fetched_bytes: int = 0
-
-    @property
-    def id(self) -> SceneId:
-        return SceneId(self.record.id)
-
-    @property
-    def source(self) -> Path:
-        return self.folder / "source"
-
-    @property
-    def packed(self) -> Path:
-        return self.folder / "packed"
-
-    def read(self) -> Splats:
-        """Load it, packed where that lies there; raises SceneFileError. Only while it is open (SceneStore.open)."""
-        if self.record.packed_bytes:
-            with contextlib.suppress(SceneFileError):  # a damaged copy of what lies beside it
-                return packed.read(self.packed)
-        return formats.read(self.source)
-
-
 class SceneStore:
     """Scenes on the disk of a node, at most `capacity_bytes`; every method may be called from any thread or process."""
 
@@ -110,10 +54,12 @@ class SceneStore:
         on_fetched: Callable[[int], None] = lambda _count: None,
         room_wait_s: float = 10.0,
         peers: PeerNodes | None = None,
+        roots: SceneRoots = ANYWHERE,
+        on_quarantined: Callable[[], None] = lambda: None,
     ) -> None:
         """`room_wait_s` is how long a fetch waits while all that could make room for it is being read.
 
-        `peers` are asked before the object store; the bandwidth limit is not theirs.
+        `peers` are asked before the object store; the bandwidth limit and the `roots` of scenes are not theirs.
         """
         if capacity_bytes <= 0:
             raise ValueError(f"capacity_bytes is {capacity_bytes}, expected more than 0")
@@ -121,31 +67,44 @@ class SceneStore:
             raise ValueError(f"fetch_bytes_per_s_limit is {fetch_bytes_per_s_limit}, expected more than 0 or None")
         self.layout = StoreLayout(root)
         self.capacity_bytes = capacity_bytes
-        self._on_fetched = on_fetched
-        self._peers = peers
         for folder in (self.layout.objects, self.layout.scenes, self.layout.fetching):
             folder.mkdir(parents=True, exist_ok=True)
+        self._verified: set[tuple[int, ...]] = set()  # packed layouts whose sha256 this process has seen to be right
         self._space = StoreSpace(self.layout, capacity_bytes, room_wait_s)
-        self._pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
-        self._measured()
+        self._quarantine = Quarantine(self.layout, self._space, on_quarantined)
+        pace = Pace(root / ".pace", fetch_bytes_per_s_limit) if fetch_bytes_per_s_limit else None
+        self._rates = StoreRates(self.layout, capacity_bytes)
+        self._rates.add()
+        self._fetch = Fetch(self.layout, self._space, self._rates, FetchedFrom(roots, peers, pace, on_fetched))
 
     def ensure(self, entry: CatalogueEntry, pack: bool = True, terms: Terms = _NO_TERMS) -> StoredScene:
         """Have a scene on disk, fetched if need be, and (`pack`) its packed layout made; blocks until it is there.
 
         Processes and threads that ask for one scene do one download. Prefetching calls this and nothing else.
-        Raises FetchFailed, StoreFull, SceneFileError (which names the scene's address) or, where the terms say so,
-        download.Stopped; nothing is visible then.
+        An object that turns out damaged is put aside and fetched again, once. Raises FetchFailed, StoreFull,
+        SceneFileError (which names the scene's address) or, where the terms say so, fetch_terms.Stopped; nothing is
+        visible then.
         """
+        try:
+            return self._ensure(entry, pack, terms)
+        except DamagedObject as damaged:
+            self._quarantine.put(self._stored(damaged.record), str(damaged))
+        try:
+            return self._ensure(entry, pack, terms)
+        except DamagedObject as damaged:
+            raise FetchFailed(f"{damaged}, again") from damaged
+
+    def _ensure(self, entry: CatalogueEntry, pack: bool, terms: Terms) -> StoredScene:
         with contextlib.suppress(NotStored), self._open(entry.id, entry) as stored:
             if stored.record.packed_bytes or not pack:
                 return stored
-        key = _key(entry)
+        key = fetch_key(entry)
         try:
             with locked(self.layout.lock_file(key), exclusive=True):
                 record = self._current(entry.id, entry)
-                stored = self._stored(record) if record is not None else self._fetch(entry, key, terms)
+                stored = self._stored(record) if record is not None else self._fetch.run(entry, key, terms)
             return self._with_packed(stored) if pack else stored
-        except SourceError as error:
+        except (SourceError, OutsideRoots) as error:
             raise FetchFailed(f"scene {entry.id}: {error}") from error
         except SceneFileError as error:
             raise SceneFileError(entry.uri, error.field, error.value, error.limit) from error
@@ -204,12 +163,57 @@ class SceneStore:
                 yield dataclasses.replace(held, stage=stored.stage, fetched_bytes=stored.fetched_bytes)
                 return
 
+    def read(self, entry: CatalogueEntry, admit: Callable[[StoredScene], None]) -> tuple[StoredScene, Splats]:
+        """Have a scene on disk and read it, once `admit` has seen it; what is damaged is put aside and fetched again.
+
+        Raises what `ensure` and `admit` raise.
+        """
+        for _ in range(2):
+            with self.opened(entry, pack=False) as stored:
+                admit(stored)
+                began_s = time.monotonic()
+                try:
+                    version = stored.packed_version()
+                    splats = stored.read_packed(verify=version not in self._verified)
+                    if splats is not None:
+                        self._verified.add(version)
+                    is_packed_damaged = splats is None and stored.record.packed_bytes > 0
+                    if splats is None:
+                        splats = stored.read_source()
+                except DamagedObject as damaged:
+                    why = str(damaged)
+                else:
+                    self._measured_read(stored, time.monotonic() - began_s)
+                    break
+            self._quarantine.put(stored, why)
+        else:
+            raise FetchFailed(f"{why}, again")
+        if is_packed_damaged:
+            self._quarantine.drop_packed(stored)
+            stored = dataclasses.replace(stored, record=dataclasses.replace(stored.record, packed_bytes=0))
+        return stored, splats
+
     def touch(self, entry: CatalogueEntry) -> bool:
         """Whether a scene lies whole on this disk; asking is a use, so that it is not the next to go."""
         record = self._current(entry.id, entry)
         if record is not None:
             self._touch(record)
         return record is not None
+
+    def check(self, digest: str) -> bool:
+        """Whether an object that lies here is what its digest says; one that is not is put aside."""
+        for record in self.records():
+            if record.digest == digest:
+                try:
+                    with self._open(SceneId(record.id), None) as stored:
+                        stored.verify()
+                except NotStored:
+                    return False
+                except DamagedObject as damaged:
+                    self._quarantine.put(stored, str(damaged))
+                    return False
+                return True
+        return False
 
     def used_bytes(self) -> int:
         """Bytes of objects, and of downloads what they hold or were promised."""
@@ -224,11 +228,11 @@ class SceneStore:
         """What lies whole on this disk, by scene id."""
         return self._space.records()
 
-    def measured_read(self, stored: StoredScene, seconds: float) -> None:
+    def _measured_read(self, stored: StoredScene, seconds: float) -> None:
         """Learn how fast this disk is read."""
         read_bytes = stored.record.packed_bytes or stored.record.source_bytes
         if seconds > 0:
-            self._measured(read_bytes_per_s=read_bytes / seconds)
+            self._rates.add(read_bytes_per_s=read_bytes / seconds)
 
     @contextlib.contextmanager
     def _open(self, scene: SceneId, entry: CatalogueEntry | None) -> Iterator[StoredScene]:
@@ -266,116 +270,14 @@ class SceneStore:
     def _stored(self, record: SceneRecord) -> StoredScene:
         return StoredScene(record, self.layout.object_dir(record.digest), _stage(record))
 
-    def _fetch(self, entry: CatalogueEntry, key: str, terms: Terms) -> StoredScene:
-        """Download under the exclusive lock of `key`, check, publish."""
-        if entry.digest and self.layout.object_dir(entry.digest).is_dir():  # the same bytes under another id
-            return self._stored(self._publish(entry, entry.digest))
-        # A peer is believed only where the catalogue knows better: it could claim any size and send any bytes.
-        if self._peers is not None and entry.digest and entry.source_bytes:
-            for peer in self._peers.find(entry.digest):
-                try:
-                    return self._bring(entry, key, peer, dataclasses.replace(terms, retries=0))
-                except SourceError as error:
-                    self._peers.failed(peer, str(error))
-        source = SceneSource(entry.uri)
-        try:
-            return self._bring(entry, key, source, terms)
-        except _OtherBytes as error:
-            if not error.kept_bytes:
-                raise
-        return self._bring(entry, key, source, terms)  # what an earlier try or a peer had left was bad
-
-    def _bring(self, entry: CatalogueEntry, key: str, source: SceneSource, terms: Terms) -> StoredScene:
-        """Fetch from one source, check, publish."""
-        if entry.source_bytes is not None and source.total_bytes != entry.source_bytes:
-            raise SourceError(f"{source.uri}: has {source.total_bytes} bytes, the catalogue says {entry.source_bytes}")
-        self._space.reserve(entry.id, key, source.total_bytes)
-        part = self._space.part_folder(key)
-        is_peer = source.uri != entry.uri
-        download = Download(source, part, None if is_peer else self._pace, terms, entry.digest)
-        try:
-            try:
-                with Heartbeat(self.layout.fetching_file(key), entry.id, key, source.total_bytes) as heartbeat:
-                    got = download.run(heartbeat.progress)
-            finally:
-                self._count(download.fetched_bytes, is_peer)
-            if got.fetched_bytes and got.seconds > 0 and not is_peer:
-                self._measured(fetch_bytes_per_s=got.fetched_bytes / got.seconds)
-            self._check(entry, source, got.digest, download.kept_bytes)
-            with contextlib.ExitStack() as stack:
-                if got.digest != key:
-                    stack.enter_context(locked(self.layout.lock_file(got.digest), exclusive=True))
-                self._move_in(part, got.digest)
-                record = self._publish(entry, got.digest)
-        finally:
-            self._space.release(key)
-        return StoredScene(record, self.layout.object_dir(got.digest), "remote", got.fetched_bytes)
-
-    def _count(self, fetched_bytes: int, is_peer: bool) -> None:
-        if is_peer and self._peers is not None:
-            self._peers.fetched(fetched_bytes)
-        elif fetched_bytes:
-            self._on_fetched(fetched_bytes)
-
-    def _check(self, entry: CatalogueEntry, source: SceneSource, digest: str, kept_bytes: int) -> None:
-        """Refuse what is not what the catalogue promised, or no scene, before it becomes visible."""
-        part = self._space.part_folder(_key(entry))
-        try:
-            if entry.digest and digest != entry.digest:
-                raise _OtherBytes(f"{source.uri}: sha256 is {digest}, the catalogue says {entry.digest}", kept_bytes)
-            formats.read_header(part / "source")
-        except (SourceError, SceneFileError):
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-
-    def _move_in(self, part: Path, digest: str) -> None:
-        target = self.layout.object_dir(digest)
-        if target.is_dir():  # the same bytes from another address
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.rename(target)
-            sync_folder(self.layout.objects)
-
-    def _publish(self, entry: CatalogueEntry, digest: str) -> SceneRecord:
-        """Write the record that makes an object visible under an id; the object's lock is held."""
-        folder = self.layout.object_dir(digest)
-        header = formats.read_header(folder / "source")
-        record = SceneRecord(
-            id=entry.id,
-            digest=digest,
-            source_bytes=tree_bytes(folder / "source"),
-            packed_bytes=tree_bytes(folder / "packed"),
-            resident_bytes=header.resident_bytes,
-            gaussians=header.gaussians,
-            last_used_s=time.time(),
-        )
-        self._write_record(record, durable=True)
-        return record
-
     def _with_packed(self, stored: StoredScene) -> StoredScene:
         try:
-            self._pack(stored, lambda held: formats.read(held.source))
+            self._pack(stored, lambda held: dataclasses.replace(held, stage=stored.stage).read_source())
         except SceneFileError:
             self._space.evict(stored.record)
             raise
         record = self._current(stored.id, None)
         return dataclasses.replace(stored, record=record) if record is not None else stored
-
-    def _measured(self, fetch_bytes_per_s: float = 0.0, read_bytes_per_s: float = 0.0) -> None:
-        """Fold a measurement into store.json (half its weight to the newest)."""
-        known = read_json(self.layout.store_file) or {}
-        rates = {}
-        for name, new in (("fetch_bytes_per_s", fetch_bytes_per_s), ("read_bytes_per_s", read_bytes_per_s)):
-            old = float(known.get(name, 0.0))
-            rates[name] = (old + new) / 2 if old and new else new or old
-        record = dataclasses.asdict(StoreRecord(self.capacity_bytes, **rates))
-        if record != known:
-            write_json(self.layout.store_file, record)
-
-
-def _key(entry: CatalogueEntry) -> str:
-    """What names a download until its digest is known, and after."""
-    return entry.digest or hashlib.sha256(entry.uri.encode()).hexdigest()
 
 
 def _sweep(held: StoredScene) -> None:

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fleet.scene import SceneId, SceneRecord, StoreLayout
@@ -68,6 +68,7 @@ class StoreSpace:
     def used_bytes(self, without: str = "") -> int:
         """Bytes of all objects and of downloads, whichever is more of what they hold and what they were promised."""
         used = sum(tree_bytes(folder) for folder in self._layout.objects.iterdir() if folder.is_dir())
+        used += tree_bytes(self._layout.quarantine)
         return used + sum(self._in_flight_bytes(key) for key in self._in_flight() - {without})
 
     def _in_flight(self) -> set[str]:
@@ -156,8 +157,23 @@ class StoreSpace:
             self._layout.object_dir(digest).rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
 
-    def _removable(self, keep: str) -> Iterator[_Removal]:
-        """Dead downloads and promises, then objects by last use; each is removed only if nobody holds its lock."""
+    def put_aside(self, digest: str) -> Path:
+        """Move a damaged object out of sight, where it takes the place of the last one; its lock is held."""
+        with locked(self._lock_file, exclusive=True):
+            self._layout.quarantine.mkdir(exist_ok=True)
+            for earlier in self._layout.quarantine.iterdir():
+                shutil.rmtree(earlier, ignore_errors=True)
+            kept = self._layout.quarantine / f"{digest}-{time.time_ns()}"
+            self._layout.object_dir(digest).rename(kept)  # first: without its object no record is believed
+            for record in (read_record(path) for path in self._layout.scenes.glob("[!.]*.json")):
+                if record is not None and record.digest == digest:
+                    self._layout.scene_file(SceneId(record.id)).unlink(missing_ok=True)
+            return kept
+
+    def _removable(self, keep: str) -> Iterator[Callable[[], None]]:
+        """What is damaged, dead downloads and promises, then objects by last use, if nobody holds their lock."""
+        if self._layout.quarantine.is_dir():
+            yield lambda: shutil.rmtree(self._layout.quarantine, ignore_errors=True)
         for key in self._in_flight() - {keep}:
             yield _Removal(self, self._layout.lock_file(key), key, is_part=True)
         last_used_s = {folder.name: 0.0 for folder in self._layout.objects.iterdir() if folder.is_dir()}

@@ -16,13 +16,16 @@ from fastapi.responses import JSONResponse
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from kube.watch_metrics import WatchCollector
 from scheduler_extender import wire
 from scheduler_extender.cluster import Cluster, Decision
 from scheduler_extender.explanation import Explanations, best_lines, explain
+from scheduler_extender.kubernetes import ClusterWatch
 from scheduler_extender.observability import ExtenderMetrics
 from scheduler_extender.placement import FITS, REASONS
 from scheduler_extender.preemption import choose
 from scheduler_extender.state import DigestPoller
+from scheduler_extender.waiting import Waiting
 
 JSON = "application/json"
 log = structlog.get_logger()
@@ -43,12 +46,17 @@ class Extender:
     clock: Callable[[], float] = time.monotonic
     most_body_bytes: int = 16 << 20
     body_deadline_s: float = 2.0
+    watch: ClusterWatch | None = None
     explanations: Explanations = field(default_factory=Explanations)
+    waiting: Waiting = field(default_factory=Waiting)
     last_call_s: float = 0.0  # on `clock`
     metrics: ExtenderMetrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = ExtenderMetrics(self.cluster, self.clock)
+        self.metrics = ExtenderMetrics(self.cluster, self.waiting, self.clock)
+        if self.watch is not None:
+            watch = self.watch
+            self.metrics.registry.register(WatchCollector(lambda: watch.reflectors))
 
     async def body_of(self, request: Request) -> bytes:
         """The body within its bounds; raises BodyError."""
@@ -73,7 +81,7 @@ class Extender:
         )
 
     def filter(self, args: wire.Args) -> bytes:
-        """All nodes that fit, and a reason for each that does not; changes nothing."""
+        """All nodes that fit, and a reason for each that does not; changes nothing that a decision follows from."""
         assert args.pod is not None
         self.cluster.expire(self.clock())
         verdict = self.cluster.fit(args.pod, args.names)
@@ -88,6 +96,10 @@ class Extender:
                 count = int((verdict == index).sum())
                 if count:
                     self.metrics.rejections.labels(reason.label).inc(count)
+        if args.names and not (verdict == FITS).any():
+            self.waiting.refuse(args.pod, args.names)
+        else:
+            self.waiting.forget(args.pod.uid)
         return wire.encode_filter(args, failed, unresolvable)
 
     def prioritize(self, args: wire.Args) -> bytes:
@@ -123,6 +135,9 @@ class Extender:
     def apply(self, event: wire.PodEvent) -> None:
         """Take what a pod watch said, and count where bound pods found their scenes."""
         now_s = self.clock()
+        for pod in event.pods:
+            if event.type == "DELETED" or pod.node:
+                self.waiting.forget(pod.uid)
         match event.type:
             case "DELETED":
                 for pod in event.pods:
@@ -157,13 +172,17 @@ def make_app(extender: Extender) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        polling = asyncio.create_task(extender.poller.run())
+        tasks = [asyncio.create_task(extender.poller.run())]
+        if extender.watch is not None:
+            tasks.append(asyncio.create_task(extender.watch.run(extender)))
         try:
             yield
         finally:
-            polling.cancel()
-            with suppress(asyncio.CancelledError):
-                await polling
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
 
     app = FastAPI(title="Splatfleet scheduler extender", docs_url=None, redoc_url=None, lifespan=lifespan)
     # Routes of the router itself: the verbs skip FastAPI's parameters and models.
@@ -185,8 +204,12 @@ def make_app(extender: Extender) -> FastAPI:
 
     @app.get("/-/ready")
     async def ready() -> JSONResponse:
-        """Ready once every configured digest was asked for once; a node that did not answer is cold, not an error."""
-        waiting = sorted(extender.poller.urls.keys() - extender.poller.tried)
+        """Ready once every digest was asked for once, and while the API server's word is fresh.
+
+        A node that did not answer is cold, not an error.
+        """
+        waiting = extender.watch.lacking() if extender.watch is not None else []
+        waiting += sorted(extender.poller.urls.keys() - extender.poller.tried)
         return JSONResponse({"ready": not waiting, "waiting_for": waiting[:20]}, 503 if waiting else 200)
 
     return app

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fleet.digest import NodeDigest
 from fleet.scene import SceneId
-from fleet.snapshot import Node, Pod, Snapshot
+from fleet.snapshot import Gpu, Node, Pod, Snapshot
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, Rows, Tier
 from scheduler_extender.placement import (
     FITS,
@@ -77,14 +77,53 @@ class Cluster:
         self._starts = Starts()
         self._forecast: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
+        self._seen_gpus: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as its digest says
+        self._inventory: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as the API server knows them
+        self._freed: set[str] = set()  # nodes where something changed since `take_freed`
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
         node = Node.from_digest(name, digest, now_s)
         self._drop_departed(node, now_s)
+        self._seen_gpus[name] = node.gpus
+        self._set_node(replace(node, gpus=_merged(node.gpus, self._inventory.get(name, ()))))
+
+    def add_node(self, name: str) -> None:
+        """A node came that may have no digest yet; one that is known stays as it is."""
+        if name not in self.snapshot.nodes:
+            self._set_node(Node(name, self._inventory.get(name, ())))
+
+    def remove_node(self, name: str) -> None:
+        """A node is gone, and whatever it held; pods that were bound to it go by events of their own."""
+        if name not in self.snapshot.nodes:
+            return
+        self._refresh(self.reservations.release_node(name))
+        self._set_node(Node(name))
+        self.table.set_claims(Node(name), (), frozenset())
+        self.snapshot = self.snapshot.without_node(name)
+        self.table.drop(name)
+        self._seen_gpus.pop(name, None)
+        self._freed.discard(name)
+
+    def set_inventory(self, name: str, gpus: tuple[Gpu, ...]) -> None:
+        """Take a node's GPUs and who holds their slices, as the API server knows them.
+
+        A digest that names GPUs wins on what exists and on its health: it saw them.
+        """
+        self._inventory[name] = gpus
+        node = self.snapshot.nodes.get(name)
+        if node is not None:
+            self._set_node(replace(node, gpus=_merged(self._seen_gpus.get(name, ()), gpus)))
+
+    def take_freed(self) -> set[str]:
+        """The nodes where something changed since this was asked last, so that a pod may fit now that did not."""
+        freed, self._freed = self._freed, set()
+        return freed
+
+    def _set_node(self, node: Node) -> None:
         self.snapshot = self.snapshot.with_node(node)
         self.table.set_digest(node)
-        self._refresh({name})
+        self._change({node.name})
 
     def confirm_digest(self, name: str, now_s: float) -> None:
         """The node's digest was asked for again and had not changed."""
@@ -114,7 +153,7 @@ class Cluster:
             self._bound.get(before.node, {}).pop(pod.uid, None)
         self._departed.pop(pod.uid, None)
         self._bound.setdefault(pod.node, {})[pod.uid] = pod
-        self._refresh(changed)
+        self._change(changed)
         return bound
 
     def remove_pod(self, uid: str, now_s: float) -> None:
@@ -131,7 +170,7 @@ class Cluster:
 
     def expire(self, now_s: float) -> None:
         """Drop reservations that ran out."""
-        self._refresh(self.reservations.expire(now_s))
+        self._change(self.reservations.expire(now_s))
 
     def fit(self, pod: Pod, names: Sequence[str]) -> NDArray[np.int8]:
         """[names]: FITS or an index into REASONS. Changes nothing."""
@@ -218,7 +257,7 @@ class Cluster:
             self._bound.get(pod.node, {}).pop(uid, None)
             self._departed[uid] = (pod.node, now_s)
             changed |= {pod.node}
-        self._refresh(changed)
+        self._change(changed)
 
     def _drop_departed(self, node: Node, now_s: float) -> None:
         """Forget deleted pods that the node's digest does not name any more."""
@@ -226,6 +265,11 @@ class Cluster:
         for uid, (of_node, went_s) in list(self._departed.items()):
             if of_node == node.name and uid not in named and now_s - went_s > DEPARTED_FOR_S:
                 del self._departed[uid]
+
+    def _change(self, names: set[str]) -> None:
+        """Bring rows in step after something changed for good."""
+        self._freed |= names
+        self._refresh(names)
 
     def _refresh(self, names: set[str], aside: frozenset[str] = frozenset()) -> None:
         """Bring the table's rows in step with what is bound and reserved on `names`, `aside` (UIDs) left out."""
@@ -253,3 +297,22 @@ class Cluster:
             yield
         finally:
             self._refresh(places)
+
+
+def _merged(seen: tuple[Gpu, ...], inventory: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    """The GPUs that a digest saw with holders that only the API server knows; the latter's GPUs where it saw none."""
+    if not seen or not inventory:
+        return seen or inventory
+    holders = {
+        (gpu.uuid, cut.profile, cut.start): cut.pod_uid for gpu in inventory for cut in gpu.slices if cut.pod_uid
+    }
+    return tuple(
+        replace(
+            gpu,
+            slices=tuple(
+                replace(cut, pod_uid=cut.pod_uid or holders.get((gpu.uuid, cut.profile, cut.start), ""))
+                for cut in gpu.slices
+            ),
+        )
+        for gpu in seen
+    )

@@ -18,7 +18,7 @@ import structlog
 
 from fleet.digest import NodeDigest
 from fleet.scene import SceneId
-from fleet.snapshot import Pod
+from fleet.snapshot import Gpu, Pod
 from scheduler_extender.cluster import Bound, Cluster, Decision
 from scheduler_extender.explanation import best_lines
 from scheduler_extender.placement import Prices
@@ -35,7 +35,7 @@ class JournalError(ValueError):
 class _Line(msgspec.Struct, omit_defaults=True):
     """One line; which fields it has follows from `kind`."""
 
-    kind: str  # start, digest, confirm, pod, gone, capacity, forecast, expire, decision
+    kind: str  # start, digest, confirm, node, node_gone, inventory, pod, gone, capacity, forecast, expire, decision
     now_s: float = 0.0
     version: int = 0
     prices: Prices | None = None
@@ -43,6 +43,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     nodes: list[str] | None = None
     node: str = ""
     digest: NodeDigest | None = None
+    gpus: tuple[Gpu, ...] | None = None
     pod: Pod | None = None
     uid: str = ""
     capacity_type: str = ""
@@ -109,6 +110,18 @@ class RecordedCluster(Cluster):
     def confirm_digest(self, name: str, now_s: float) -> None:
         self._record(_Line("confirm", now_s, node=name))
         super().confirm_digest(name, now_s)
+
+    def add_node(self, name: str) -> None:
+        self._record(_Line("node", node=name))
+        super().add_node(name)
+
+    def remove_node(self, name: str) -> None:
+        self._record(_Line("node_gone", node=name))
+        super().remove_node(name)
+
+    def set_inventory(self, name: str, gpus: tuple[Gpu, ...]) -> None:
+        self._record(_Line("inventory", node=name, gpus=gpus))
+        super().set_inventory(name, gpus)
 
     def set_pod(self, pod: Pod, now_s: float) -> Bound | None:
         self._record(_Line("pod", now_s, pod=pod))
@@ -231,6 +244,12 @@ def _apply(cluster: Cluster, line: _Line, number: int) -> None:
             cluster.apply_digest(line.node, line.digest, line.now_s)
         case "confirm" if line.node in cluster.snapshot.nodes:
             cluster.confirm_digest(line.node, line.now_s)
+        case "node":
+            cluster.add_node(line.node)
+        case "node_gone":
+            cluster.remove_node(line.node)
+        case "inventory" if line.gpus is not None:
+            cluster.set_inventory(line.node, line.gpus)
         case "pod" if line.pod is not None:
             cluster.set_pod(line.pod, line.now_s)
         case "gone":

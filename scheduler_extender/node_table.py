@@ -93,6 +93,7 @@ class NodeTable:
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
+        self._dropped: list[int] = []
         self.profiles: dict[MigProfile, ProfileColumns] = {}
         self.scenes: dict[str, SceneColumn] = {}
         self._allocate = 16
@@ -104,6 +105,7 @@ class NodeTable:
         self.queued_bytes: Floats = np.zeros(self._allocate)
         self.whole_gpus: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
         self.whole_gpus_free: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
+        self.gpus_known: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody said what GPUs it has
         self.used: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody holds a place there
         self.unreserved: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # known to be paid by the hour
         # [victims, rows]: what eviction takes first, second, ...; scene -1 where a node has no more.
@@ -135,11 +137,18 @@ class NodeTable:
         """The row of a node, made where it has none."""
         row = self.rows.get(name)
         if row is None:
-            row = self.rows[name] = len(self.rows) + 1
+            row = self.rows[name] = self._dropped.pop() if self._dropped else len(self.rows) + 1
             self._asked = None
             if row >= self._allocate:
                 self._grow()
         return row
+
+    def drop(self, name: str) -> None:
+        """Forget a node; its row, which must hold nothing any more, serves the next one that comes."""
+        row = self.rows.pop(name)
+        self.unreserved[row] = False
+        self._dropped.append(row)
+        self._asked = None
 
     def bytes_of(self, scene: str) -> int:
         """The size of a scene as any node knows it; 0 where none does."""
@@ -192,6 +201,7 @@ class NodeTable:
         """Write what a node holds: its cache, its bandwidths and its scenes. `set_claims` must follow."""
         row = self.row(node.name)
         self.seen_s[row] = np.nan if node.seen_s is None else node.seen_s
+        self.gpus_known[row] = bool(node.gpus)
         self._priors = None
         cache = node.scene_cache
         self.capacity_bytes[row] = cache.capacity_bytes if cache else 0

@@ -11,13 +11,15 @@ from prometheus_client.registry import Collector
 
 from fleet import metrics
 from scheduler_extender.cluster import Cluster
+from scheduler_extender.waiting import Waiting
 
 
 class _ClusterCollector(Collector):
     """What the cluster says of itself at the moment of the scrape."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: Cluster, waiting: Waiting, clock: Callable[[], float]) -> None:
         self._cluster = cluster
+        self._waiting = waiting
         self._clock = clock
 
     def describe(self) -> Iterable[Metric]:
@@ -30,6 +32,8 @@ class _ClusterCollector(Collector):
         yield GaugeMetricFamily(held.name, held.help, value=len(self._cluster.reservations))
         leaked = metrics.EXTENDER_RESERVATION_LEAKS
         yield CounterMetricFamily(leaked.name, leaked.help, value=self._cluster.reservations.expired)
+        waiting = metrics.EXTENDER_WAITING
+        yield GaugeMetricFamily(waiting.name, waiting.help, value=len(self._waiting))
         age = metrics.EXTENDER_DIGEST_AGE
         ages = GaugeMetricFamily(age.name, age.help, labels=age.labels)
         for name, row in self._cluster.table.rows.items():
@@ -42,10 +46,10 @@ class _ClusterCollector(Collector):
 class ExtenderMetrics:
     """One registry per app, so that two apps in a process do not meet."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: Cluster, waiting: Waiting, clock: Callable[[], float]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series would be metrics of no catalogue
         self.registry = CollectorRegistry()
-        self.registry.register(_ClusterCollector(cluster, clock))
+        self.registry.register(_ClusterCollector(cluster, waiting, clock))
         self.seconds = Histogram(
             metrics.EXTENDER_SECONDS.name,
             metrics.EXTENDER_SECONDS.help,
@@ -56,6 +60,7 @@ class ExtenderMetrics:
         self.requests = self._counter(metrics.EXTENDER_REQUESTS)
         self.rejections = self._counter(metrics.EXTENDER_REJECTIONS)
         self.placements = self._counter(metrics.EXTENDER_PLACEMENTS)
+        self.wakes = self._counter(metrics.EXTENDER_WAKES)
 
     def certificate_until(self, not_after_s: Callable[[], float]) -> None:
         """Say at each scrape when the certificate that is shown then expires."""

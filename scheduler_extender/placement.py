@@ -177,9 +177,10 @@ def scene_sizes(pod: Pod, table: NodeTable, prices: Prices) -> dict[str, float]:
 def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
     """[rows]: FITS, or the index of the first Reason why not.
 
-    A node that never sent a digest fits: kube-scheduler counts its resources without us.
+    A node whose GPUs nobody told us of fits: kube-scheduler counts its resources without us.
     """
     verdict = np.full(len(rows), FITS, np.int8)
+    known = table.gpus_known[rows]
 
     def rule_out(where: NDArray[np.bool_], reason: Reason) -> None:
         verdict[where & (verdict == FITS)] = REASONS.index(reason)
@@ -188,22 +189,21 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
         asked = pod.profiles.count(profile)
         columns = table.profiles.get(profile)
         if columns is None:
-            rule_out(np.ones(len(rows), np.bool_), Reason.NO_SUCH_PROFILE)
+            rule_out(known, Reason.NO_SUCH_PROFILE)
             continue
         existing = columns.existing[rows]
-        rule_out(existing == 0, Reason.NO_SUCH_PROFILE)
-        rule_out(existing < asked, Reason.TOO_FEW_SLICES)
-        rule_out(columns.healthy[rows] < asked, Reason.SLICES_UNHEALTHY)
-        rule_out(columns.free[rows] < asked, Reason.NO_FREE_SLICE)
+        rule_out(known & (existing == 0), Reason.NO_SUCH_PROFILE)
+        rule_out(known & (existing < asked), Reason.TOO_FEW_SLICES)
+        rule_out(known & (columns.healthy[rows] < asked), Reason.SLICES_UNHEALTHY)
+        rule_out(known & (columns.free[rows] < asked), Reason.NO_FREE_SLICE)
     if pod.gpus:
-        rule_out(table.whole_gpus[rows] < pod.gpus, Reason.TOO_FEW_GPUS)
-        rule_out(table.whole_gpus_free[rows] < pod.gpus, Reason.NO_FREE_GPU)
+        rule_out(known & (table.whole_gpus[rows] < pod.gpus), Reason.TOO_FEW_GPUS)
+        rule_out(known & (table.whole_gpus_free[rows] < pod.gpus), Reason.NO_FREE_GPU)
     if pod.scenes:
         # Only what is known counts here: a guess may price a node, never refuse it.
         needed_bytes = sum(table.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
         capacity_bytes = table.capacity_bytes[rows]
         rule_out((capacity_bytes > 0) & (capacity_bytes < needed_bytes), Reason.SCENES_EXCEED_CACHE)
-    verdict[np.isnan(table.seen_s[rows])] = FITS
     return verdict
 
 

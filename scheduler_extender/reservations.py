@@ -57,6 +57,12 @@ class Reservations:
             del self._by_node[reservation.node]
         return {reservation.node}
 
+    def release_node(self, node: str) -> set[str]:
+        """Forget the pods that are on their way to a node that is gone."""
+        for uid in list(self._by_node.get(node, {})):
+            self.release(uid)
+        return {node}
+
     def due(self, now_s: float) -> bool:
         """Whether any has run out."""
         return bool(self._by_uid) and next(iter(self._by_uid.values())).expires_s <= now_s

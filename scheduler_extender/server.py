@@ -17,14 +17,15 @@ import msgspec
 import structlog
 import uvicorn
 
+from kube.tls import ReloadingContext, TlsFiles
 from scheduler_extender.app import Extender, make_app
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.connections import BACKLOG, QUEUE, Connections, bounded
 from scheduler_extender.garbage import collect_when_idle
 from scheduler_extender.journal import Journal, RecordedCluster
+from scheduler_extender.kubernetes import ClusterWatch
 from scheduler_extender.placement import Prices
 from scheduler_extender.state import DigestPoller
-from scheduler_extender.tls import ReloadingContext, TlsFiles
 
 HANDSHAKE_S = 3.0
 
@@ -42,6 +43,7 @@ class Settings:
     tls: TlsFiles | None = None
     decisions: Path | None = None
     most_decisions_bytes: int = 1 << 30
+    watch: ClusterWatch | None = None
 
 
 def make_extender(settings: Settings) -> Extender:
@@ -53,7 +55,7 @@ def make_extender(settings: Settings) -> Extender:
         journal = Journal(settings.decisions, settings.most_decisions_bytes)
         cluster = RecordedCluster(journal.write, nodes, settings.prices, settings.reservation_s)
     poller = DigestPoller(cluster, settings.urls, settings.poll_s, settings.poll_timeout_s, time.monotonic)
-    return Extender(cluster, poller, time.monotonic, settings.max_body_bytes)
+    return Extender(cluster, poller, time.monotonic, settings.max_body_bytes, watch=settings.watch)
 
 
 class Server(uvicorn.Server):

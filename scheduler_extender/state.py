@@ -4,6 +4,7 @@ in one step. A node that does not answer keeps its last digest, which ages."""
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Mapping
 
 import httpx2
@@ -57,6 +58,8 @@ class DigestPoller:
         self._etags: dict[str, str] = {}
         self._failing: set[str] = set()
         self._misnamed: set[str] = set()  # warned of once
+        self._polls: dict[str, asyncio.Task[None]] = {}
+        self._start: Callable[[str, float], None] | None = None  # set while polls run
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -65,10 +68,32 @@ class DigestPoller:
         async with httpx2.AsyncClient(timeout=self._timeout_s, limits=limits, trust_env=False) as client:
             turn = asyncio.Semaphore(AT_ONCE)
             async with asyncio.TaskGroup() as group:
+
+                def start(name: str, offset_s: float) -> None:
+                    self._polls[name] = group.create_task(self._poll_one(client, turn, name, offset_s))
+
+                self._start = start
                 for position, name in enumerate(self.urls):
-                    offset_s = self._poll_s * position / len(self.urls)
-                    group.create_task(self._poll_one(client, turn, name, offset_s))
+                    start(name, self._poll_s * position / len(self.urls))
                 group.create_task(self._expire())
+
+    def set_url(self, name: str, url: str) -> None:
+        """Where a node's digest is from now on; empty: nowhere, and it is not asked any more."""
+        if self.urls.get(name, "") == url:
+            return
+        self._etags.pop(name, None)
+        if url:
+            self.urls[name] = url
+            if self._start is not None and name not in self._polls:
+                # Spread over the interval by name, so that a thousand exporters found at once stay apart.
+                self._start(name, self._poll_s * (zlib.crc32(name.encode()) % 1000) / 1000)
+            return
+        del self.urls[name]
+        self.tried.discard(name)
+        self._failing.discard(name)
+        poll = self._polls.pop(name, None)
+        if poll is not None:
+            poll.cancel()
 
     async def _expire(self) -> None:
         while True:
@@ -105,9 +130,12 @@ class DigestPoller:
         except Exception as error:  # one node's trouble, whatever it is, must not stop the polls of the others
             if name not in self._failing:
                 self._failing.add(name)
-                log.warning("no node digest", node=name, url=self.urls[name], error=str(error) or type(error).__name__)
+                log.warning(
+                    "no node digest", node=name, url=self.urls.get(name), error=str(error) or type(error).__name__
+                )
         finally:
-            self.tried.add(name)
+            if name in self.urls:
+                self.tried.add(name)
 
     async def _read(self, reply: httpx2.Response) -> NodeDigest:
         if reply.status_code != 200:

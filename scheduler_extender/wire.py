@@ -14,65 +14,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from fleet.labels import (
-    CAPACITY_TYPE_LABELS,
-    GPU_RESOURCE,
-    MIG_RESOURCE_PREFIX,
-    POOL_LABEL,
-    SCENE_BYTES_ANNOTATION,
-    SCENES_ANNOTATION,
-)
-from fleet.mig import MigError, MigProfile
-from fleet.scene import SceneId, SceneIdError, parse_scene_id, parse_scene_ids
+from fleet.labels import CAPACITY_TYPE_LABELS
+from fleet.scene import SceneId, SceneIdError, parse_scene_id
 from fleet.snapshot import Pod
+from scheduler_extender.pods import Meta, PodObject, read_pod
 from scheduler_extender.preemption import Candidate
-
-MOST_SLICES = 256  # of one pod: more than any node has, and a bound on what a hostile quantity can ask of us
 
 
 class WireError(ValueError):
     """A body that says too little to answer; the text names what was wrong."""
-
-
-class _Meta(msgspec.Struct):
-    name: str | None = None
-    namespace: str | None = None
-    uid: str | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-
-
-class _Resources(msgspec.Struct):
-    requests: dict[str, Any] | None = None
-    limits: dict[str, Any] | None = None
-
-
-class _Container(msgspec.Struct, rename="camel"):
-    resources: _Resources | None = None
-    restart_policy: str | None = None
-
-
-class _Spec(msgspec.Struct, rename="camel"):
-    node_name: str | None = None
-    priority: int | None = None
-    containers: list[_Container] | None = None
-    init_containers: list[_Container] | None = None
-
-
-class _Condition(msgspec.Struct):
-    type: str = ""
-    status: str = ""
-
-
-class _Status(msgspec.Struct):
-    phase: str | None = None
-    conditions: list[_Condition] | None = None
-
-
-class _Pod(msgspec.Struct):
-    metadata: _Meta | None = None
-    spec: _Spec | None = None
-    status: _Status | None = None
 
 
 class _NodeList(msgspec.Struct):
@@ -80,7 +30,7 @@ class _NodeList(msgspec.Struct):
 
 
 class _NamedNode(msgspec.Struct):
-    metadata: _Meta | None = None
+    metadata: Meta | None = None
 
 
 _NULL = msgspec.Raw(b"null")
@@ -111,14 +61,14 @@ class _HostPriority(msgspec.Struct, gc=False):
 
 class _Event(msgspec.Struct):
     type: str = ""
-    object: _Pod | None = None
-    pod: _Pod | None = None  # the same, for a sender that is no API server
+    object: PodObject | None = None
+    pod: PodObject | None = None  # the same, for a sender that is no API server
     kind: str = ""
-    items: list[_Pod] | None = None
+    items: list[PodObject] | None = None
 
 
 _decode_args = msgspec.json.Decoder(_Args).decode
-_decode_pod = msgspec.json.Decoder(_Pod).decode
+_decode_pod = msgspec.json.Decoder(PodObject).decode
 _decode_node = msgspec.json.Decoder(_NamedNode).decode
 _decode_events = msgspec.json.Decoder(_Event).decode_lines
 _encode = msgspec.json.Encoder().encode
@@ -219,10 +169,14 @@ def decode_node_events(body: bytes) -> list[tuple[str, str]]:
         if not nodes and event.items is None and event.type != "BOOKMARK":
             raise WireError("node event has no object: expected a v1.Node there")
         for meta in (node.metadata for node in nodes):
-            labels = (meta.labels if meta else None) or {}
             if meta is not None and meta.name and event.type not in ("DELETED", "BOOKMARK"):
-                found.append((meta.name, next((labels[key] for key in CAPACITY_TYPE_LABELS if key in labels), "")))
+                found.append((meta.name, capacity_type_of(meta.labels or {})))
     return found
+
+
+def capacity_type_of(labels: Mapping[str, str]) -> str:
+    """`reserved`, `on-demand` or `spot` as a node's labels say, empty where they do not."""
+    return next((labels[key] for key in CAPACITY_TYPE_LABELS if key in labels), "")
 
 
 def decode_forecast(body: bytes) -> dict[str, dict[SceneId, float]]:
@@ -260,7 +214,7 @@ def decode_preempt(body: bytes) -> PreemptArgs:
     except (*_UNREADABLE, TypeError, ValueError) as error:
         raise WireError(f"body is not ExtenderPreemptionArgs: {error}") from error
     try:
-        return PreemptArgs(read_pod(msgspec.convert(_field(whole, "Pod"), _Pod)), candidates)
+        return PreemptArgs(read_pod(msgspec.convert(_field(whole, "Pod"), PodObject)), candidates)
     except _UNREADABLE as error:
         return PreemptArgs(None, candidates, f"Pod cannot be read: {error}")
 
@@ -292,7 +246,7 @@ def _candidate(victims: Any) -> Candidate:
     for item in _field(victims, "Pods") or ():
         uid = _field(item, "UID")
         if uid is None:
-            pod = read_pod(msgspec.convert(item, _Pod))
+            pod = read_pod(msgspec.convert(item, PodObject))
             pods[pod.uid] = pod
             uid = pod.uid
         if not isinstance(uid, str) or not uid:
@@ -338,114 +292,8 @@ def _read_event(event: _Event) -> PodEvent | None:
     raise WireError(f"type {event.type[:40]!r} is not valid: expected ADDED, MODIFIED, DELETED or BOOKMARK")
 
 
-def _with_uid(raw: _Pod) -> Pod:
+def _with_uid(raw: PodObject) -> Pod:
     pod = read_pod(raw)
     if not pod.uid:
         raise WireError(f"metadata.uid is missing in the event of pod {pod.name!r}: reservations are kept by it")
     return pod
-
-
-def read_pod(raw: _Pod) -> Pod:
-    """The pod as placement sees it; whatever cannot be read becomes a problem in words, never an error."""
-    meta, spec, status = raw.metadata or _Meta(), raw.spec or _Spec(), raw.status or _Status()
-    problems: list[str] = []
-    annotations = meta.annotations or {}
-    profiles, gpus = _requests(spec, problems)
-    phase = status.phase or ""
-    ready = next((item.status == "True" for item in status.conditions or () if item.type == "Ready"), None)
-    return Pod(
-        uid=meta.uid or "",
-        name=meta.name or "",
-        namespace=meta.namespace or "",
-        node=spec.node_name or "",
-        pool=(meta.labels or {}).get(POOL_LABEL, ""),
-        profiles=profiles,
-        gpus=gpus,
-        scenes=_scenes(annotations.get(SCENES_ANNOTATION, ""), problems),
-        scene_bytes=_scene_bytes(annotations.get(SCENE_BYTES_ANNOTATION, ""), problems),
-        finished=phase in ("Succeeded", "Failed"),
-        ready=phase == "Running" if ready is None else ready,
-        problems=tuple(problems),
-        priority=spec.priority or 0,
-    )
-
-
-def _requests(spec: _Spec, problems: list[str]) -> tuple[tuple[MigProfile, ...], int]:
-    """Slices and whole GPUs of a pod: its containers together, or its greediest init container if that is more.
-
-    An init container that restarts always is a sidecar and runs beside the rest (Kubernetes, "Resource sharing
-    within containers").
-    """
-    init = spec.init_containers or []
-    total: dict[str, int] = {}
-    together = (spec.containers or []) + [container for container in init if container.restart_policy == "Always"]
-    for container in together:
-        for name, count in _devices(container, problems).items():
-            total[name] = total.get(name, 0) + count
-    for container in init:
-        for name, count in _devices(container, problems).items():
-            total[name] = max(total.get(name, 0), count)
-    profiles: list[MigProfile] = []
-    for name in sorted(total):
-        if name == GPU_RESOURCE:
-            continue
-        try:
-            profile = MigProfile.from_resource(name)
-        except MigError as error:
-            problems.append(f"resource {name[:80]}: {error}")
-            continue
-        if profile is not None:
-            profiles += [profile] * min(total[name], MOST_SLICES - len(profiles))
-    return tuple(profiles), total.get(GPU_RESOURCE, 0)
-
-
-def _devices(container: _Container, problems: list[str]) -> dict[str, int]:
-    resources = container.resources or _Resources()
-    found: dict[str, int] = {}
-    # Requests and limits of an extended resource are equal; a limit alone stands for both.
-    for name, quantity in {**(resources.requests or {}), **(resources.limits or {})}.items():
-        if name != GPU_RESOURCE and not name.startswith(MIG_RESOURCE_PREFIX):
-            continue
-        count = _whole(quantity)
-        if count is None:
-            problems.append(f"resource {name[:80]}: quantity {str(quantity)[:40]!r} is not a whole number from 0")
-        elif count:
-            found[name] = count
-    return found
-
-
-def _whole(quantity: object) -> int | None:
-    """The whole number of a Kubernetes quantity (`2`, `"2"`, `"1k"`), bounded; None for anything else."""
-    if isinstance(quantity, bool) or not isinstance(quantity, int | str):
-        return None
-    text = str(quantity).strip()
-    scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
-    digits = text[:-1] if scale > 1 else text
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
-        return None
-    return min(int(digits) * scale, MOST_SLICES)
-
-
-def _scenes(text: str, problems: list[str]) -> tuple[SceneId, ...]:
-    try:
-        return tuple(dict.fromkeys(parse_scene_ids(text)))
-    except SceneIdError as error:
-        problems.append(f"annotation {SCENES_ANNOTATION}: {error}")
-        return ()
-
-
-def _scene_bytes(text: str, problems: list[str]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        scene, _, number = part.partition("=")
-        try:
-            scene_id = parse_scene_id(scene.strip())
-        except SceneIdError as error:
-            problems.append(f"annotation {SCENE_BYTES_ANNOTATION}: {error}")
-            continue
-        digits = number.strip()
-        if digits.isascii() and digits.isdigit() and len(digits) <= 15 and int(digits) > 0:
-            sizes[scene_id] = int(digits)
-        else:
-            problems.append(f"annotation {SCENE_BYTES_ANNOTATION}: {part[:80]!r} is not id=bytes with bytes above 0")
-    return sizes

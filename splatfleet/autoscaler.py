@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,14 +25,25 @@ if TYPE_CHECKING:
     from autoscaler.demand import DemandSource
     from autoscaler.exposition import DecisionMetrics
     from autoscaler.external_scaler import ExternalScalerServer
+    from autoscaler.loop import Cluster
     from autoscaler.pool import Pool
-    from autoscaler.runner import Runner
-    from autoscaler.shadow import ShadowCluster
+    from autoscaler.runner import Report, Runner
 
 
 class AutoscalerSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_AUTOSCALER_", populate_by_name=True)
 
+    kubernetes: bool = Field(False, description="Decide for the PredictiveAutoscaler resources of a cluster.")
+    namespace: str | None = Field(None, description="Only these resources; all namespaces without it.")
+    kubeconfig: Path | None = Field(None, description="Otherwise KUBECONFIG, or the pod's service account.")
+    context: str | None = Field(None, description="Context of the kubeconfig.")
+    lease_namespace: str | None = Field(None, description="Namespace of the Lease; that of the context or the pod.")
+    lease_s: float = Field(15.0, ge=1.0, description="Seconds that a standby waits for a leader that is silent.")
+    drain_s: float = Field(5.0, ge=0.0, description="Seconds that a pod drains before the count is lowered.")
+    node_digests: list[str] = Field([], description="NODE=URL of exporters that no pod watch would find.")
+    scene_agents: list[str] = Field([], description="NODE=URL of scene agents that no pod watch would find.")
+    scene_agent_ca: Path | None = Field(None, description="PEM CA of scene agents that serve over TLS.")
+    scene_agent_token_file: Path | None = Field(None, description="File with the scene agents' token.")
     pools: list[Any] = Field([], description="Pools: names, or JSON of their settings (see docs/autoscaler.md).")
     prometheus: str | None = Field(None, description="URL of the Prometheus that holds the gateway's counters.")
     recorded: bool = Field(False, description="Read the history from the recording rules (bins of 60 s): cheaper.")
@@ -76,8 +87,8 @@ def read_pools(settings: AutoscalerSettings) -> list[Pool]:
     return pools
 
 
-def open_source(settings: AutoscalerSettings) -> DemandSource:
-    """Prometheus or the direct scrape, as the settings say; raises UsageError."""
+def open_source(settings: AutoscalerSettings, exporters: Callable[[], Sequence[str]] | None = None) -> DemandSource:
+    """Prometheus or the direct scrape, as the settings say; raises UsageError. `exporters` finds those not given."""
     if (settings.prometheus is None) == (settings.gateway is None):
         raise UsageError("--prometheus or --gateway: give one of them (example: --gateway http://127.0.0.1:8080)")
     for url in (settings.prometheus, settings.gateway, *settings.exporters):
@@ -97,9 +108,8 @@ def open_source(settings: AutoscalerSettings) -> DemandSource:
         )
     from autoscaler.scrape import DirectScrape
 
-    return DirectScrape(
-        settings.gateway or "", settings.exporters, settings.bin_s or settings.interval_s, settings.deadline_s
-    )
+    found = exporters if exporters is not None and not settings.exporters else settings.exporters
+    return DirectScrape(settings.gateway or "", found, settings.bin_s or settings.interval_s, settings.deadline_s)
 
 
 def write_json(path: Path, decisions: Sequence[Decision]) -> None:
@@ -160,23 +170,36 @@ def open_scaler(settings: AutoscalerSettings, registry: CollectorRegistry) -> Ex
 def run(settings: AutoscalerSettings) -> int:
     """Forecast demand and decide replicas.
 
+    With --kubernetes it scales what the PredictiveAutoscaler resources of a cluster say; several of it elect a leader.
     Alone it has no cluster and runs in Shadow mode: every decision is printed with its reason and nothing is scaled.
     Demand comes from Prometheus, or from a direct scrape of the gateway and the exporters.
     """
-    pools = read_pools(settings)
-    source = open_source(settings)
-    from autoscaler.shadow import ShadowCluster
+    from autoscaler.exposition import DecisionMetrics
 
     with contextlib.ExitStack() as stack:
-        return _decide(settings, ShadowCluster(pools, source), stack)
+        metrics = DecisionMetrics()
+        if settings.kubernetes:
+            from splatfleet.autoscaler_kubernetes import open_cluster
+
+            live = open_cluster(settings, metrics, stack)
+            return _decide(settings, live, metrics, live.report, stack)
+        pools = read_pools(settings)
+        source = open_source(settings)
+        from autoscaler.shadow import ShadowCluster
+
+        return _decide(settings, ShadowCluster(pools, source), metrics, None, stack)
 
 
-def _decide(settings: AutoscalerSettings, cluster: ShadowCluster, stack: contextlib.ExitStack) -> int:
-    """Tick until told to stop; what is opened here ends with `stack`."""
-    from autoscaler.exposition import DecisionMetrics
+def _decide(
+    settings: AutoscalerSettings,
+    cluster: Cluster,
+    metrics: DecisionMetrics,
+    also: Report | None,
+    stack: contextlib.ExitStack,
+) -> int:
+    """Tick until told to stop; what is opened here ends with `stack`. `also` is told of each tick's decisions."""
     from autoscaler.runner import Runner
 
-    metrics = DecisionMetrics()
     log = open_log(settings.decision_log)
     if log is not None:
         stack.callback(log.close)
@@ -191,12 +214,16 @@ def _decide(settings: AutoscalerSettings, cluster: ShadowCluster, stack: context
     def report(decisions: Sequence[Decision]) -> None:
         if scaler is not None:
             scaler.post(decisions)
+        if also is not None:
+            also(decisions)
         for decision in decisions:
             print(f"{time.strftime('%H:%M:%S')} {decision.pool} {decision.explanation}", flush=True)
         if settings.json_file is not None:
             write_json(settings.json_file, decisions)
 
     _open_status(settings, metrics, runner, stack)
+    if settings.once and settings.kubernetes:
+        raise UsageError("--once decides for --pools; leave out --kubernetes")
     if settings.once:
         return 0 if _once(runner, cluster, settings, report) else 1
     runner.run(report)
@@ -217,7 +244,8 @@ def _open_status(
     except OSError as error:
         raise cannot_listen(settings.listen, error) from error
     stack.callback(server.close)
-    print(f"autoscaler (Shadow) listens on http://{listen[0]}:{server.port}", flush=True)
+    name = "autoscaler" if settings.kubernetes else "autoscaler (Shadow)"
+    print(f"{name} listens on http://{listen[0]}:{server.port}", flush=True)
 
 
 def _once(runner: Any, cluster: Any, settings: AutoscalerSettings, report: Any) -> bool:
@@ -242,5 +270,6 @@ COMMAND = verb(
     example="""
 splatfleet autoscaler --pools renderer --gateway http://127.0.0.1:8080 --exporters http://127.0.0.1:9465 --interval-s 5
 splatfleet autoscaler --config autoscaler.yaml --listen 127.0.0.1:9467
+splatfleet autoscaler --kubernetes --prometheus http://prometheus:9090 --keda-listen 0.0.0.0:9469
 """,
 )

@@ -33,6 +33,12 @@ class DemoVerbSettings(VerbSettings):
     warm_up: Literal["on", "off"] = Field(
         "on", description="Carry out the autoscaler's asks to have scenes on disks and in memory ahead of need."
     )
+    visit_lead_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=600,
+        description="The first visitor of a new scene is predicted so long before; 0 plays no such visit.",
+    )
     seed: int = Field(1, description="Fixes made scenes, arrivals and popularity: runs differ in policy alone.")
     rate: float = Field(25.0, gt=0, le=500, description="Mean requests a second, less where the machine is too slow.")
     frame_seconds: float = Field(
@@ -68,6 +74,7 @@ def run(settings: DemoVerbSettings) -> int:
         autoscaler=settings.autoscaler,
         placement=settings.placement,
         warm_up=settings.warm_up,
+        visit_lead_s=settings.visit_lead_seconds,
         seed=settings.seed,
         mean_rate_per_s=settings.rate,
         frame_floor_s=settings.frame_seconds,

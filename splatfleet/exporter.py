@@ -26,6 +26,7 @@ class ExporterSettings(VerbSettings):
     pool: str = Field("renderer", min_length=1, description="Pool of the servers that --triton names.")
     renderers_file: Path | None = Field(None, description="JSON file of the renderer pods, read again on change.")
     kubernetes: bool = Field(False, description="Find the pods of --node at the API server (KUBECONFIG, or in a pod).")
+    namespace: str = Field("", description="With --kubernetes: namespace of the pods; all of them if not given.")
     node: str = Field(socket.gethostname(), description="This node; of the renderers file only its pods count.")
     scene_cache: Path | None = Field(None, description="Folder of the node's scene store.")
     gpus_file: Path | None = Field(None, description="JSON layout of GPUs and slices; without it NVML is asked.")
@@ -58,7 +59,7 @@ def run(settings: ExporterSettings) -> None:
         triton=tuple(settings.triton),
         pool=settings.pool,
         renderers_file=settings.renderers_file,
-        renderer_pods=_watch_pods(settings.node) if settings.kubernetes else None,
+        renderer_pods=_watch_pods(settings.node, settings.namespace) if settings.kubernetes else None,
         scene_cache=settings.scene_cache,
         gpus_file=settings.gpus_file,
         dcgm=settings.dcgm,
@@ -71,11 +72,11 @@ def run(settings: ExporterSettings) -> None:
         raise cannot_listen(settings.listen, error) from error
 
 
-def _watch_pods(node: str) -> RendererPods:
-    """A watch of the node's renderer pods in all namespaces, begun; raises UsageError without credentials."""
+def _watch_pods(node: str, namespace: str) -> RendererPods:
+    """A watch of the node's renderer pods, begun; raises UsageError without credentials."""
     from kube.discovery import RendererPods
 
-    return RendererPods(connect(), node=node).start()
+    return RendererPods(connect(), namespace or None, node=node).start()
 
 
 COMMAND = verb(

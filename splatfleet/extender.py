@@ -16,14 +16,19 @@ from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
-    from scheduler_extender.tls import TlsFiles
+    from kube.tls import TlsFiles
+    from scheduler_extender.kubernetes import ClusterWatch
 
 
 class ExtenderSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_EXTENDER_")
 
     node_digest: list[str] = Field(
-        description="NAME=URL of a node's exporter, once per node; /v1/node is added to a URL without a path."
+        [], description="NAME=URL of a node's exporter, once per node; /v1/node is added to a URL without a path."
+    )
+    kubernetes: bool = Field(
+        False,
+        description="Follow nodes, pods and DRA devices of the API server (KUBECONFIG, or the pod's own account).",
     )
     listen: str = Field(f"127.0.0.1:{EXTENDER_PORT}", description="HOST:PORT to listen on; port 0 takes a free one.")
     poll_s: float = Field(5.0, gt=0, le=3600, description="Seconds between two asks for a node's digest.")
@@ -63,10 +68,14 @@ def run(settings: ExtenderSettings) -> None:
             f"--listen {settings.listen}: others could ask there and nobody has to show a certificate; give "
             "--client-ca (with --tls-certificate and --tls-key), listen on 127.0.0.1, or say --allow-anyone"
         )
+    if settings.kubernetes == bool(settings.node_digest):
+        raise UsageError(
+            "say where nodes are found: --kubernetes (by the API server), or --node-digest NAME=URL once per node"
+        )
+    from kube.tls import TlsError
     from scheduler_extender import server
     from scheduler_extender.journal import JournalError
     from scheduler_extender.placement import Prices
-    from scheduler_extender.tls import TlsError
 
     prices = Prices(
         fragmentation_s_per_slice=settings.fragmentation_s_per_slice,
@@ -84,6 +93,7 @@ def run(settings: ExtenderSettings) -> None:
         _tls_files(settings),
         settings.decisions,
         settings.most_decisions_bytes,
+        _watch() if settings.kubernetes else None,
     )
     try:
         server.serve(wanted, listen)
@@ -95,6 +105,17 @@ def run(settings: ExtenderSettings) -> None:
         raise UsageError(str(error)) from error
 
 
+def _watch() -> ClusterWatch:
+    from kube.connection import Connection
+    from kube.errors import ConfigError
+    from scheduler_extender.kubernetes import ClusterWatch
+
+    try:
+        return ClusterWatch(Connection.open())
+    except ConfigError as error:
+        raise UsageError(f"--kubernetes: {error}") from error
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -103,7 +124,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _tls_files(settings: ExtenderSettings) -> TlsFiles | None:
-    from scheduler_extender.tls import TlsFiles
+    from kube.tls import TlsFiles
 
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and key is None and settings.client_ca is None:
@@ -118,5 +139,6 @@ COMMAND = verb(
     "extender",
     ExtenderSettings,
     run,
-    "splatfleet extender --node-digest gpu-1=http://127.0.0.1:9465 --listen 127.0.0.1:9466",
+    "splatfleet extender --node-digest gpu-1=http://127.0.0.1:9465 --listen 127.0.0.1:9466\n"
+    "splatfleet extender --kubernetes --listen 127.0.0.1:9466",
 )

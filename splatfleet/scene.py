@@ -14,6 +14,7 @@ import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from splatfleet.scene_catalogue import COMMAND as CATALOGUE
 from splatfleet.scene_publish import COMMAND as PUBLISH
 from splatfleet.settings import UsageError, VerbSettings, verb
 
@@ -183,6 +184,7 @@ COMMAND = click.Group(
         ),
         verb("make", MakeSettings, make, "splatfleet scene make knot.ply --shape knot --seed 3", arguments=["out"]),
         PUBLISH,
+        CATALOGUE,
     ],
-    help="Look into, check, convert, make or publish scene files.\n\n\b\nExample:\n  splatfleet scene info scene.spz",
+    help="Look into, check, convert, make, publish or list scenes.\n\n\b\nExample:\n  splatfleet scene info scene.spz",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import Field
@@ -13,6 +14,10 @@ from pydantic_settings import SettingsConfigDict
 from fleet.labels import SCENE_AGENT_PORT, SCENE_AGENT_TOKEN_ENV
 from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
+
+if TYPE_CHECKING:
+    from kube.tls import ClientTls, TlsFiles
+    from renderer.scene_roots import SceneRoots
 
 
 class SceneAgentSettings(VerbSettings):
@@ -30,6 +35,16 @@ class SceneAgentSettings(VerbSettings):
     fetch_mb_per_s: float = Field(0.0, ge=0, description="Bandwidth to object stores, shared with pods; 0 is no cap.")
     slots: int = Field(2, ge=1, le=64, description="Scenes fetched at once.")
     fetch_timeout_s: float = Field(600.0, gt=0, description="Longest time for one scene.")
+    allow_root: list[str] = Field(
+        [], description="Address under which scenes may lie (s3://BUCKET/PREFIX, file:///DIR, …); repeatable; else any."
+    )
+    tls_certificate: Path | None = Field(None, description="PEM certificate chain; read again when it changes.")
+    tls_key: Path | None = Field(None, description="PEM key of --tls-certificate, not encrypted.")
+    client_ca: Path | None = Field(None, description="PEM CA: only clients with a certificate of it are answered.")
+    peer_ca: Path | None = Field(None, description="PEM CA of other agents' certificates; --tls-certificate is shown.")
+    gateway: list[str] = Field([], description="URL of a gateway that says which scenes are popular; repeatable.")
+    preload_share: float = Field(0.5, gt=0, le=1, description="Share of the store that is filled when idle.")
+    preload_every_s: float = Field(10.0, gt=0, description="Seconds between two looks at the gateways.")
 
 
 def run(settings: SceneAgentSettings) -> None:
@@ -53,7 +68,15 @@ def run(settings: SceneAgentSettings) -> None:
         fetch_bytes_per_s=settings.fetch_mb_per_s * 1e6 or None,
         slots=settings.slots,
         fetch_timeout_s=settings.fetch_timeout_s,
+        roots=_roots(settings.allow_root),
+        tls=_tls_files(settings),
+        peer_tls=_peer_tls(settings),
+        gateways=tuple(url.rstrip("/") for url in settings.gateway),
+        preload_share=settings.preload_share,
+        preload_every_s=settings.preload_every_s,
     )
+    if not settings.allow_root:
+        structlog.get_logger().warning("every source of the catalogue is fetched; --allow-root narrows it")
     try:
         serve(wanted, listen)
     except CredentialError as error:
@@ -62,6 +85,38 @@ def run(settings: SceneAgentSettings) -> None:
         raise cannot_listen(settings.listen, error) from error
     except CatalogueError as error:
         raise click.ClickException(f"scene-agent: {error}") from error
+
+
+def _roots(texts: list[str]) -> SceneRoots:
+    from renderer.scene_roots import parse_roots
+
+    try:
+        return parse_roots(texts)
+    except ValueError as error:
+        raise UsageError(f"--allow-root: {error}") from error
+
+
+def _tls_files(settings: SceneAgentSettings) -> TlsFiles | None:
+    from kube.tls import TlsFiles
+
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None and settings.client_ca is None:
+        return None
+    if certificate is None or key is None:
+        missing = "--tls-key" if key is None else "--tls-certificate"
+        raise UsageError(f"{missing} is needed: TLS takes --tls-certificate and --tls-key, --client-ca both of them")
+    return TlsFiles(certificate, key, settings.client_ca)
+
+
+def _peer_tls(settings: SceneAgentSettings) -> ClientTls | None:
+    from kube.tls import ClientTls, TlsError
+
+    if settings.peer_ca is None:
+        return None
+    try:
+        return ClientTls(settings.peer_ca, settings.tls_certificate, settings.tls_key)
+    except TlsError as error:
+        raise UsageError(f"--peer-ca: {error}") from error
 
 
 COMMAND = verb(

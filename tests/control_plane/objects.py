@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ READY = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message":
 
 
 def add_node(plane: ControlPlane, name: str, resources: Mapping[str, int] | None = None, **labels: str) -> None:
-    """A Ready node with these extended resources, and room for any pod."""
+    """A Ready node with these extended resources, and room for any pod; pods may go there when this returns."""
     room = {"cpu": "64", "memory": "256Gi", "pods": "250"}
     room |= {key: str(count) for key, count in (resources or {}).items()}
     labels = {"kubernetes.io/hostname": name, **labels}
@@ -19,6 +20,10 @@ def add_node(plane: ControlPlane, name: str, resources: Mapping[str, int] | None
     status = {"capacity": room, "allocatable": room, "conditions": [READY]}
     path = f"/api/v1/nodes/{name}/status"
     plane.request("PATCH", path, {"status": status}, "application/merge-patch+json")
+    end_s = time.monotonic() + 60.0  # controllers that lost the API server come back slowly
+    while plane.request("GET", f"/api/v1/nodes/{name}")["spec"].get("taints"):  # not-ready, until it is seen as Ready
+        assert time.monotonic() < end_s, f"{name} keeps its taints"
+        time.sleep(0.05)
 
 
 def pod(name: str, resources: Mapping[str, int] | None = None, scheduler: str = "", **metadata: Any) -> dict[str, Any]:

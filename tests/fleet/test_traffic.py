@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.traffic import (
@@ -133,6 +133,7 @@ def test_the_built_in_day_has_a_low_night_a_steep_morning_and_an_evening_peak() 
     assert day_shape(14, mean_per_s=2.0, seed=4).counts.tolist() != trace.counts.tolist()
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     rates=st.lists(st.floats(0, 50), min_size=1, max_size=40),
     bin_s=st.floats(0.01, 10.0),

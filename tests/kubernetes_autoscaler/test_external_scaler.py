@@ -15,7 +15,7 @@ import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -207,6 +207,7 @@ def test_an_address_that_is_taken_is_named(server: ExternalScalerServer) -> None
         ExternalScalerServer(("127.0.0.1", server.port), 30.0, CollectorRegistry())
 
 
+@settings(deadline=None)
 @given(desired=st.integers(0, 500), current=st.integers(0, 500), tolerance=st.sampled_from((0.0, 0.05, 0.1, 0.2)))
 def test_an_hpa_reaches_at_least_what_was_decided_in_one_sync(desired: int, current: int, tolerance: float) -> None:
     value = served_replicas(desired, current, tolerance)
@@ -220,6 +221,7 @@ def test_an_hpa_reaches_at_least_what_was_decided_in_one_sync(desired: int, curr
         assert reached == desired
 
 
+@settings(deadline=None)
 @given(desired=st.integers(0, 300), current=st.integers(1, 300))
 def test_the_hpa_with_its_default_tolerance_never_stays_below_the_decision(desired: int, current: int) -> None:
     value = served_replicas(desired, current)

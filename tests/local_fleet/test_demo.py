@@ -56,7 +56,7 @@ def test_a_demo_reaches_its_scorecard_and_leaves_nothing(tmp_path: Path) -> None
     run.mkdir()
     demo = _demo(
         run, "--duration", "15", "--rate", "6", "--provision-seconds", "1",
-        "--json", str(out / "out.json"), "--report", str(out),
+        "--json", str(out / "out.json"), "--report", str(out), "--visit-lead-seconds", "0",
     )  # fmt: skip
     text, _ = demo.communicate(timeout=150)
     assert demo.returncode == 0, text
@@ -79,9 +79,29 @@ def test_a_demo_reaches_its_scorecard_and_leaves_nothing(tmp_path: Path) -> None
     assert not list(Path("/dev/shm").glob(f"splatfleet_{demo.pid}_*"))
 
 
+def test_who_is_predicted_does_not_wait_and_who_is_not_waits_for_the_fetch(tmp_path: Path) -> None:
+    figures = {}
+    for warm_up in ("on", "off"):
+        run, out = tmp_path / f"run-{warm_up}", tmp_path / f"{warm_up}.json"
+        run.mkdir()
+        demo = _demo(
+            run, "--duration", "15", "--rate", "2", "--provision-seconds", "1", "--json", str(out),
+            "--visit-lead-seconds", "25", "--warm-up", warm_up,
+        )  # fmt: skip
+        text, _ = demo.communicate(timeout=200)
+        assert demo.returncode == 0, text
+        figures[warm_up] = json.loads(out.read_text())
+        assert "first visitor of a predicted scene" in text
+    on, off = figures["on"], figures["off"]
+    assert on["visit_fetch_s"] == pytest.approx(3.0, rel=0.1)
+    for wait_s in (on["unpredicted_visit_wait_s"], off["unpredicted_visit_wait_s"], off["predicted_visit_wait_s"]):
+        assert wait_s > 0.8 * on["visit_fetch_s"], "nobody had the scene, and nobody waited for it"
+    assert on["predicted_visit_wait_s"] < 0.2 * on["unpredicted_visit_wait_s"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_every_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1")
+    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1", "--visit-lead-seconds", "0")
     assert demo.stdout is not None
     for line in demo.stdout:
         if line.startswith("t=0s"):
@@ -96,7 +116,7 @@ def test_a_signal_ends_every_process(tmp_path: Path, number: signal.Signals, cod
 
 
 def test_kill_9_leaves_no_process(tmp_path: Path) -> None:
-    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1")
+    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1", "--visit-lead-seconds", "0")
     assert demo.stdout is not None
     for line in demo.stdout:
         if line.startswith("t=0s"):

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from renderer.catalogue import load_catalogue
-from renderer.download import Stopped, Terms
+from renderer.fetch_terms import Stopped, Terms
 from renderer.scene_source import digest_of
 from renderer.scene_store import FetchFailed, NotStored, SceneStore
 from renderer.store_space import StoreFull

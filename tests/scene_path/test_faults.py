@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fleet import metrics
+from renderer.busy_server import parse_retry_after
 from renderer.catalogue import CatalogueEntry
 from renderer.credentials import BearerTokens
-from renderer.download import Stopped, Terms
+from renderer.fetch_terms import Stopped, Terms
 from renderer.peers import Peers
 from renderer.scene_source import SceneSource, digest_of
 from renderer.scene_store import FetchFailed, SceneStore
@@ -48,6 +50,11 @@ def nothing_is_left(store: SceneStore) -> None:
     assert store.records() == ()
     assert [path for path in store.layout.objects.iterdir() if path.is_dir()] == []
     assert [path.name for path in store.layout.fetching.iterdir() if path.suffix in (".json", ".reserve")] == []
+
+
+def nothing_is_left_but_parts(store: SceneStore) -> None:
+    assert store.records() == ()
+    assert [path for path in store.layout.fetching.iterdir() if path.suffix in (".json", ".reserve")] == []
 
 
 def visible_is_sound(store: SceneStore, entry: CatalogueEntry) -> None:
@@ -126,13 +133,52 @@ def test_refusals_are_not_tried_again(tmp_path: Path, scene: Path, served: Fault
     nothing_is_left(store)
 
 
-def test_busy_server_is_asked_again(tmp_path: Path, scene: Path, served: FaultServer) -> None:
-    served.answer = after(3, lambda request: request.send(503, Retry_After="1"))
+def test_busy_server_is_left_alone_for_as_long_as_it_asks(tmp_path: Path, scene: Path, served: FaultServer) -> None:
+    times_s: list[float] = []
+
+    def busy(request: Request) -> None:
+        times_s.append(time.monotonic())
+        request.send(503, Retry_After="2")
+
+    served.answer = after(2, busy)  # the fetch, and the question of what the header says
+    entry = entry_of(scene, served.url)
+    store = store_in(tmp_path)
+    began_s = time.monotonic()
+    assert store.ensure(entry).fetched_bytes == entry.source_bytes
+    assert times_s[1] - times_s[0] < 1.0
+    assert time.monotonic() - began_s >= 2.0, "asked again sooner than the server wanted"
+    assert len(served.asked) == 3
+    visible_is_sound(store, entry)
+
+
+def test_retry_after_is_capped_by_the_deadline(tmp_path: Path, scene: Path, served: FaultServer) -> None:
+    served.answer = lambda request: request.send(503, Retry_After="3600")
+    store = store_in(tmp_path)
+    began_s = time.monotonic()
+    with pytest.raises(FetchFailed, match=r"bytes had come when the time for it was over"):
+        store.ensure(entry_of(scene, served.url), terms=Terms(end_s=began_s + 1.0))
+    assert time.monotonic() - began_s < 10.0
+    with pytest.raises(Stopped):
+        store.ensure(entry_of(scene, served.url), terms=Terms(stopped=lambda: time.monotonic() > began_s + 3.0))
+    nothing_is_left_but_parts(store)
+
+
+def test_busy_server_that_does_not_say_for_how_long_is_asked_again(
+    tmp_path: Path, scene: Path, served: FaultServer
+) -> None:
+    served.answer = after(3, lambda request: request.send(503))
     entry = entry_of(scene, served.url)
     store = store_in(tmp_path)
     assert store.ensure(entry).fetched_bytes == entry.source_bytes
-    assert len(served.asked) == 4
     visible_is_sound(store, entry)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7.0), (" 0 ", 0.0), ("99999", 120.0), ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0), ("soon", None), ("-1", None)],
+)
+def test_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> None:
+    assert parse_retry_after(text, datetime(2015, 10, 21, 7, 28, tzinfo=UTC)) == seconds
 
 
 def test_trickle_ends_with_the_total_deadline(tmp_path: Path, scene: Path, served: FaultServer) -> None:
@@ -161,7 +207,7 @@ def test_redirect_to_another_host_drops_the_token(tmp_path: Path, scene: Path, s
         source = SceneSource(first.url, {"authorization": f"Bearer {TOKEN}"})
         store = store_in(tmp_path)
         entry = entry_of(scene, first.url)
-        record = store._bring(entry, str(entry.digest), source, Terms()).record
+        record = store._fetch.bring(entry, str(entry.digest), source, Terms()).record
     assert record.digest == entry.digest
     assert [asked.get("authorization") for asked in first.asked] == [f"Bearer {TOKEN}"]
     assert [asked.get("authorization") for asked in served.asked] == [None]

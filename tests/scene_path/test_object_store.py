@@ -16,8 +16,8 @@ from fleet.scene import SceneId
 from renderer import constants, oracle
 from renderer.camera import look_at, matrices
 from renderer.catalogue import CatalogueEntry, load_catalogue
-from renderer.download import Terms
 from renderer.encoding import to_pixels
+from renderer.fetch_terms import Terms
 from renderer.pod import RendererPod
 from renderer.pod_settings import PodSettings
 from renderer.scene_source import digest_of
@@ -45,6 +45,8 @@ class Watcher:
     def loaded(self, source: str, _seconds: float) -> None:
         self.sources.append(source)
 
+    def peer_fetched(self, count_bytes: int) -> None: ...
+    def quarantined(self) -> None: ...
     def looked_up(self, hit: bool) -> None: ...
     def evicted(self, scene: object, cause: object) -> None: ...
     def changed(self, resident: object, draining_bytes: int) -> None: ...

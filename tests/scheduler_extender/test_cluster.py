@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fleet.digest import NodeDigest, Slice
 from fleet.mig import MigProfile
 from fleet.scene import SceneId
-from fleet.snapshot import Pod
+from fleet.snapshot import Gpu, Pod
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.placement import FITS
 from tests.scheduler_extender.conftest import GB, digest
@@ -42,6 +42,9 @@ EVENTS = st.one_of(
     st.tuples(st.just("deleted"), st.sampled_from(UIDS)),
     st.tuples(st.just("finished"), st.sampled_from(UIDS), st.sampled_from(NODES)),
     st.tuples(st.just("placed"), st.sampled_from(UIDS), st.sampled_from(["", "a", "d"])),
+    st.tuples(st.just("node"), st.sampled_from(NODES)),
+    st.tuples(st.just("node gone"), st.sampled_from(NODES)),
+    st.tuples(st.just("inventory"), st.sampled_from(NODES), st.sampled_from(UIDS), st.integers(0, 6)),
     st.tuples(st.just("time"), st.floats(0, 20)),
 )
 
@@ -56,6 +59,13 @@ def apply(cluster: Cluster, event: tuple[object, ...], now_s: float) -> None:
             cluster.remove_pod(uid, now_s)
         case "finished", str(uid), str(node):
             cluster.set_pod(pod(uid, "", node, finished=True), now_s)
+        case "node", str(node):
+            cluster.add_node(node)
+        case "node gone", str(node):
+            cluster.remove_node(node)
+        case "inventory", str(node), str(uid), int(start):
+            cuts = (Slice("1g.10gb", start, True, uid),)
+            cluster.set_inventory(node, (Gpu(f"GPU-{node}", "H100-80", True, cuts),))
         case "placed", str(uid), str(scene):
             asked = pod(uid, scene)
             cluster.reserve(cluster.decide(asked, NODES, now_s), now_s)

@@ -97,7 +97,8 @@ def test_from_start_to_end(ending: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--node-digest is needed"),
+        ((), "--kubernetes (by the API server), or --node-digest"),
+        (("--kubernetes", "--node-digest", "a=http://x"), "say where nodes are found"),
         (("--node-digest", "gpu-1"), "expected NAME=URL"),
         (("--node-digest", "a=http://x", "--node-digest", "a=http://y"), "given twice"),
         (("--node-digest", "a=http://x", "--listen", "here"), "expected HOST:PORT"),

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from scheduler_extender.tls import ReloadingContext, TlsError, TlsFiles
+from kube.tls import ReloadingContext, TlsError, TlsFiles
 from tests.scheduler_extender.conftest import pod
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates; not found")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler_extender.wire import MOST_SLICES, WireError, decode_args, decode_events
+from scheduler_extender.pods import MOST_SLICES
+from scheduler_extender.wire import WireError, decode_args, decode_events
 
 
 def read(pod: dict[str, Any]) -> Any:

@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from autoscaler.decision import WarmAsk
+from autoscaler.warm_calls import WarmCalls
 from fleet import labels, metrics
+from fleet.scene import SceneId
 from local_fleet.triton_server import TritonServer
 from renderer import constants
 from renderer.camera import look_at, matrices
@@ -260,3 +263,17 @@ async def test_requests_that_waited_too_long_are_never_rendered(make_server: Mak
         assert after - before <= 3, "frames were rendered that nobody waited for"
     finally:
         await client.close()
+
+
+def test_the_autoscaler_warms_a_scene_over_http(server: TritonServer) -> None:
+    calls = WarmCalls({}.get, {"pod-1": f"http://{server.http_address}"}.get, time.time)
+    key = ("splatfleet_renderer_scene_resident_bytes", (("scene", "noise"),))
+    assert samples(server).get(key, 0.0) == 0.0
+    calls.ask([WarmAsk(SceneId("noise"), "memory", 0.0, pod_uid="pod-1")])
+    end_s = time.monotonic() + 30.0
+    while samples(server).get(key, 0.0) == 0.0:
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    assert calls.failed == 0
+    calls.close()
+    ask(server, "http", action="drop", scene="noise")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,3 +133,37 @@ class ReloadingContext(ssl.SSLContext):
             except (OSError, TlsError) as error:
                 # A file may be half written: the next look sees it change again.
                 log.warning("certificates not reloaded, the last ones stay", error=str(error))
+
+
+class ClientTls:
+    """How a client checks a server (`ca`, else the system's) and shows itself, where it has a `certificate`.
+
+    Files that change count from the next connection on; while they cannot be used the last good state stays.
+    """
+
+    def __init__(self, ca: Path | None = None, certificate: Path | None = None, key: Path | None = None) -> None:
+        """Raises TlsError where the files cannot be used now."""
+        self._files = tuple(path for path in (ca, certificate, key) if path is not None)
+        self._ca, self._certificate, self._key = ca, certificate, key
+        self._lock = threading.Lock()
+        self._seen: tuple[tuple[int, int, int], ...] = ()
+        self._made: ssl.SSLContext | None = None
+        self.context()
+
+    def context(self) -> ssl.SSLContext:
+        """A context of the files' last good state."""
+        with self._lock:
+            try:
+                seen = tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in map(Path.stat, self._files))
+                if self._made is None or seen != self._seen:
+                    self._made, self._seen = self._load(), seen
+            except (OSError, ValueError) as error:
+                if self._made is None:
+                    raise TlsError(f"client TLS files {', '.join(map(str, self._files))}: {error}") from error
+            return self._made
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
+        if self._certificate is not None:
+            context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        return context

@@ -1,0 +1,113 @@
+"""Pods, nodes and digests of a cluster as the Observation of one pool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autoscaler.demand import Outcome, Reading
+from autoscaler.observation import NodeState, Observation, PodState, StartingPod
+from autoscaler.pod_stages import StartupBook, stage_of
+from autoscaler.pool import Pool
+from fleet.digest import NodeDigest
+from fleet.labels import CAPACITY_TYPE_LABELS, DRAINING_ANNOTATION, SCENES_ANNOTATION
+from fleet.scene import SceneId, SceneIdError, parse_scene_id
+from kube.objects import Node, Pod
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What is known of the cluster at one moment."""
+
+    pods: Sequence[Pod]  # of one pool
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    digests: Mapping[str, NodeDigest] = field(default_factory=dict)
+
+
+def observation_of(
+    pool: Pool, now_s: float, bin_s: float, replicas: int, reading: Reading, world: World, book: StartupBook
+) -> Observation:
+    """What the pool saw; `replicas` is what the target's spec asks for."""
+    alive = [pod for pod in world.pods if not pod.terminating and not pod.finished]
+    good = reading.outcome in (Outcome.OK, Outcome.RESET)
+    starting = [StartingPod(pod.metadata.uid, book.age_s(pod, now_s), stage_of(pod)) for pod in alive if not pod.ready]
+    return Observation(
+        pool=pool.name,
+        now_s=now_s,
+        bin_s=bin_s,
+        demand=reading.demand if reading.demand.size else np.zeros(0),
+        ready=sum(pod.ready and not is_draining(pod) for pod in alive),
+        desired=replicas,
+        starting=tuple(starting),
+        pending=reading.pending,
+        queue_to_compute=reading.queue_to_compute,
+        service=reading.service,
+        startup_s=book.seconds(pool.name),
+        data_age_s=0.0 if math.isnan(reading.end_s) else max(0.0, now_s - reading.end_s),
+        scene_demand=reading.scene_demand,
+        scene_bytes=scene_bytes(world.digests.values()),
+        pods=tuple(_pod_state(pod, world) for pod in alive),
+        nodes=tuple(node_state(digest) for digest in world.digests.values()),
+        trusted=good,
+        note=reading.detail if good else f"{reading.outcome}: {reading.detail}",
+    )
+
+
+def is_draining(pod: Pod) -> bool:
+    return pod.metadata.annotation(DRAINING_ANNOTATION) == "true"
+
+
+def planned_scenes(pod: Pod) -> tuple[SceneId, ...]:
+    """The scenes that a pod loads before it is ready; a name that is none is left out."""
+    scenes = []
+    for text in pod.metadata.annotation(SCENES_ANNOTATION).split(","):
+        try:
+            scenes.append(parse_scene_id(text.strip()))
+        except SceneIdError:
+            continue
+    return tuple(scenes)
+
+
+def scene_bytes(digests: Iterable[NodeDigest]) -> dict[SceneId, int]:
+    """What each scene takes in a pod's memory; on a disk's word where no pod ever held it."""
+    sizes: dict[SceneId, int] = {}
+    resident: dict[SceneId, int] = {}
+    for digest in digests:
+        for cached in digest.scene_cache.scenes:
+            sizes[SceneId(cached.id)] = max(cached.bytes, sizes.get(SceneId(cached.id), 0))
+        for pod in digest.pods:
+            for scene in pod.resident:
+                resident[SceneId(scene.id)] = max(scene.bytes, resident.get(SceneId(scene.id), 0))
+    return sizes | resident
+
+
+def node_state(digest: NodeDigest) -> NodeState:
+    cache = digest.scene_cache
+    return NodeState(
+        digest.node, tuple(SceneId(scene.id) for scene in cache.scenes), cache.free_bytes, cache.fetch_bytes_per_s
+    )
+
+
+def _pod_state(pod: Pod, world: World) -> PodState:
+    name = pod.spec.node_name
+    digest, node = world.digests.get(name), world.nodes.get(name)
+    seen = next((found for found in digest.pods if found.uid == pod.metadata.uid), None) if digest else None
+    resident = tuple(SceneId(scene.id) for scene in seen.resident) if seen is not None else ()
+    return PodState(
+        uid=pod.metadata.uid,
+        node=name,
+        ready=pod.ready,
+        draining=is_draining(pod),
+        resident=resident if pod.ready else planned_scenes(pod),  # it will hold them when it is ready
+        budget_bytes=seen.budget_bytes if seen is not None else 0,
+        capacity_type=capacity_type(node),
+    )
+
+
+def capacity_type(node: Node | None) -> str:
+    """Reserved, on-demand or spot, as the node says; empty where it does not."""
+    labels = (node.metadata.labels or {}) if node is not None else {}
+    return next((labels[name] for name in CAPACITY_TYPE_LABELS if name in labels), "")

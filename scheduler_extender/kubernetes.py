@@ -1,0 +1,209 @@
+"""The API server as the source of state: nodes, pods, exporters and DRA devices, followed and brought into the cluster.
+
+Reflectors read in threads of their own; every change is applied on the event loop, where the verbs are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from fleet.digest import DIGEST_PATH
+from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT, EXPORTER_PORT_NAME, FREED_ANNOTATION, NODE_COMPONENT
+from kube.connection import Connection
+from kube.errors import KubeError, Refused
+from kube.objects import NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, Node, Pod, ResourceClaim, ResourceSlice
+from kube.reflector import Reflector, Scope, Timings
+from kube.watch_store import Change
+from kube.writes import annotate
+from scheduler_extender.devices import DeviceKey, gpus_of, holders_of
+from scheduler_extender.placement import FITS
+from scheduler_extender.pods import WATCHED_PODS, WatchedPod, read_pod
+from scheduler_extender.wire import PodEvent, capacity_type_of
+
+if TYPE_CHECKING:
+    from scheduler_extender.app import Extender
+
+DEVICES_API = "/apis/resource.k8s.io/v1"
+LOOK_EVERY_S = 0.1  # how soon what was freed wakes a waiting pod
+WAKE_EVERY_S = 1.0  # at most; one event wakes all waiting pods
+RETRY_EVERY_S = 2.0
+log = structlog.get_logger()
+
+
+class ClusterWatch:
+    """Follows one API server; `most_silent_s` without a word about a resource makes the extender not ready."""
+
+    def __init__(self, connection: Connection, most_silent_s: float = 120.0, timings: Timings | None = None) -> None:
+        self._connection = connection
+        self._most_silent_s = most_silent_s
+        self._timings = timings or Timings()
+        self._settled = False  # whether the API server was asked which resources it has
+        self._devices_of: dict[str, dict[str, ResourceSlice]] = {}  # node -> name -> slice
+        self._holders: dict[DeviceKey, str] = {}
+        self._claims: dict[str, tuple[DeviceKey, ...]] = {}  # claim -> what it was given
+        self._pool_nodes: dict[str, str] = {}  # resource pool -> node
+        self._exporters: dict[str, dict[str, str]] = {}  # node -> pod -> URL
+        self.reflectors: list[Reflector[Any]] = []
+
+    def lacking(self) -> list[str]:
+        """What keeps the state from being whole and fresh, in words."""
+        problems = [] if self._settled else ["API server: not reached yet"]
+        for reflector in self.reflectors:
+            age_s = reflector.event_age_s
+            if age_s is None or not reflector.has_synced:
+                problems.append(f"{reflector.resource.plural}: not listed yet {reflector.last_error}".rstrip())
+            elif age_s > self._most_silent_s:
+                problems.append(
+                    f"{reflector.resource.plural}: no word for {age_s:.0f} s {reflector.last_error}".rstrip()
+                )
+        return problems
+
+    async def run(self, extender: Extender) -> None:
+        """Follow until cancelled."""
+        loop = asyncio.get_running_loop()
+        with self._following(extender, loop):
+            await asyncio.gather(self._wake_for_ever(extender), self._find_devices(extender, loop))
+
+    @contextmanager
+    def _following(self, extender: Extender, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        exporters = Scope(label_selector=f"{COMPONENT_LABEL}={NODE_COMPONENT}")
+        self._follow(loop, NODES, Scope(), lambda change: self._node(extender, change))
+        self._follow(loop, WATCHED_PODS, Scope(), lambda change: _pod(extender, change))
+        self._follow(loop, PODS, exporters, lambda change: self._exporter(extender, change))
+        try:
+            yield
+        finally:
+            for reflector in self.reflectors:
+                reflector.stop(deadline_s=1.0)
+
+    def _follow(
+        self, loop: asyncio.AbstractEventLoop, resource: Any, scope: Scope, apply: Callable[[Change[Any]], None]
+    ) -> None:
+        def on_change(change: Change[Any]) -> None:
+            loop.call_soon_threadsafe(apply, change)
+
+        self.reflectors.append(Reflector(self._connection, resource, scope, on_change, self._timings).start())
+
+    async def _find_devices(self, extender: Extender, loop: asyncio.AbstractEventLoop) -> None:
+        """Follow DRA devices where the API server has them; asked until it answers."""
+        while not self._settled:
+            try:
+                await asyncio.to_thread(self._connection.get, DEVICES_API)
+            except Refused as error:
+                if error.absent:
+                    log.info("no dynamic resource allocation here: digests alone say what GPUs a node has")
+                    self._settled = True
+                    return
+                await asyncio.sleep(RETRY_EVERY_S)
+            except KubeError:
+                await asyncio.sleep(RETRY_EVERY_S)
+            else:
+                self._follow(loop, RESOURCE_SLICES, Scope(), lambda change: self._slice(extender, change))
+                self._follow(loop, RESOURCE_CLAIMS, Scope(), lambda change: self._claim(extender, change))
+                self._settled = True
+
+    async def _wake_for_ever(self, extender: Extender) -> None:
+        due: set[str] = set()
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            due |= extender.cluster.take_freed()
+            node = extender.waiting.wakes(
+                due, lambda pod, names: [fit == FITS for fit in extender.cluster.fit(pod, names).tolist()]
+            )
+            if not node:
+                due.clear()
+                continue
+            waiting = extender.waiting.uids
+            freed = {FREED_ANNOTATION: str(time.time_ns() // 1_000_000)}  # any text that was not there before
+            try:
+                await asyncio.to_thread(annotate, self._connection, NODES, node, None, freed)
+            except KubeError as error:
+                extender.metrics.wakes.labels("failed").inc()
+                log.warning("waiting pods could not be woken", node=node, waiting=len(waiting), error=str(error))
+                if isinstance(error, Refused) and error.absent:
+                    due.discard(node)
+            else:
+                extender.metrics.wakes.labels("ok").inc()
+                log.info("waiting pods are tried again", node=node, waiting=len(waiting))
+                due.clear()
+                for uid in waiting:
+                    extender.waiting.forget(uid)
+            await asyncio.sleep(WAKE_EVERY_S)
+
+    def _node(self, extender: Extender, change: Change[Node]) -> None:
+        name = change.object.metadata.name
+        if change.kind == "deleted":
+            extender.poller.set_url(name, "")
+            extender.cluster.remove_node(name)
+            return
+        if name not in extender.cluster.snapshot.nodes:
+            extender.cluster.add_node(name)
+            self._ask(extender, name)
+        before, now = (
+            capacity_type_of(seen.metadata.labels or {}) if seen else "" for seen in (change.before, change.object)
+        )
+        if now != before:
+            extender.cluster.set_capacity_type(name, now)
+
+    def _exporter(self, extender: Extender, change: Change[Pod]) -> None:
+        pod = change.object
+        node = pod.spec.node_name
+        if not node:
+            return
+        urls = self._exporters.setdefault(node, {})
+        urls.pop(pod.metadata.uid, None)
+        if change.kind != "deleted" and pod.status.pod_ip and not pod.finished:
+            host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
+            urls[pod.metadata.uid] = f"http://{host}:{pod.port(EXPORTER_PORT_NAME, EXPORTER_PORT)}{DIGEST_PATH}"
+        if not urls:
+            del self._exporters[node]
+        self._ask(extender, node)
+
+    def _ask(self, extender: Extender, node: str) -> None:
+        """Have the digest of a node that exists polled at its newest exporter, while it has one."""
+        urls = list(self._exporters.get(node, {}).values())
+        if node in extender.cluster.snapshot.nodes:
+            extender.poller.set_url(node, urls[-1] if urls else "")
+
+    def _slice(self, extender: Extender, change: Change[ResourceSlice]) -> None:
+        found = change.object
+        node = found.spec.node_name
+        if not node:
+            return
+        of_node = self._devices_of.setdefault(node, {})
+        if change.kind == "deleted":
+            of_node.pop(found.metadata.name, None)
+        else:
+            of_node[found.metadata.name] = found
+            self._pool_nodes[found.spec.pool.name] = node
+        self._set_inventory(extender, {node})
+
+    def _claim(self, extender: Extender, change: Change[ResourceClaim]) -> None:
+        key = change.object.metadata.key
+        changed = set(self._claims.pop(key, ()))
+        for device in changed:
+            self._holders.pop(device, None)
+        if change.kind != "deleted":
+            holders = holders_of(change.object)
+            self._holders |= holders
+            self._claims[key] = tuple(holders)
+            changed |= holders.keys()
+        self._set_inventory(extender, {node for pool, _ in changed if (node := self._pool_nodes.get(pool))})
+
+    def _set_inventory(self, extender: Extender, nodes: set[str]) -> None:
+        for node in nodes:
+            extender.cluster.set_inventory(node, gpus_of(self._devices_of.get(node, {}).values(), self._holders))
+
+
+def _pod(extender: Extender, change: Change[WatchedPod]) -> None:
+    pod = read_pod(change.object)
+    if change.kind == "deleted":
+        extender.apply(PodEvent("DELETED", (pod,)))
+    elif change.before is None or read_pod(change.before) != pod:  # most changes of a status are none to us
+        extender.apply(PodEvent("MODIFIED", (pod,)))

@@ -1,0 +1,175 @@
+"""A v1.Pod as placement reads it: bytes or a projection in, a plain `fleet.snapshot.Pod` out.
+
+Null and absent are one, unknown fields are skipped, and what cannot be read becomes a problem in words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fleet.labels import GPU_RESOURCE, MIG_RESOURCE_PREFIX, POOL_LABEL, SCENE_BYTES_ANNOTATION, SCENES_ANNOTATION
+from fleet.mig import MigError, MigProfile
+from fleet.scene import SceneId, SceneIdError, parse_scene_id, parse_scene_ids
+from fleet.snapshot import Pod
+from kube.objects import Object, Resource
+
+MOST_SLICES = 256  # of one pod: more than any node has, and a bound on what a hostile quantity can ask of us
+
+
+class Meta(msgspec.Struct):
+    name: str | None = None
+    namespace: str | None = None
+    uid: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Resources(msgspec.Struct):
+    requests: dict[str, Any] | None = None
+    limits: dict[str, Any] | None = None
+
+
+class Container(msgspec.Struct, rename="camel"):
+    resources: Resources | None = None
+    restart_policy: str | None = None
+
+
+class Spec(msgspec.Struct, rename="camel"):
+    node_name: str | None = None
+    priority: int | None = None
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+
+
+class Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+
+
+class Status(msgspec.Struct):
+    phase: str | None = None
+    conditions: list[Condition] | None = None
+
+
+class PodObject(msgspec.Struct):
+    metadata: Meta | None = None
+    spec: Spec | None = None
+    status: Status | None = None
+
+
+class WatchedPod(Object):
+    """The same of a list-watch, whose objects have a name and a version."""
+
+    spec: Spec | None = None
+    status: Status | None = None
+
+
+WATCHED_PODS = Resource("v1", "pods", WatchedPod)
+
+
+def read_pod(raw: PodObject | WatchedPod) -> Pod:
+    """The pod as placement sees it; whatever cannot be read becomes a problem in words, never an error."""
+    meta, spec, status = raw.metadata or Meta(), raw.spec or Spec(), raw.status or Status()
+    problems: list[str] = []
+    annotations = meta.annotations or {}
+    profiles, gpus = _requests(spec, problems)
+    phase = status.phase or ""
+    ready = next((item.status == "True" for item in status.conditions or () if item.type == "Ready"), None)
+    return Pod(
+        uid=meta.uid or "",
+        name=meta.name or "",
+        namespace=meta.namespace or "",
+        node=spec.node_name or "",
+        pool=(meta.labels or {}).get(POOL_LABEL, ""),
+        profiles=profiles,
+        gpus=gpus,
+        scenes=_scenes(annotations.get(SCENES_ANNOTATION, ""), problems),
+        scene_bytes=_scene_bytes(annotations.get(SCENE_BYTES_ANNOTATION, ""), problems),
+        finished=phase in ("Succeeded", "Failed"),
+        ready=phase == "Running" if ready is None else ready,
+        problems=tuple(problems),
+        priority=spec.priority or 0,
+    )
+
+
+def _requests(spec: Spec, problems: list[str]) -> tuple[tuple[MigProfile, ...], int]:
+    """Slices and whole GPUs of a pod: its containers together, or its greediest init container if that is more.
+
+    An init container that restarts always is a sidecar and runs beside the rest (Kubernetes, "Resource sharing
+    within containers").
+    """
+    init = spec.init_containers or []
+    total: dict[str, int] = {}
+    together = (spec.containers or []) + [container for container in init if container.restart_policy == "Always"]
+    for container in together:
+        for name, count in _devices(container, problems).items():
+            total[name] = total.get(name, 0) + count
+    for container in init:
+        for name, count in _devices(container, problems).items():
+            total[name] = max(total.get(name, 0), count)
+    profiles: list[MigProfile] = []
+    for name in sorted(total):
+        if name == GPU_RESOURCE:
+            continue
+        try:
+            profile = MigProfile.from_resource(name)
+        except MigError as error:
+            problems.append(f"resource {name[:80]}: {error}")
+            continue
+        if profile is not None:
+            profiles += [profile] * min(total[name], MOST_SLICES - len(profiles))
+    return tuple(profiles), total.get(GPU_RESOURCE, 0)
+
+
+def _devices(container: Container, problems: list[str]) -> dict[str, int]:
+    resources = container.resources or Resources()
+    found: dict[str, int] = {}
+    # Requests and limits of an extended resource are equal; a limit alone stands for both.
+    for name, quantity in {**(resources.requests or {}), **(resources.limits or {})}.items():
+        if name != GPU_RESOURCE and not name.startswith(MIG_RESOURCE_PREFIX):
+            continue
+        count = _whole(quantity)
+        if count is None:
+            problems.append(f"resource {name[:80]}: quantity {str(quantity)[:40]!r} is not a whole number from 0")
+        elif count:
+            found[name] = count
+    return found
+
+
+def _whole(quantity: object) -> int | None:
+    """The whole number of a Kubernetes quantity (`2`, `"2"`, `"1k"`), bounded; None for anything else."""
+    if isinstance(quantity, bool) or not isinstance(quantity, int | str):
+        return None
+    text = str(quantity).strip()
+    scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
+    digits = text[:-1] if scale > 1 else text
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
+        return None
+    return min(int(digits) * scale, MOST_SLICES)
+
+
+def _scenes(text: str, problems: list[str]) -> tuple[SceneId, ...]:
+    try:
+        return tuple(dict.fromkeys(parse_scene_ids(text)))
+    except SceneIdError as error:
+        problems.append(f"annotation {SCENES_ANNOTATION}: {error}")
+        return ()
+
+
+def _scene_bytes(text: str, problems: list[str]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        scene, _, number = part.partition("=")
+        try:
+            scene_id = parse_scene_id(scene.strip())
+        except SceneIdError as error:
+            problems.append(f"annotation {SCENE_BYTES_ANNOTATION}: {error}")
+            continue
+        digits = number.strip()
+        if digits.isascii() and digits.isdigit() and len(digits) <= 15 and int(digits) > 0:
+            sizes[scene_id] = int(digits)
+        else:
+            problems.append(f"annotation {SCENE_BYTES_ANNOTATION}: {part[:80]!r} is not id=bytes with bytes above 0")
+    return sizes

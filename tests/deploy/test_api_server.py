@@ -1,0 +1,170 @@
+"""What a real API server says of everything that the chart renders: schema, Pod Security, and who may do what."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local_fleet.control_plane.plane import ControlPlane, ControlPlaneError
+from tests.deploy.conftest import EXAMPLES, NAMESPACE, RELEASE, Helm, Object, name_of, pod_template
+from tests.deploy.foreign_crds import definitions
+from tests.deploy.openapi import OpenApi
+
+SCENES = f"{NAMESPACE}-scenes"
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def cluster(control_plane: ControlPlane, helm: Helm) -> ControlPlane:
+    """The control plane with the namespaces of the chart and the kinds that it may use."""
+    crds = [item for item in helm.render("") if item["kind"] == "CustomResourceDefinition"]
+    enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
+    spaces: list[Object] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": enforce}},
+        *(item for item in helm.render("") if item["kind"] == "Namespace"),
+    ]
+    control_plane.apply(*crds, *definitions(), *spaces)
+    for crd in (*crds, *definitions()):
+        control_plane.kubectl("wait", "--for=condition=Established", f"crd/{crd['metadata']['name']}", "--timeout=30s")
+    return control_plane
+
+
+@pytest.fixture(scope="module")
+def openapi(cluster: ControlPlane) -> OpenApi:
+    return OpenApi(cluster.request)
+
+
+def dry_run(cluster: ControlPlane, *items: Object) -> str:
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    return cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=body)
+
+
+@pytest.mark.parametrize("example", ["", *EXAMPLES])
+def test_the_api_server_takes_every_object(cluster: ControlPlane, openapi: OpenApi, helm: Helm, example: str) -> None:
+    items = [item for item in helm.render(example) if item["kind"] != "CustomResourceDefinition"]
+    said = dry_run(cluster, *items)
+    assert said.count("(server dry run)") == len(items)
+    faults = {name_of(item): openapi.faults(item) for item in items}
+    assert {name: found for name, found in faults.items() if found} == {}
+
+
+def test_the_strict_checks_can_fail(cluster: ControlPlane, openapi: OpenApi, helm: Helm) -> None:
+    gateway = next(item for item in helm.render("") if item["metadata"]["name"].endswith("-gateway")
+                   and item["kind"] == "Deployment")  # fmt: skip
+    wrong = copy.deepcopy(gateway)
+    wrong["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(ControlPlaneError, match="readinesProbe"):
+        dry_run(cluster, wrong)
+    assert any("readinesProbe" in fault for fault in openapi.faults(wrong))
+    wrong = copy.deepcopy(gateway)
+    wrong["spec"]["replicas"] = "two"
+    assert openapi.faults(wrong) == ["spec.replicas: 'two' is no integer"]
+    autoscaler = next(item for item in helm.render("") if item["kind"] == "PredictiveAutoscaler")
+    wrong = copy.deepcopy(autoscaler)
+    wrong["spec"]["minReplicas"] = 99
+    with pytest.raises(ControlPlaneError, match="minReplicas is above maxReplicas"):
+        dry_run(cluster, wrong)
+
+
+@pytest.mark.parametrize("example", ["h100-mig", "keda-h200", "ephemeral-l40s"])
+def test_helm_installs_as_the_server_sees_it(cluster: ControlPlane, helm: Helm, example: str, tmp_path: Path) -> None:
+    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "HOME": str(tmp_path)}
+    done = helm.run(
+        "install", RELEASE, ".", "--dry-run=server", "--namespace", NAMESPACE, "--values", f"examples/{example}.yaml",
+        "--set", "sceneCache.createNamespace=false",
+        environment=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Splatfleet 0.1.0 is installed" in done.stdout
+    assert "kind: PodMonitor" in done.stdout
+
+
+@pytest.mark.parametrize("example", ["", *EXAMPLES])
+def test_pod_security_admission_takes_every_pod(cluster: ControlPlane, helm: Helm, example: str) -> None:
+    """Each pod asks for admission in a namespace that enforces "restricted"; the scene cache alone is refused."""
+    refused = {}
+    for item in helm.render(example):
+        template = pod_template(item)
+        if template is None:
+            continue
+        metadata = {"name": f"ask-{item['metadata']['name']}"[:63], "namespace": NAMESPACE}
+        spec = {**template["spec"], "serviceAccountName": "default"}
+        spec.pop("priorityClassName", None)
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        try:
+            cluster.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods?dryRun=All", pod)
+        except urllib.error.HTTPError as error:
+            refused[item["metadata"]["name"]] = error.msg
+    if example == "ephemeral-l40s":
+        assert refused == {}
+        return
+    assert all("hostPath" in said for said in refused.values()), refused
+    spaces = {item["metadata"].get("namespace") for item in helm.render(example) if item["metadata"]["name"] in refused
+              and pod_template(item)}  # fmt: skip
+    assert spaces == {SCENES}
+
+
+@pytest.fixture(scope="module")
+def granted(cluster: ControlPlane, helm: Helm) -> Iterator[ControlPlane]:
+    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+    items = [item for item in helm.render("h100-mig") if item["kind"] in kinds]
+    cluster.apply(*items)
+    yield cluster
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    cluster.kubectl("delete", "-f", "-", "--wait=false", stdin=body)
+
+
+@pytest.mark.parametrize(
+    ("component", "home"),
+    [("node", SCENES), ("renderer", SCENES), ("extender", NAMESPACE), ("autoscaler", NAMESPACE),
+     ("gateway", NAMESPACE), ("scheduler", NAMESPACE)],
+)  # fmt: skip
+def test_what_each_component_may_do(granted: ControlPlane, component: str, home: str) -> None:
+    """As `kubectl auth can-i --list` says it, in the namespace of the renderers and in that of the release."""
+    account = f"system:serviceaccount:{home}:{RELEASE}-splatfleet-{component}"
+    everybody = rules(granted, "system:serviceaccount:default:nobody", SCENES)
+    found = {space: sorted(rules(granted, account, space) - everybody) for space in (NAMESPACE, SCENES, "default")}
+    golden = GOLDEN / f"can-i-{component}.yaml"
+    if os.environ.get("SPLATFLEET_WRITE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(yaml.safe_dump(found, sort_keys=True))
+    assert found == yaml.safe_load(golden.read_text())
+
+
+def rules(cluster: ControlPlane, account: str, namespace: str) -> set[str]:
+    """One line a rule; what any account may do is in it, too."""
+    said = cluster.kubectl("auth", "can-i", "--list", "--no-headers", "-n", namespace, "--as", account,
+                           "--as-group", "system:serviceaccounts", "--as-group", "system:authenticated")  # fmt: skip
+    return {_in_order(" ".join(line.split())) for line in said.splitlines() if line.strip()}
+
+
+def _in_order(line: str) -> str:
+    """The verbs sorted: the server joins rules in no fixed order."""
+    return re.sub(r"\[([^]]*)\]$", lambda found: f"[{' '.join(sorted(found[1].split()))}]", line)
+
+
+def test_an_account_may_not_do_more(granted: ControlPlane) -> None:
+    account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-splatfleet-autoscaler"
+    refused: list[tuple[str, ...]] = [
+        ("get", "secrets"), ("delete", "pods"), ("create", "pods/exec"), ("patch", "deployments"),
+        ("patch", "deployments/scale", "somebody-elses"), ("patch", "nodes"),
+    ]  # fmt: skip
+    for verb, resource, *name in refused:
+        with pytest.raises(ControlPlaneError):
+            granted.kubectl("auth", "can-i", verb, resource, *name, "-n", SCENES, "--as", account)
+    allowed = f"deployments.apps/{RELEASE}-splatfleet-renderer"
+    assert granted.kubectl("auth", "can-i", "patch", allowed, "--subresource=scale", "-n", SCENES, "--as", account)
+
+
+def test_every_kind_of_the_examples_was_seen(helm: Helm) -> None:
+    seen: set[Any] = {item["kind"] for example in EXAMPLES for item in helm.render(example)}
+    assert {kind["spec"]["names"]["kind"] for kind in definitions()} <= seen

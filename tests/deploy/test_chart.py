@@ -1,0 +1,318 @@
+"""What the chart renders: valid, told apart, held to "restricted", and in step with our own commands and names."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import click
+import pytest
+import yaml
+
+from fleet import labels
+from fleet.mig import MigProfile
+from scheduler_extender import scheduler_config
+from splatfleet.__main__ import VERBS, main
+from tests.deploy.conftest import CHART, EXAMPLES, NAMESPACE, Helm, Object, containers, name_of, pod_template
+from tests.deploy.restricted import violations
+
+every_example = pytest.mark.parametrize("example", ["", *EXAMPLES])
+
+
+# Flags that the chart passes already and that their verbs are about to take.
+COMING = {
+    "extender": ("--kubernetes",),
+    "autoscaler": ("--kubernetes", "--namespace", "--lease-namespace", "--scene-agent-token-file", "--keda-listen"),
+}
+
+
+def pools_of(items: Sequence[Object]) -> list[Object]:
+    """The Deployments of renderer pods."""
+    deployments = [item for item in items if item["kind"] == "Deployment"]
+    return [item for item in deployments if labels.POOL_LABEL in item["metadata"]["labels"]]
+
+
+def test_there_are_five_examples() -> None:
+    assert len(EXAMPLES) == 5
+
+
+def test_lint(helm: Helm) -> None:
+    for example in ("", *EXAMPLES):
+        values = ("--values", f"examples/{example}.yaml") if example else ()
+        done = helm.run("lint", "--strict", ".", *values)
+        assert done.returncode == 0, done.stdout
+
+
+@every_example
+def test_every_object_has_its_name_labels_and_namespace(helm: Helm, example: str) -> None:
+    items = helm.render(example)
+    assert len({name_of(item) for item in items}) == len(items)
+    cluster = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass", "CustomResourceDefinition"}
+    for item in items:
+        if item["kind"] == "CustomResourceDefinition":
+            continue
+        assert ("namespace" in item["metadata"]) == (item["kind"] not in cluster), name_of(item)
+        found = item["metadata"]["labels"]
+        recommended = {"name", "instance", "version", "component", "part-of", "managed-by"}
+        assert {f"app.kubernetes.io/{key}" for key in recommended} <= set(found), name_of(item)
+        assert len(item["metadata"]["name"]) <= 63
+
+
+@every_example
+def test_selectors_meet_their_pods(helm: Helm, example: str) -> None:
+    items = helm.render(example)
+    pods = [(item["metadata"]["namespace"], pod_template(item)["metadata"]["labels"], item)  # type: ignore[index]
+            for item in items if pod_template(item)]  # fmt: skip
+    for item in items:
+        if item["kind"] not in ("Service", "PodDisruptionBudget", "Deployment", "DaemonSet"):
+            continue
+        selector = item["spec"]["selector"]
+        selector = selector.get("matchLabels", selector)
+        met = [
+            pod for at, found, pod in pods if at == item["metadata"]["namespace"] and selector.items() <= found.items()
+        ]
+        assert len(met) == 1, f"{name_of(item)} selects {[name_of(pod) for pod in met]}"
+        if item["kind"] == "Service":
+            named = {port["name"] for one in containers(met[0]) for port in one.get("ports", ())}
+            assert {port["targetPort"] for port in item["spec"]["ports"]} <= named
+
+
+@every_example
+def test_commands_are_ours_with_flags_that_exist(helm: Helm, example: str) -> None:
+    asked = set()
+    for item in helm.render(example):
+        for container in containers(item):
+            arguments = [str(text).replace("$(NODE_NAME)", "gpu-1") for text in container.get("args", ())]
+            command = [str(text) for text in container.get("command", ())]
+            probe = container.get("livenessProbe", {}).get("exec", {}).get("command", [])
+            for words in (arguments, command[1:] if command[:1] == ["splatfleet"] else [], probe[1:]):
+                if words and words[0] in VERBS:
+                    asked.add(words[0])
+                    parse(words)
+    assert {"exporter", "gateway", "probe"} <= asked
+
+
+def parse(words: list[str]) -> None:
+    """Parse as the command line would; raises click's error."""
+    context = click.Context(main, info_name="splatfleet")
+    command: click.Command | None = main
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words[0])
+        words = words[1:]
+    assert command is not None
+    known = {flag for option in command.params for flag in option.opts}
+    coming = set(COMING.get(command.name or "", ())) - known
+    words = [word for word in words if word.partition("=")[0] not in coming]
+    command.make_context(command.name, list(words))
+
+
+def test_a_flag_that_does_not_exist_is_found() -> None:
+    with pytest.raises(click.NoSuchOption):
+        parse(["gateway", "--no-such-flag=1"])
+
+
+@every_example
+def test_ports_and_names_are_those_of_the_code(helm: Helm, example: str) -> None:
+    ports = {
+        labels.EXPORTER_PORT_NAME: labels.EXPORTER_PORT,
+        labels.SCENE_AGENT_PORT_NAME: labels.SCENE_AGENT_PORT,
+        "grpc": labels.TRITON_GRPC_PORT,
+    }
+    for item in helm.render(example):
+        for container in containers(item):
+            for port in container.get("ports", ()):
+                if port["name"] in ports:
+                    assert port["containerPort"] == ports[port["name"]]
+            known = {value for name, value in vars(labels).items() if name.endswith("_ENV")}
+            ours = {one["name"] for one in container.get("env", ()) if one["name"].startswith("SPLATFLEET_")}
+            assert ours <= known
+            if container["name"] == "triton":
+                assert {port["containerPort"] for port in container["ports"]} == {
+                    labels.TRITON_HTTP_PORT,
+                    labels.TRITON_GRPC_PORT,
+                    labels.TRITON_METRICS_PORT,
+                }
+        template = pod_template(item)
+        if template and item["kind"] == "DaemonSet":
+            assert template["metadata"]["labels"][labels.COMPONENT_LABEL] == labels.NODE_COMPONENT
+
+
+@every_example
+def test_pods_are_restricted_but_for_the_scene_cache(helm: Helm, example: str) -> None:
+    found = {}
+    for item in helm.render(example):
+        template = pod_template(item)
+        if template:
+            found |= {
+                f"{name_of(item)}: {text}": item["metadata"]["namespace"] for text in violations(template["spec"])
+            }
+    expected = {
+        "volume scenes is a hostPath",
+        "own-scenes: runAsNonRoot",
+        "own-scenes: runAsUser is 0",
+        "own-scenes: adds CHOWN",
+    }
+    assert {text.split(": ", 1)[1] for text in found} == (set() if example == "ephemeral-l40s" else expected)
+    assert set(found.values()) <= {f"{NAMESPACE}-scenes"}
+    if example != "ephemeral-l40s":
+        spaces = [item for item in helm.render(example) if item["kind"] == "Namespace"]
+        assert [space["metadata"]["name"] for space in spaces] == [f"{NAMESPACE}-scenes"]
+        assert spaces[0]["metadata"]["labels"]["pod-security.kubernetes.io/warn"] == "restricted"
+
+
+@every_example
+def test_the_exporter_may_only_read_the_scenes(helm: Helm, example: str) -> None:
+    mounts = [mount for item in helm.render(example) for one in containers(item) if one["name"] == "exporter"
+              for mount in one["volumeMounts"]]  # fmt: skip
+    assert mounts
+    assert all(mount["readOnly"] for mount in mounts)
+
+
+@every_example
+def test_every_container_says_what_it_needs(helm: Helm, example: str) -> None:
+    for item in helm.render(example):
+        for container in containers(item):
+            where = f"{name_of(item)} {container['name']}"
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), where
+            assert "memory" in container["resources"]["limits"], where
+            assert ":latest" not in container["image"], where
+            assert "@" in container["image"] or ":" in container["image"].rsplit("/", 1)[-1], where
+
+
+@every_example
+def test_roles_name_what_they_need(helm: Helm, example: str) -> None:
+    for item in helm.render(example):
+        if item["kind"] not in ("Role", "ClusterRole"):
+            continue
+        for rule in item["rules"]:
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], name_of(item)
+            assert not {"secrets", "pods/exec", "pods/portforward"} & set(rule["resources"]), name_of(item)
+            assert not {"delete", "deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+            if "deployments/scale" in rule["resources"]:
+                assert rule["resourceNames"], "the pools of this release and no others"
+
+
+@every_example
+def test_who_talks_to_the_api_server_has_a_token_and_nobody_else(helm: Helm, example: str) -> None:
+    for item in helm.render(example):
+        template = pod_template(item)
+        if not template:
+            continue
+        speaks = any(
+            "--kubernetes" in one.get("args", ()) or one["name"] == "kube-scheduler" for one in containers(item)
+        )
+        assert template["spec"]["automountServiceAccountToken"] is speaks, name_of(item)
+
+
+@every_example
+def test_all_pods_of_ours_are_under_a_network_policy(helm: Helm, example: str) -> None:
+    items = helm.render(example)
+    policies = [item for item in items if item["kind"] == "NetworkPolicy"]
+    closed = [item for item in policies if "ingress" not in item["spec"] and "egress" not in item["spec"]]
+    assert {item["metadata"]["namespace"] for item in closed} == {
+        item["metadata"]["namespace"] for item in items if pod_template(item)
+    }
+    for item in items:
+        template = pod_template(item)
+        if template:
+            selecting = [one for one in policies if selects(one, item["metadata"]["namespace"], template)]
+            assert len(selecting) >= 2, f"{name_of(item)}: only closed"
+
+
+def selects(policy: Object, namespace: str, template: Object) -> bool:
+    selector, found = policy["spec"]["podSelector"], template["metadata"]["labels"]
+    for expression in selector.get("matchExpressions", ()):
+        value = found.get(expression["key"])
+        if expression["operator"] == "In" and value not in expression["values"]:
+            return False
+        if expression["operator"] == "Exists" and value is None:
+            return False
+    wanted = selector.get("matchLabels", {})
+    return policy["metadata"]["namespace"] == namespace and wanted.items() <= found.items()
+
+
+@pytest.mark.parametrize("example", ["", "keda-h200", "canary-a100"])
+def test_the_scheduler_is_told_what_our_own_command_says(helm: Helm, example: str) -> None:
+    items = helm.render(example)
+    maps = [item for item in items if item["kind"] == "ConfigMap" and "scheduler.yaml" in item["data"]]
+    configuration = yaml.safe_load(maps[0]["data"]["scheduler.yaml"])
+    pools = pools_of(items)
+    limits = [container["resources"]["limits"] for pool in pools for container in containers(pool)]
+    resources = {name for limit in limits for name in limit if name.startswith("nvidia.com/")}
+    findings = scheduler_config.lint(configuration, resources)
+    assert [finding for finding in findings if finding.error] == []
+    assert not any("nobody" in finding.text or "no extender manages" in finding.text for finding in findings)
+    wanted = scheduler_config.Wanted(configuration["extenders"][0]["urlPrefix"], "splatfleet")
+    generated = scheduler_config.generate(resources, wanted)
+    ours = configuration["extenders"][0]
+    assert {k: v for k, v in generated["extenders"][0].items() if k != "tlsConfig"} == {
+        k: v for k, v in ours.items() if k != "tlsConfig"
+    }
+    assert configuration["profiles"] == generated["profiles"]
+    assert ours["tlsConfig"].get("caData") or ours["tlsConfig"]["caFile"]
+    assert all(pool["spec"]["template"]["spec"]["schedulerName"] == "splatfleet" for pool in pools)
+
+
+def test_the_certificates_of_the_chart_are_of_the_ca_in_the_configuration(helm: Helm) -> None:
+    from cryptography import x509
+
+    items = helm.render("")
+    secrets = {item["metadata"]["name"]: item["data"] for item in items if item["kind"] == "Secret"}
+    maps = [item for item in items if item["kind"] == "ConfigMap" and "scheduler.yaml" in item["data"]]
+    tls = yaml.safe_load(maps[0]["data"]["scheduler.yaml"])["extenders"][0]
+    ca = x509.load_pem_x509_certificate(base64.b64decode(tls["tlsConfig"]["caData"]))
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(secrets["try-splatfleet-extender-tls"]["tls.crt"]))
+    leaf.verify_directly_issued_by(ca)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    host = tls["urlPrefix"].removeprefix("https://").rsplit(":", 1)[0]
+    assert host in names.get_values_for_type(x509.DNSName)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--set", "gatway.replicas=2"], "gatway"),
+        (["--set", "gpuPreset=b300"], "gpuPreset"),
+        (["--set", "image.tag=latest"], "tag"),
+        (["--set", "gateway.replicas=many"], "replicas"),
+        (["--set", "pools.Renderer.minReplicas=1,pools.Renderer.maxReplicas=2"], "Renderer"),
+        (["--set", "pools.canary.minReplicas=1"], "maxReplicas"),
+        (["--set", "image.digests.gateway=sha256:12"], "gateway"),
+        (["--set", "gpuPreset=cpu"], "asks for no GPU resource"),
+        (["--set", "certificates.mode=existing"], "certificates.existingSecrets"),
+        (["--set", "certificates.mode=certManager,scheduler.mode=configuration"], "certificates.caData"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(helm: Helm, flags: list[str], said: str) -> None:
+    done = helm.template(*flags)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("preset", ["a100-40", "a100-80", "h100", "h200", "l40s"])
+def test_presets_are_profiles_that_exist(helm: Helm, preset: str) -> None:
+    pool = pools_of(helm.render("", "--set", f"gpuPreset={preset}"))[0]
+    resource = next(name for name in containers(pool)[0]["resources"]["limits"] if name.startswith("nvidia.com"))
+    if preset == "l40s":
+        assert resource == labels.GPU_RESOURCE
+    else:
+        assert MigProfile.from_resource(resource)
+
+
+def test_replicas_belong_to_the_autoscaler_and_to_one_writer(helm: Helm) -> None:
+    for example in EXAMPLES:
+        items = helm.render(example)
+        pools = pools_of(items)
+        assert all("replicas" not in pool["spec"] for pool in pools)
+        scaled = [item for item in items if item["kind"] == "PredictiveAutoscaler"]
+        active = [item for item in scaled if item["spec"]["mode"] == "Active"]
+        others = [item for item in items if item["kind"] in ("ScaledObject", "HorizontalPodAutoscaler")]
+        assert bool(active) != bool(others), "two writers on one target"
+        assert len(active) + len(others) == len(pools)
+
+
+def test_no_example_holds_a_credential() -> None:
+    for path in (CHART / "values.yaml", *(CHART / "examples").glob("*.yaml")):
+        text = path.read_text().lower()
+        assert "password" not in text
+        assert "secret_access_key" not in text

@@ -1,0 +1,57 @@
+"""A kubelet on the shared control plane, its pods real Triton processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kube.connection import Connection
+from local_fleet.control_plane.plane import ControlPlane
+from local_fleet.kubelet.emulated_node import EmulatedNode
+from local_fleet.kubelet.kubelet import Kubelet, KubeletSettings
+from local_fleet.kubelet.processes import starter
+from renderer import made
+from renderer.catalogue import save_catalogue
+from renderer.formats import ply
+from renderer.scene_folder import build_catalogue
+from tests.gateway.triton_pods import triton_backends
+
+MakeKubelet = Callable[..., Kubelet]
+
+
+@pytest.fixture
+def connection(control_plane: ControlPlane) -> Iterator[Connection]:
+    found = Connection.open(control_plane.kubeconfig)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def make_kubelet(connection: Connection, tmp_path: Path) -> Iterator[MakeKubelet]:
+    """Kubelets that end with the test; their nodes are taken away."""
+    made: list[Kubelet] = []
+    backends = triton_backends()
+
+    def make(*nodes: EmulatedNode, restart_first_s: float = 0.5) -> Kubelet:
+        settings = KubeletSettings(tmp_path / "kubelet", starter(backends), restart_first_s=restart_first_s)
+        made.append(Kubelet(connection, nodes, settings).start())
+        return made[-1]
+
+    yield make
+    for kubelet in made:
+        for name in list(kubelet.nodes):
+            kubelet.remove_node(name)
+        kubelet.stop()
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two made scenes, knot and planet."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for seed, name in enumerate(("knot", "planet")):
+        ply.write(folder / f"{name}.ply", made.make(name, 3000, seed=seed))
+    path = folder / "catalogue.json"
+    save_catalogue(build_catalogue(folder)[0], path)
+    return path
