@@ -220,7 +220,7 @@ class RendererPod:
             state, message = "unknown", str(error)
         else:
             if request.action == "warm":
-                state, message = self.cache.warm(request.scene, request.priority)
+                state, message = self.cache.warm(request.scene, "preload" if request.preload else "demand")
             else:
                 self.cache.drop(request.scene)
                 state, message = self.cache.state(request.scene)

@@ -13,7 +13,6 @@ from renderer.camera import MAX_SIZE_PX
 from renderer.splats import MAX_GAUSSIANS, MAX_SH_DEGREE
 
 Action = Literal["render", "warm", "drop"]
-Priority = Literal["demand", "preload"]
 Format = Literal["raw", "jpeg", "png", "webp"]
 Layer = Literal["rgb", "depth", "alpha"]
 
@@ -42,7 +41,7 @@ class RenderRequest:
     scene: SceneId
     width: int
     height: int
-    priority: Priority = "demand"  # of the action warm
+    preload: bool = False  # of the action warm: nobody waits for the scene yet
     format: Format = "raw"
     quality: int = 85
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -125,6 +124,12 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     return parse
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
 def _whole(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -171,7 +176,7 @@ def _finite(value: Any) -> float:
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "action": _one_of(get_args(Action)),
-    "priority": _one_of(get_args(Priority)),
+    "preload": _flag,
     "scene": _scene,
     "width": _whole(1, MAX_SIZE_PX),
     "height": _whole(1, MAX_SIZE_PX),
