@@ -32,6 +32,8 @@ State = Literal["unknown", "loading", "resident", "failed"]
 Cause = Literal["budget", "drop", "memory"]
 Priority = Literal["demand", "preload"]
 
+_LOOK_AGAIN_S = 0.25  # whether frames have let go of what a preload may then replace
+
 
 class OverBudget(Exception):
     """A scene that the pod's memory budget cannot hold (now or ever)."""
@@ -187,6 +189,7 @@ class SceneCache(Generic[Value]):
         finally:
             with self._changed:
                 self._preloading = False
+                self._changed.notify_all()
             self._unpin(slot)
 
     def _visit(self, slot: _Slot[Value]) -> None:
@@ -275,7 +278,9 @@ class SceneCache(Generic[Value]):
                 slot = self._slots[scene] = _Slot(scene)
             else:
                 result = "hit" if slot.ready.is_set() else "wait"
-                slot.is_preload = False  # somebody waits for it now
+                if slot.is_preload:
+                    slot.is_preload = False  # somebody waits for it now
+                    self._changed.notify_all()
             self._slots.move_to_end(scene)
             slot.pins += 1
             if for_frame:
@@ -329,6 +334,7 @@ class SceneCache(Generic[Value]):
         """Make room for a load, evicting what is used least; raises OverBudget."""
         if need_bytes > self.budget_bytes:
             raise OverBudget(f"scene {slot.scene} takes {need_bytes} bytes, the pod's budget is {self.budget_bytes}")
+        give_up_s = time.monotonic() + self._patience_s
         with self._changed:
             slot.size_bytes = 0
             while self._held_bytes() + need_bytes > self.budget_bytes:
@@ -337,6 +343,9 @@ class SceneCache(Generic[Value]):
                 if not enough_drains and (
                     self._evict_one("budget", True, spared_s) or self._evict_one("budget", False, spared_s)
                 ):
+                    continue
+                if slot.is_preload and not enough_drains and time.monotonic() < give_up_s:
+                    self._changed.wait(_LOOK_AGAIN_S)
                     continue
                 if slot.is_preload and not enough_drains:
                     raise NoRoomToPreload(f"scene {slot.scene} would take the place of what frames use now")

@@ -234,7 +234,7 @@ def test_preloads_come_one_at_a_time_after_frames_and_frames_overtake_them() -> 
 
 
 def test_a_preload_spares_what_frames_use_and_its_failure_is_nobodys() -> None:
-    cache, shelf, counts = make(preload_spares_s=0.3)
+    cache, shelf, counts = make(preload_spares_s=0.5, patience_s=0.1)
     use(cache, A)
     use(cache, B)
     cache.warm(C, "preload")
@@ -242,8 +242,8 @@ def test_a_preload_spares_what_frames_use_and_its_failure_is_nobodys() -> None:
     assert (set(cache.resident()), counts.evictions) == ({A, B}, [])
     assert use(cache, C) == "load"  # a frame may
     assert set(cache.resident()) == {B, C}
-    time.sleep(0.35)
-    cache.warm(A, "preload")
+    cache._patience_s = 5.0
+    cache.warm(A, "preload")  # waits until C and B were left alone for a while
     _until(lambda: A in cache.resident())
     assert set(cache.resident()) == {C, A}
 
