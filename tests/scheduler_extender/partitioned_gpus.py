@@ -29,7 +29,7 @@ def device_class(name: str, expression: str, resource: str | None = None) -> dic
 
 
 def profile_class(profile: str) -> dict[str, Any]:
-    """Slices of one profile by the device plugin's name; a whole GPU has no profile, and asking it for one is an error."""
+    """Slices of one profile by the device plugin's name; to ask a whole GPU for its profile would be an error."""
     expression = f'device.attributes["{DRIVER}"].type == "mig" && device.attributes["{DRIVER}"].profile == "{profile}"'
     return device_class(f"mig-{profile}", expression, f"nvidia.com/mig-{profile}")
 
