@@ -23,9 +23,6 @@ GRPC_PORT_NAME = "grpc"
 METRICS_PORT_NAME = "metrics"
 
 FREED_ANNOTATION = f"{DOMAIN}/freed"  # on a node: the extender wakes pods that kube-scheduler has given up on
-COMPONENT_LABEL = "app.kubernetes.io/component"  # Kubernetes' own recommended label
-EXPORTER_COMPONENT = "exporter"
-HTTP_PORT_NAME = "http"
 
 SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod
 CATALOGUE_ENV = "SPLATFLEET_CATALOGUE"

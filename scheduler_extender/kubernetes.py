@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from fleet.digest import DIGEST_PATH
-from fleet.labels import COMPONENT_LABEL, EXPORTER_COMPONENT, EXPORTER_PORT, FREED_ANNOTATION, HTTP_PORT_NAME
+from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT, EXPORTER_PORT_NAME, FREED_ANNOTATION, NODE_COMPONENT
 from kube.connection import Connection
 from kube.errors import KubeError, Refused
 from kube.objects import NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, Node, Pod, ResourceClaim, ResourceSlice
@@ -72,7 +72,7 @@ class ClusterWatch:
 
     @contextmanager
     def _following(self, extender: Extender, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        exporters = Scope(label_selector=f"{COMPONENT_LABEL}={EXPORTER_COMPONENT}")
+        exporters = Scope(label_selector=f"{COMPONENT_LABEL}={NODE_COMPONENT}")
         self._follow(loop, NODES, Scope(), lambda change: self._node(extender, change))
         self._follow(loop, WATCHED_PODS, Scope(), lambda change: _pod(extender, change))
         self._follow(loop, PODS, exporters, lambda change: self._exporter(extender, change))
@@ -160,7 +160,7 @@ class ClusterWatch:
         urls.pop(pod.metadata.uid, None)
         if change.kind != "deleted" and pod.status.pod_ip and not pod.finished:
             host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
-            urls[pod.metadata.uid] = f"http://{host}:{pod.port(HTTP_PORT_NAME, EXPORTER_PORT)}{DIGEST_PATH}"
+            urls[pod.metadata.uid] = f"http://{host}:{pod.port(EXPORTER_PORT_NAME, EXPORTER_PORT)}{DIGEST_PATH}"
         if not urls:
             del self._exporters[node]
         self._ask(extender, node)

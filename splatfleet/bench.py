@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 from pydantic import Field
@@ -111,6 +112,7 @@ class ScenesSettings(VerbSettings):
 
     size_mb: list[float] = Field([], description="Scene sizes to measure; else 30 and 1000.")
     rounds: int = Field(3, ge=1, description="Times that each figure is taken; the median counts.")
+    only: list[Literal["fetches", "frames", "visitors"]] = Field([], description="Measure these alone; repeatable.")
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 
@@ -121,7 +123,9 @@ def scenes(settings: ScenesSettings) -> None:
     from renderer.scene_source import SourceError
 
     try:
-        report = benchmark.measure(settings.size_mb or [30.0, 1000.0], settings.rounds)
+        report = benchmark.measure(
+            settings.size_mb or [30.0, 1000.0], settings.rounds, settings.only or benchmark.PARTS
+        )
     except (RuntimeError, OSError, SourceError, PublishError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(benchmark.as_text(report))

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from fleet.digest import NodeDigest
-from fleet.labels import COMPONENT_LABEL, EXPORTER_COMPONENT, SCENES_ANNOTATION
+from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT_NAME, NODE_COMPONENT, SCENES_ANNOTATION
 from kube.connection import Connection
 from kube.reflector import Timings
 from local_fleet.control_plane.plane import ControlPlane
@@ -99,9 +99,9 @@ class KubernetesRig:
         exporter.digest = said
         self.ends.append(exporter.stop)
         _, port = self.address_of(exporter)
-        document = pod(f"exporter-{name}", labels={COMPONENT_LABEL: EXPORTER_COMPONENT})
+        document = pod(f"exporter-{name}", labels={COMPONENT_LABEL: NODE_COMPONENT})
         document["spec"] |= {"nodeName": name, "tolerations": [{"operator": "Exists"}]}
-        document["spec"]["containers"][0]["ports"] = [{"name": "http", "containerPort": port}]
+        document["spec"]["containers"][0]["ports"] = [{"name": EXPORTER_PORT_NAME, "containerPort": port}]
         pods = "/api/v1/namespaces/default/pods"
         self.plane.request("POST", pods, document)
         status = {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
