@@ -69,6 +69,11 @@ class ForecastBook:
             self._masters[key] = _Master(key, self._silent_bins, self._history_bins)
         return Reader(self._masters[key], shape)
 
+    @property
+    def shapes(self) -> set[Shape]:
+        """Of the forecasters that were asked for."""
+        return set(self._masters)
+
     def step_ms(self) -> list[float]:
         """Milliseconds of every bin that was forecast, of all shapes."""
         return [ms for master in self._masters.values() for ms in master.ms[self._history_bins :]]
