@@ -36,6 +36,12 @@ PLACEMENT = Board(
                         Query(f"sum(increase({select(m.EXTENDER_RESERVATION_LEAKS)}[$__rate_interval]))", "ran out"),
                     ),
                 ),
+                Panel(
+                    "Waiting pods",
+                    "Pods that did not fit any node they were offered.",
+                    "short",
+                    by_label(select(m.EXTENDER_WAITING), "instance"),
+                ),
             ),
         ),
         (
