@@ -74,7 +74,7 @@ class Figures:
             # Ours of a seed go together, because they share their forecasts, and rivals fill the other process.
             own = [job for job in left if FAMILIES[job[0]].pool is not None and job[2:] == left[0][2:]]
             rest = [job for job in left if job not in own]
-            chunk = own + rest[: max(CHUNK - 3 * len(own), 0)] if own else rest[:CHUNK]
+            chunk = own + rest[:CHUNK]
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"{setting.name}.jsonl").open("a") as file:
                 play_all(
