@@ -137,10 +137,11 @@ class Kubelet:
                     return
                 worker = PodWorker(pod, self._surroundings(pod, node))
                 self.workers[pod.metadata.uid] = worker.start()
+        worker.pod = pod  # its annotations may have come after its binding
         if change.kind == "deleted":
             worker.lose()  # deleted with force: nothing is left to tell
         elif pod.metadata.deletion_timestamp is not None:
-            worker.delete(pod)
+            worker.delete()
 
     def _surroundings(self, pod: RunPod, node: EmulatedNode) -> Surroundings:
         settings = self._settings

@@ -54,7 +54,7 @@ class Stages:
 
 
 class PodWorker:
-    """One thread per pod; `delete` and `lose` may be called from any thread."""
+    """One thread per pod; others set `pod` to its newest state, and call `delete` and `lose`."""
 
     def __init__(self, pod: RunPod, around: Surroundings) -> None:
         self.pod = pod
@@ -76,9 +76,8 @@ class PodWorker:
         self._thread.start()
         return self
 
-    def delete(self, pod: RunPod) -> None:
+    def delete(self) -> None:
         """The API server says that the pod is to end; its grace is in `pod`."""
-        self.pod = pod
         self._deleted.set()
 
     def lose(self) -> None:
