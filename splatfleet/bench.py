@@ -135,6 +135,23 @@ def scenes(settings: ScenesSettings) -> None:
         settings.json_file.write_text(json.dumps(benchmark.as_json(report), indent=1) + "\n")
 
 
+class CacheSettings(PlainSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_CACHE_", populate_by_name=True)
+
+    traces: Path | None = Field(None, description=f"Folder of the traces; else traces/ under {DATA_ENV} or ../shared.")
+
+
+def cache(settings: CacheSettings) -> None:
+    """Misses of the scene cache's policy beside GDSF, S3-FIFO and a clairvoyant one on recorded popularity."""
+    from benchmarks.cache import main
+
+    folder = settings.traces or Path(os.environ.get(DATA_ENV, "../shared")) / "traces"
+    try:
+        main(folder, lambda line: click.echo(line, err=True), settings.json_file)
+    except OSError as error:
+        raise UsageError(f"--traces {folder}: {error.strerror}: {error.filename}") from error
+
+
 class AutoscalerSettings(PlainSettings):
     pools: int = Field(1000, ge=1, le=20_000, description="Pools, each with two weeks of minutes behind it.")
     ticks: int = Field(12, ge=4, description="Ticks that are measured; four make a bin.")
@@ -174,6 +191,7 @@ COMMAND = click.Group(
         verb("extender", ExtenderSettings, extender, "splatfleet bench extender --nodes 1000 --json out.json"),
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
+        verb("cache", CacheSettings, cache, "splatfleet bench cache --json out.json"),
         verb("scenes", ScenesSettings, scenes, "splatfleet bench scenes --size-mb 30 --json out.json"),
         verb("autoscaler", AutoscalerSettings, autoscaler, "splatfleet bench autoscaler --pools 1000 --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),
