@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: help install demo test check lint type imports unit control-plane test-keda bench bench-renderer bench-scaling clean
+.PHONY: help install demo demo-kubernetes test check lint type imports unit control-plane test-keda bench bench-renderer bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,6 +14,10 @@ install: ## .venv with the command splatfleet, Triton in place, kernels compiled
 
 demo: install ## a fleet of real Triton pods on this machine, to its scorecard
 	@$(BIN)/splatfleet demo --report out/demo --json out/demo/out.json $(DEMO)
+
+demo-kubernetes: control-plane ## the same under a real kube-apiserver, scheduler and controller-manager
+	@scripts/install-prometheus.sh .tools/prometheus
+	@$(BIN)/splatfleet demo --kubernetes --report out/demo-kubernetes --json out/demo-kubernetes/out.json $(DEMO)
 
 test: check unit ## every check and every test
 

@@ -20,7 +20,7 @@ from autoscaler.pool import Pool
 from autoscaler.resource import GROUP, KIND, VERSION, Acting, Resource, ResourceError, effective_pool, parse_resource
 from autoscaler.second_writer import Writer, double_claims, other_writers
 from autoscaler.status import EventReason, Standing, invalid_status, is_news, news, ready_reason, status_of
-from autoscaler.target import Writes
+from autoscaler.target import Writes, is_gated
 from autoscaler.warm_calls import WarmCalls
 from autoscaler.watches import Watches
 from fleet.labels import HTTP_PORT_NAME, POOL_LABEL, TRITON_HTTP_PORT
@@ -152,9 +152,12 @@ class LiveCluster:
             seen = self._seen.get(decision.pool)
             if seen is None or not self._leads():
                 continue
+            pods = self._watches.pods_of(seen.resource.namespace, decision.pool)
+            for pod in pods:
+                if is_gated(pod):
+                    self._writes.pod_came(decision.pool, pod)
             try:
                 if seen.observation is not None and self._may_act(seen):
-                    pods = self._watches.pods_of(seen.resource.namespace, decision.pool)
                     self._writes.keep(pods, decision.victims)
             except KubeError as error:
                 log.warning("draining not taken back", pool=decision.pool, error=str(error))
@@ -189,7 +192,7 @@ class LiveCluster:
         if start is not None and self.on_startup is not None:
             self.on_startup(start)
         seen = self._seen.get(pool)
-        if change.kind == "added" and seen is not None and self._may_act(seen):
+        if (change.kind == "added" and seen is not None and self._may_act(seen)) or (is_gated(pod) and self._leads()):
             self._writes.pod_came(pool, pod)
 
     def _refuse(self, found: Anything, fault: str, now_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class FleetSettings:
     flags: Flags = field(default_factory=Flags)
     extender: bool = True  # else kube-scheduler places as it does by itself
     autoscaler: bool = True
-    past: Callable[[], Any] | None = None
+    past: Callable[[], Iterator[str]] | None = None
+    before_end: Callable[[str], None] | None = None  # told the address of a renderer that is about to end
     note: Callable[[str], None] = lambda _: None
 
 
@@ -100,6 +101,7 @@ class KubernetesFleet:
             provisioning=self.settings.provisioning,
             restart_first_s=1.0,
             credentials=self.plane.access.service_account,
+            before_end=self.settings.before_end,
         )
         nodes = [emulated(node) for node in self.settings.nodes]
         system = EmulatedNode("system", None, self.folder / "system", {}, {manifests.NODE_ROLE_LABEL: "system"})
