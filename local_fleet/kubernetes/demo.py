@@ -16,7 +16,7 @@ from autoscaler.demand import Reading
 from autoscaler.pool import Pool
 from autoscaler.scrape import DirectScrape
 from fleet import labels
-from local_fleet.demo import LAST_ANSWERS_S, POOL, WAIT_OBJECTIVE_S, Play, make_pool, popularity
+from local_fleet.demo import LAST_ANSWERS_S, POOL, START_DELAY_S, WAIT_OBJECTIVE_S, Play, make_pool, popularity
 from local_fleet.kubelet.surroundings import Provisioning
 from local_fleet.kubernetes import manifests, metrics_adapter
 from local_fleet.kubernetes.fleet import Flags, FleetSettings, KubernetesFleet
@@ -32,7 +32,7 @@ from local_fleet.triton_server import build_backends
 from renderer.cpu import THREADS_ENV
 
 HPA_UTILIZATION = 0.7  # of a pod's capacity: what the HPA aims at
-PAST_GAP_S = 20.0  # the past ends so long before now: what starts meanwhile
+PAST_GAP_S = 8.0  # between the end of the past and the replay: Prometheus and the load client start in it
 
 
 class KubernetesPlay:
@@ -57,6 +57,7 @@ class KubernetesPlay:
     def to_the_end(self) -> Run:
         """Start everything, replay the traffic, collect what it came to."""
         play = self._play
+        (play.folder / "logs").mkdir()
         play.view.note("starting etcd, kube-apiserver, kube-controller-manager and kube-scheduler")
         fleet = play.stack.enter_context(KubernetesFleet(self._fleet_settings()))
         kubectl = f"{fleet.plane.binaries.program('kubectl')} --kubeconfig {fleet.plane.kubeconfig} -n {NAMESPACE}"
@@ -64,6 +65,8 @@ class KubernetesPlay:
         self._start_pool(fleet)
         gateway_url = fleet.gateway_url
         play.first_frame(gateway_url)
+        zero_s = self._start_autoscaler(fleet)
+        time.sleep(max(0.0, zero_s - START_DELAY_S - time.monotonic()))
         load, zero_s = play.start_load(gateway_url)
         self._watch(fleet, zero_s)
         pod_seconds = fleet.ledger.pod_seconds(zero_s, time.monotonic())
@@ -98,15 +101,31 @@ class KubernetesPlay:
             flags=flags,
             extender=settings.placement == "scenes",
             autoscaler=settings.autoscaler != "hpa",
-            past=self._past if play.traffic.history.size else None,
             before_end=self._count,
             note=play.view.note,
         )
 
-    def _past(self) -> Any:
-        """The days before the replay, as if the gateway had counted them until a moment ago."""
-        told = {"pool": POOL, "scene": "past", "job": "gateway", "instance": "before"}
-        return exposition_of_past(self._play.traffic.history, BIN_S, time.time() - PAST_GAP_S, told)
+    def _start_autoscaler(self, fleet: KubernetesFleet) -> float:
+        """Give Prometheus the days before the replay, and the pool its autoscaler; the replay's zero, monotonic.
+
+        The past ends where the replay begins, less the seconds until then: seasons go on in step.
+        """
+        history = self._play.traffic.history
+        left_out = round(PAST_GAP_S / BIN_S)
+        past = None
+        if history.size > left_out:
+            told = {"pool": POOL, "scene": "past", "job": "gateway", "instance": "before"}
+            past = exposition_of_past(history[:-left_out], BIN_S, time.time(), told)
+        zero_s = time.monotonic() + PAST_GAP_S
+        fleet.start_prometheus(past)
+        if self._settings.autoscaler == "hpa":
+            read = partial(metrics_adapter.demand_per_s, fleet.prometheus_url, POOL)
+            adapter = metrics_adapter.MetricsAdapter(fleet.plane, read).start(NAMESPACE)
+            self._play.stack.callback(adapter.stop)
+            fleet.plane.apply(self._horizontal_pod_autoscaler())
+        else:
+            fleet.plane.apply(manifests.predictive_autoscaler(POOL, self._predictive()))
+        return zero_s
 
     def _start_pool(self, fleet: KubernetesFleet) -> None:
         play, settings, begun_s = self._play, self._settings, time.monotonic()
@@ -115,14 +134,7 @@ class KubernetesPlay:
         scheduler = manifests.PLACEMENT_SCHEDULER if settings.placement == "scenes" else ""
         gated = settings.autoscaler != "hpa"
         spec = PoolSpec(self._environment(), count, self._first_scenes(), POOL, scheduler, gated=gated)
-        if settings.autoscaler == "hpa":
-            read = partial(metrics_adapter.demand_per_s, fleet.prometheus_url, POOL)
-            adapter = metrics_adapter.MetricsAdapter(fleet.plane, read).start(NAMESPACE)
-            play.stack.callback(adapter.stop)
-            document = self._horizontal_pod_autoscaler()
-        else:
-            document = manifests.predictive_autoscaler(POOL, self._predictive())
-        fleet.start_pool(spec, document)
+        fleet.start_pool(spec)
         play.view.note(f"{count} pods ready in {time.monotonic() - begun_s:.1f} s")
 
     def _environment(self) -> dict[str, str]:

@@ -41,6 +41,7 @@ PEAK_WIDTH_S = 4.5
 PAST_DAYS = 6
 FRAME_S = 0.15  # a frame keeps its slice busy at least that long
 PROVISION_S = 1.0
+GAP_S = 8.0  # between the past and the day: Prometheus and the client start in it
 
 
 def day() -> NDArray[np.float64]:
@@ -114,12 +115,6 @@ def settings(folder: Path) -> tuple[FleetSettings, PoolSpec, dict[str, object]]:
     total_bytes = sum(scenes.resident_bytes.values())
     store_bytes, budget_bytes = round(1.3 * total_bytes), round(0.6 * total_bytes)
     nodes = make_nodes(folder, store_bytes, 1)
-    past = np.random.default_rng(1).poisson(np.tile(day(), PAST_DAYS)).astype(np.float64)
-    told = {"pool": "renderer", "scene": "past", "job": "gateway", "instance": "before"}
-
-    def lines() -> Iterator[str]:
-        return exposition_of_past(past, 1.0, time.time() - 20.0, told)
-
     catalogue = scenes.catalogue_file
     flags = Flags(
         exporter=("--window-s=10",),
@@ -127,9 +122,7 @@ def settings(folder: Path) -> tuple[FleetSettings, PoolSpec, dict[str, object]]:
         gateway=(f"--catalogue={catalogue}", "--pool=renderer", "--hold-s=40"),
         autoscaler=("--interval-s=1", "--bin-s=1", "--history-days=0.008", "--drain-s=1"),
     )
-    fleet = FleetSettings(
-        folder, triton_backends(), nodes, Provisioning(PROVISION_S, 0.2, Random(1)), flags, past=lines
-    )
+    fleet = FleetSettings(folder, triton_backends(), nodes, Provisioning(PROVISION_S, 0.2, Random(1)), flags)
     environment = {
         labels.CATALOGUE_ENV: str(catalogue),
         labels.STORE_CAPACITY_ENV: str(store_bytes),
@@ -153,11 +146,20 @@ def settings(folder: Path) -> tuple[FleetSettings, PoolSpec, dict[str, object]]:
     return fleet, pool, spec
 
 
-def replay(fleet: KubernetesFleet, folder: Path, nodes: list[LocalNode]) -> Day:
+def past() -> Iterator[str]:
+    """Days like this one that ended where it will begin, less the seconds until then."""
+    counts = np.random.default_rng(1).poisson(np.tile(day(), PAST_DAYS)).astype(np.float64)[: -round(GAP_S)]
+    told = {"pool": "renderer", "scene": "past", "job": "gateway", "instance": "before"}
+    return exposition_of_past(counts, 1.0, time.time(), told)
+
+
+def replay(fleet: KubernetesFleet, spec: dict[str, object], folder: Path, nodes: list[LocalNode]) -> Day:
     """Play one day at the gateway and watch; every request has its answer when this returns."""
     trace, seen = folder / "day.csv", Day(fleet, folder / "records.jsonl")
     trace.write_text("timestamp_s,requests\n" + "".join(f"{t},{count:.4f}\n" for t, count in enumerate(day())))
-    start_unix_s, seen.zero_s = time.time() + 3.0, time.monotonic() + 3.0
+    start_unix_s, seen.zero_s = time.time() + GAP_S, time.monotonic() + GAP_S
+    fleet.start_prometheus(past())
+    fleet.plane.apply(manifests.predictive_autoscaler("renderer", spec))
     flags = {
         "gateway": fleet.gateway_url,
         "trace": trace,
@@ -193,8 +195,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     folder = tmp_path_factory.mktemp("closed-loop")
     wanted, pool, spec = settings(folder)
     with KubernetesFleet(wanted) as fleet:
-        fleet.start_pool(pool, manifests.predictive_autoscaler("renderer", spec))
-        yield replay(fleet, folder, list(wanted.nodes))
+        fleet.start_pool(pool)
+        yield replay(fleet, spec, folder, list(wanted.nodes))
 
 
 def needed(rate_per_s: float) -> float:
