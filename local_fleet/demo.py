@@ -170,7 +170,7 @@ def make_pool(settings: DemoSettings, frame_floor_s: float, day_s: float, pod_bu
         # HPA holds for 300 s where a start takes about three minutes; the same proportion here.
         behavior=Behavior(down_window_s=1.7 * startup_s, stale_after_s=3 * BIN_S, blind_after_s=10 * BIN_S),
         forecast=ForecastSettings(season_s=(day_s, 7 * day_s)),
-        mode=Mode(settings.autoscaler),
+        mode=Mode.REACTIVE if settings.autoscaler == "reactive" else Mode.PREDICTIVE,
         tick_s=BIN_S,
         service_s=frame_floor_s,
         service_cv=0.2,
