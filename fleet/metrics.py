@@ -69,7 +69,7 @@ RENDERER_SCENE_REQUESTS = _metric(
     "renderer_scene_requests_total",
     "counter",
     ("result",),
-    "Look-ups in the scene cache of this pod by result (hit, miss).",
+    "Frames that found their scene in the memory of this pod (hit) or not (miss); loads ahead of frames do not count.",
     ("dashboard", "report"),
 )
 RENDERER_EVICTIONS = _metric(
