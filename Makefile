@@ -37,7 +37,7 @@ control-plane: install ## a real Kubernetes control plane for the tests and the 
 
 test-keda: control-plane ## our external scaler under the real KEDA, in a network namespace of its own (built once: 10 minutes)
 	@$(BIN)/python -m local_fleet.control_plane.keda
-	@unshare --net --map-root-user sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/keda'
+	@unshare --net --map-root-user sh -c 'ip link set lo up && exec $(BIN)/python -m pytest -s tests/keda'
 
 bench: install ## every benchmark, one table each
 	@$(BIN)/splatfleet bench all

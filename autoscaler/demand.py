@@ -40,6 +40,8 @@ class Reading:
     queue_to_compute: float | None = None
     service: ServiceTime | None = None
     ready: int | None = None
+    served: float | None = None  # requests whose render began since a tick ago
+    late: float | None = None  # of these, how many had waited longer than the objective
 
 
 class DemandSource(Protocol):

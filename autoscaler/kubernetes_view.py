@@ -45,6 +45,8 @@ def observation_of(
         starting=tuple(starting),
         pending=reading.pending,
         queue_to_compute=reading.queue_to_compute,
+        served=reading.served,
+        late=reading.late,
         service=reading.service,
         startup_s=book.seconds(pool.name),
         data_age_s=0.0 if math.isnan(reading.end_s) else max(0.0, now_s - reading.end_s),

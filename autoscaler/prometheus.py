@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from autoscaler.buckets import over, variation
 from autoscaler.demand import Outcome, Reading, judge
 from autoscaler.observation import Floats, ServiceTime
 from autoscaler.pool import Pool
@@ -21,6 +22,7 @@ Answer = TypeVar("Answer")
 RECORDED_BIN_S = 60.0  # the window of fleet.recordings.ARRIVALS_1M
 ROUNDED_S = 1.0  # the library asks in whole seconds
 FUTURE_S = 5.0  # an instant answer is of the moment that was asked for
+WARMUP_REQUESTS = 10
 MAX_POINTS = 10_000  # of one range query; Prometheus refuses above 11,000
 
 
@@ -190,36 +192,52 @@ class PrometheusDemand:
         labels = _pool(pool)
         compute = f"sum(increase({metrics.TRITON_COMPUTE_SECONDS.name}{{{labels}}}{window}))"
         queue = f"sum(increase({metrics.TRITON_QUEUE_SECONDS.name}{{{labels}}}{window}))"
-        done = f'sum(increase({metrics.TRITON_REQUESTS.name}{{{labels},outcome="success"}}{window}))'
+        # The first frames of a pod compile and fill caches: pods count once they had some before the window.
+        seen = f'{metrics.TRITON_REQUESTS.name}{{{labels},outcome="success"}}'
+        warm = f"and on (pod, model) ({seen} offset {5 * self.bin_s:g}s >= {WARMUP_REQUESTS})"
+        warm_compute = f"sum(increase({metrics.TRITON_COMPUTE_SECONDS.name}{{{labels}}}{window}) {warm})"
+        done = f"sum(increase({seen}{window}) {warm})"
         pending = self._numbers(f"sum({metrics.GATEWAY_PENDING.name}{{{labels}}})", now_s)
         waiting = self._numbers(f"sum({metrics.TRITON_PENDING.name}{{{labels}}})", now_s)
         # Every gateway counts all pods: the largest count, not the sum.
         ready = self._numbers(f'max({metrics.GATEWAY_PODS.name}{{{labels},state="ready"}})', now_s)
-        work = [self._numbers(query, now_s).get("") for query in (queue, compute, done)]
+        work = [self._numbers(query, now_s).get("") for query in (queue, compute, warm_compute, done)]
         scenes = self._numbers(f"sum by (scene) (increase({_arrivals(pool)}{window}))", now_s)
         known = [value for answer in (pending, waiting) for value in answer.values()]
-        queue_s, compute_s, requests = work
-        measured = compute_s is not None and requests is not None and compute_s > 0 and requests > 0
+        queue_s, compute_s, warm_compute_s, requests = work
+        service = None
+        if warm_compute_s and requests:
+            renders = self._buckets(metrics.RENDERER_RENDER_SECONDS.name, labels, window, now_s)
+            cv = variation(renders) or pool.service_cv
+            service = ServiceTime(warm_compute_s / requests, cv, int(requests))
+        waits = self._buckets(metrics.GATEWAY_WAIT_SECONDS.name, labels, window, now_s)
+        late = over(waits, pool.objective.max_queue_wait_s)
+        share = pool.tick_s / (5 * self.bin_s)
         return {
             "scene_demand": _scenes(scenes),
             "pending": sum(known) if known else None,
             "queue_to_compute": queue_s / compute_s if queue_s is not None and compute_s else None,
-            "service": ServiceTime((compute_s or 0.0) / (requests or 1.0), pool.service_cv, int(requests or 0))
-            if measured
-            else None,
+            "service": service,
+            "served": None if late is None else late[0] * share,
+            "late": None if late is None else late[1] * share,
             "ready": int(ready[""]) if "" in ready else None,
         }
 
-    def _numbers(self, query: str, now_s: float) -> dict[str, float]:
-        """Finite values of an instant query, by the label `scene` (empty where there is none)."""
+    def _buckets(self, name: str, labels: str, window: str, now_s: float) -> dict[float, float]:
+        """Upper edge -> observations up to it, over the window."""
+        query = f"sum by (le) (increase({name}_bucket{{{labels}}}{window}))"
+        return {float(edge): count for edge, count in self._numbers(query, now_s, "le").items() if edge}
+
+    def _numbers(self, query: str, now_s: float, label: str = "scene") -> dict[str, float]:
+        """Finite values of an instant query, by one label (empty where there is none)."""
         result = self._connect.custom_query(query, params={"time": f"{now_s:.3f}"})
-        values = {row["metric"].get("scene", ""): float(row["value"][1]) for row in result}
+        values = {row["metric"].get(label, ""): float(row["value"][1]) for row in result}
         if len(values) < len(result):
-            raise BadValue(f"{len(result)} series of which two are of one scene, expected one each")
+            raise BadValue(f"{len(result)} series of which two are of one {label}, expected one each")
         late = max((float(row["value"][0]) - now_s for row in result), default=0.0)
         if late > FUTURE_S:
             raise BadValue(f"a sample {late:.0f} s from now: do the clocks agree?")
-        return {scene: value for scene, value in values.items() if math.isfinite(value)}
+        return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 class BadValue(ValueError):

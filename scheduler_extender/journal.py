@@ -18,10 +18,10 @@ import structlog
 
 from fleet.digest import NodeDigest
 from fleet.scene import SceneId
-from fleet.snapshot import Gpu, Pod
+from fleet.snapshot import Gpu, Pod, Sharing
 from scheduler_extender.cluster import Bound, Cluster, Decision
 from scheduler_extender.explanation import best_lines
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 
 VERSION = 1
 log = structlog.get_logger()
@@ -35,7 +35,9 @@ class JournalError(ValueError):
 class _Line(msgspec.Struct, omit_defaults=True):
     """One line; which fields it has follows from `kind`."""
 
-    kind: str  # start, digest, confirm, node, node_gone, inventory, pod, gone, capacity, forecast, expire, decision
+    # start, decision, or a change: digest, confirm, node, node_gone, inventory, sharing, pod, gone, capacity, forecast,
+    # expire
+    kind: str
     now_s: float = 0.0
     version: int = 0
     prices: Prices | None = None
@@ -44,6 +46,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     node: str = ""
     digest: NodeDigest | None = None
     gpus: tuple[Gpu, ...] | None = None
+    sharing: Sharing | None = None
     pod: Pod | None = None
     uid: str = ""
     capacity_type: str = ""
@@ -122,6 +125,10 @@ class RecordedCluster(Cluster):
     def set_inventory(self, name: str, gpus: tuple[Gpu, ...]) -> None:
         self._record(_Line("inventory", node=name, gpus=gpus))
         super().set_inventory(name, gpus)
+
+    def set_sharing(self, name: str, sharing: Sharing | None) -> None:
+        self._record(_Line("sharing", node=name, sharing=sharing))
+        super().set_sharing(name, sharing)
 
     def set_pod(self, pod: Pod, now_s: float) -> Bound | None:
         self._record(_Line("pod", now_s, pod=pod))
@@ -250,6 +257,8 @@ def _apply(cluster: Cluster, line: _Line, number: int) -> None:
             cluster.remove_node(line.node)
         case "inventory" if line.gpus is not None:
             cluster.set_inventory(line.node, line.gpus)
+        case "sharing":
+            cluster.set_sharing(line.node, line.sharing)
         case "pod" if line.pod is not None:
             cluster.set_pod(line.pod, line.now_s)
         case "gone":

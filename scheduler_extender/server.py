@@ -24,7 +24,7 @@ from scheduler_extender.connections import BACKLOG, QUEUE, Connections, bounded
 from scheduler_extender.garbage import collect_when_idle
 from scheduler_extender.journal import Journal, RecordedCluster
 from scheduler_extender.kubernetes import ClusterWatch
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from scheduler_extender.state import DigestPoller
 
 HANDSHAKE_S = 3.0

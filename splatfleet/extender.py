@@ -75,7 +75,7 @@ def run(settings: ExtenderSettings) -> None:
     from kube.tls import TlsError
     from scheduler_extender import server
     from scheduler_extender.journal import JournalError
-    from scheduler_extender.placement import Prices
+    from scheduler_extender.prices import Prices
 
     prices = Prices(
         fragmentation_s_per_slice=settings.fragmentation_s_per_slice,

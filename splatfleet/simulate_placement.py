@@ -47,7 +47,7 @@ def run(settings: PlacementSettings) -> None:
     Pods arrive on MIG GPUs and ask for slices and scenes; a pod that fits nowhere is lost. Each figure has its mean
     over the seeds, with a 95 % interval in the JSON; in brackets how far a policy lies above ours on the same seeds.
     """
-    from scheduler_extender.placement import Prices
+    from scheduler_extender.prices import Prices
     from simulator.placement_report import as_json, as_markdown, compare, policy_names
     from simulator.placement_workload import WorkloadError, WorkloadSpec
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scheduler_extender.journal import Journal, JournalError, RecordedCluster, replay
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from splatfleet.__main__ import main
 from tests.scheduler_extender.conftest import GB, digest
 from tests.scheduler_extender.test_cluster import EVENTS, NODES, apply, pod
