@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from autoscaler.cost import CostBook, moment_of
 from autoscaler.decision import Decision, Reason, WarmAsk
 from autoscaler.demand import DemandSource
 from autoscaler.kubernetes_view import World, observation_of
@@ -60,6 +61,7 @@ class LiveCluster:
     ) -> None:
         self.book = StartupBook()
         self.warm_calls: WarmCalls | None = None  # None: no ask is carried out
+        self.cost = CostBook()
         self.on_startup: Callable[[Startup], None] | None = None
         self._watches = watches
         self._source = source
@@ -148,6 +150,10 @@ class LiveCluster:
     def report(self, decisions: Sequence[Decision]) -> None:
         """Write status and Events of one tick, and take back drains that nobody wants any more. Never raises."""
         now_s = time.time()
+        if self._leads():
+            self.cost.advance(time.monotonic(), moment_of(self._watches.nodes().values(), self._watches.pods()))
+        else:
+            self.cost.pause()  # the leader counts
         for decision in decisions:
             seen = self._seen.get(decision.pool)
             if seen is None or not self._leads():
