@@ -50,8 +50,8 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     observation = _plausible(observation)
     startup_s = startup_quantile(pool, observation)
     lead_s = startup_s + pool.tick_s
-    service, measured = _service(pool, observation, memory, lead_s)
     rate = recent_rate(pool, observation, lead_s)
+    service, measured = _service(pool, observation, memory, lead_s, rate)
     blind = _blindness(pool, observation, rate)
     if blind is Reason.BLIND:
         rate = None  # so old that it says nothing about now: the queue alone may speak
@@ -122,7 +122,7 @@ def _paced(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: flo
     day_s = min(pool.forecast.season_s, default=86_400.0)
     memory.budget.spend(observation.late, observation.served, math.exp(-pool.tick_s / day_s))
     memory.budget.pace(pool.objective.violation_ratio, min(pool.tick_s / lead_s, 1.0))
-    return min(memory.budget.margin, pool.behavior.max_margin)
+    return min(max(memory.budget.margin, pool.behavior.min_margin), pool.behavior.max_margin)
 
 
 def _stuck(observation: Observation, startup_s: float) -> int:
@@ -130,12 +130,13 @@ def _stuck(observation: Observation, startup_s: float) -> int:
     return sum(p.stage in ("", "provisioning") and p.age_s > 2 * startup_s for p in observation.starting)
 
 
-def _service(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> tuple[ServiceTime, bool]:
+def _service(
+    pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float, rate: float | None
+) -> tuple[ServiceTime, bool]:
     """The service time to count with, and whether it was measured."""
     seen = observation.service
     measured = seen is not None and seen.samples >= MIN_SERVICE_SAMPLES and seen.mean_s > 0
     plain = seen if measured and seen is not None else ServiceTime(pool.service_s, pool.service_cv)
-    rate = recent_rate(pool, observation, lead_s)
     if rate and observation.ready > 0 and not observation.starting:
         share = min(pool.tick_s / lead_s, 1.0)
         foreseen = expected_queue_to_compute(observation.ready, rate, plain)
@@ -151,7 +152,11 @@ def startup_quantile(pool: Pool, observation: Observation) -> float:
     recent = [value for value in observation.startup_s[-50:] if value >= 0]
     if len(recent) < 3:
         return max([pool.startup_s, *recent])
-    return float(np.quantile(recent[-20:], pool.startup_quantile))
+    ordered = sorted(recent[-20:])
+    place = pool.startup_quantile * (len(ordered) - 1)
+    low = int(place)
+    above = ordered[min(low + 1, len(ordered) - 1)]
+    return ordered[low] + (place - low) * (above - ordered[low])
 
 
 def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | None:
@@ -160,11 +165,11 @@ def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | 
     if window_s is None:
         window_s = min(lead_s / 3.0, 60.0)
     bins = max(1, round(window_s / observation.bin_s))
-    recent = observation.demand[-bins:]
-    known = recent[np.isfinite(recent) & (recent >= 0)]
-    if known.size == 0 or 2 * known.size < recent.size:
+    recent: list[float] = observation.demand[-bins:].tolist()
+    known = [count for count in recent if 0 <= count < math.inf]
+    if not known or 2 * len(known) < len(recent):
         return None
-    return float(known.mean()) / observation.bin_s
+    return sum(known) / len(known) / observation.bin_s
 
 
 def _floor(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-SURPLUS_SHARE = 0.25  # of the pool: so much surplus is held for a day / budget once the budget is spent
+SURPLUS_SHARE = 0.25  # of the pods that are needed: so much surplus is held for a day / budget once the budget is spent
 STEEPNESS = 4.0
 
 
@@ -35,11 +35,11 @@ class Flaps:
         if change:
             self.direction = 1 if change > 0 else -1
 
-    def price_pod_s(self, now_s: float, day_s: float, budget: int, replicas: int) -> float:
+    def price_pod_s(self, now_s: float, day_s: float, budget: int, needed: int) -> float:
         """Surplus to be held before the next step down may follow a step up; 0 after a step down."""
         while self.reversals and self.reversals[0] <= now_s - day_s:
             self.reversals.popleft()
         if self.direction != 1 or budget <= 0:
             return 0.0
         spent = len(self.reversals) / budget
-        return float(SURPLUS_SHARE * replicas * day_s / budget * spent**STEEPNESS)
+        return float(SURPLUS_SHARE * max(needed, 1) * day_s / budget * spent**STEEPNESS)

@@ -21,11 +21,13 @@ from autoscaler.decision import ForecastView
 from autoscaler.experts import make_experts
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
+from autoscaler.volatility import Volatility
 
 LEARNING_LEVEL = 0.9  # experts are weighed, gated and boosted at this quantile, whichever one the pool works with
 PERSISTENCE = 0  # index of the expert that is always a member
 WEIGHT_RATE = 10.0  # an expert that loses 10 % more of persistence's loss gets e^-1 of the weight
 LOSS_HALF_LIFE_DAYS = 1.0
+MARGIN_RATE = 40.0  # the same for the two margins of the mixture, which differ less
 MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
 BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
 
@@ -48,6 +50,8 @@ class _Issued:
 
     due: int  # bins seen when its window is over
     scale: float
+    spreads: Floats  # [2] scale of the mixture's margin: the same all day, by time of day
+    margins: Floats  # [2, quantiles] of the mixture, by either
     points: Floats  # [experts], nan where an expert was silent
     expert_quantiles: Floats  # [experts, quantiles]
     point: float
@@ -80,21 +84,29 @@ class Foresight(Protocol):
 class Forecaster:
     """Fed bin by bin with `update`; `view` and `peak` answer for the bins that follow."""
 
-    def __init__(self, shape: Shape, silent_bins: int = 0) -> None:
-        """During the first `silent_bins` bins only the experts learn: nothing is issued and nothing calibrated."""
+    def __init__(self, shape: Shape, silent_bins: int = 0, sparse_bins: int = 0) -> None:
+        """During the first `silent_bins` bins only the experts learn: nothing is issued and nothing calibrated.
+
+        Until `sparse_bins` bins were seen, forecasts are issued and scored as seldom as their errors are kept, which
+        halves the time that a history takes.
+        """
         self.shape = shape
         self._silent_bins = silent_bins
+        self._sparse_bins = sparse_bins
         day = shape.seasons[0] if shape.seasons else 60 * shape.lead_bins
         self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins)
         self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
         levels = shape.quantiles
         window = max(60, min(3 * day, 1200))
-        stride = max(1, 3 * day // 1200)
+        stride = self._stride = max(1, 3 * day // 1200)
         # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
         gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
         self._calibrators = [Calibrator(levels, window, gamma, stride) for _ in self.names]
-        self._mixture_calibrator = Calibrator(levels, window, gamma, stride)
+        # The mixture's margin, the same all day or by time of day: whichever lost less of late counts more.
+        self._margin_calibrators = [Calibrator(levels, window, gamma, stride) for _ in range(2)]
+        self._margin_losses = np.zeros(2)
+        self._volatility = Volatility(day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
         self._losses = np.zeros(len(self.names))
         self._mixture_loss = 0.0
@@ -121,6 +133,7 @@ class Forecaster:
         if rate == rate:
             step = max(self._mean_forget, 1.0 / self.seen)
             self._mean = rate if math.isnan(self._mean) else self._mean + step * (rate - self._mean)
+        to_come = self._sparse_bins - self.seen
         for expert in self._experts:
             expert.update(rate, level)
         self._averages.append(level)
@@ -128,7 +141,7 @@ class Forecaster:
         self._boosted.update(self.seen, level, outcome)
         while self._pending and self._pending[0].due <= self.seen:
             self._learn(self._pending.popleft(), outcome)
-        issuing = self.seen > self._silent_bins
+        issuing = self.seen > self._silent_bins and (to_come <= 0 or self.seen % self._stride == 0)
         if issuing or self.seen % self._boosted.stride == 0:
             self._look_ahead(level, issuing)
 
@@ -169,12 +182,19 @@ class Forecaster:
         blend = weights[alive] @ expert_quantiles[alive]
         # Two estimates of the same quantiles: the experts' own, blended, and the blended point with its own errors.
         # The first is sharper where experts differ in spread, the second keeps the coverage; their mean has both.
-        extra = np.array(self._mixture_calibrator.offsets()) if self._mixture_calibrator.samples >= 20 else None
-        calibrated = np.maximum(point + scale * extra, 0.0) if extra is not None else blend
-        mixture = np.maximum.accumulate((calibrated + blend) / 2.0)
+        spreads = np.array([1.0, self._volatility.ratio(self.seen)])
+        if self._margin_calibrators[0].samples >= 20:
+            offsets = np.array([calibrator.offsets() for calibrator in self._margin_calibrators])
+            calibrated = point + scale * spreads[:, None] * offsets
+        else:
+            calibrated = np.stack((blend, blend))
+        margins = (calibrated + point + spreads[:, None] * (blend - point)) / 2.0
+        margins = np.maximum.accumulate(np.maximum(margins, 0.0), axis=1)
+        trust = np.exp(-MARGIN_RATE * (self._margin_losses - self._margin_losses.min()) / (self._mixture_loss + 1e-12))
+        mixture = trust @ margins / trust.sum()
         used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if self._gated else mixture
         due = self.seen + self.shape.lead_bins
-        return _Issued(due, scale, points, expert_quantiles, point, used, mixture)
+        return _Issued(due, scale, scale * spreads, margins, points, expert_quantiles, point, used, mixture)
 
     def _learn(self, issued: _Issued, actual: float) -> None:
         self._burst_bins = max(0, self._burst_bins - 1)
@@ -187,8 +207,10 @@ class Forecaster:
         for index, calibrator in enumerate(self._calibrators):
             if issued.points[index] == issued.points[index]:
                 calibrator.update((actual - float(issued.points[index])) / issued.scale, met[index].tolist())
-        mixture_met = (actual <= issued.mixture).tolist()
-        self._mixture_calibrator.update((actual - issued.point) / issued.scale, mixture_met)
+        for index, calibrator in enumerate(self._margin_calibrators):
+            residual = (actual - issued.point) / float(issued.spreads[index])
+            calibrator.update(residual, (actual <= issued.margins[index]).tolist())
+        self._volatility.learn(issued.due - self.shape.lead_bins, (actual - issued.point) / issued.scale)
         learning = self._learning
         losses = _pinball(actual, issued.expert_quantiles[:, learning], LEARNING_LEVEL) / issued.scale
         silent = np.isnan(losses)
@@ -196,11 +218,14 @@ class Forecaster:
         losses[silent] = 1.5 * losses[PERSISTENCE]
         asked = issued.mixture[learning : learning + 1]
         mixture_loss = float(_pinball(actual, asked, LEARNING_LEVEL)[0]) / issued.scale
+        margin_losses = _pinball(actual, issued.margins[:, learning], LEARNING_LEVEL) / issued.scale
         # One burst that nobody could foresee must not outweigh a day of ordinary bins.
         if self._loss_weight > 30.0:
             most = MOST_LOSS * float(self._losses[PERSISTENCE]) / self._loss_weight
             losses, mixture_loss = np.minimum(losses, most), min(mixture_loss, most)
+            margin_losses = np.minimum(margin_losses, most)
         self._losses = self._forget * self._losses + losses
+        self._margin_losses = self._forget * self._margin_losses + margin_losses
         self._mixture_loss = self._forget * self._mixture_loss + mixture_loss
         self._loss_weight = self._forget * self._loss_weight + 1.0
         self._covered = self._forget * self._covered + float(actual <= issued.quantiles[self.shape.working])

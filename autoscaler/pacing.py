@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-MARGIN_BOUNDS = (0.6, 2.0)
+LOWEST_MARGIN, HIGHEST_MARGIN = 0.6, 2.0
 WIDEN = 0.2  # of the margin in one lead, when ten times too many requests are late
 NARROW = 0.02  # of the margin in one lead
 KNOWN_REQUESTS = 3.0  # x 1 / violation_ratio served requests before a clean record narrows
@@ -32,12 +32,11 @@ class Budget:
 
     def pace(self, asked_ratio: float, share: float) -> None:
         """Move the margin; `share` is the part of a lead that a tick stands for."""
-        low, high = MARGIN_BOUNDS
         if self.served <= 0:
             return
         overspent = self.late / self.served / asked_ratio
         if overspent > 1.0 and self.late >= 1.0:
             pressure = min(math.log10(overspent), 1.0)
-            self.margin = min(self.margin * math.exp(WIDEN * pressure * share), high)
+            self.margin = min(self.margin * math.exp(WIDEN * pressure * share), HIGHEST_MARGIN)
         elif overspent < 0.5 and self.served >= KNOWN_REQUESTS / asked_ratio:
-            self.margin = max(self.margin * math.exp(-NARROW * share), low)
+            self.margin = max(self.margin * math.exp(-NARROW * share), LOWEST_MARGIN)

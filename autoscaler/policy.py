@@ -153,14 +153,14 @@ def settle_s(pool: Pool, startup_s: float) -> float:
     """How long a pod must have been superfluous before it goes."""
     if pool.mode is Mode.REACTIVE:
         return pool.behavior.down_window_s
-    return startup_s / 2.0 if pool.behavior.settle_s is None else pool.behavior.settle_s
+    return startup_s if pool.behavior.settle_s is None else pool.behavior.settle_s
 
 
 def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, lowest: int) -> bool:
     """The day's reversals make a step down to `lowest` dearer than what was held so far."""
     flaps, day_s = memory.flaps, min(pool.forecast.season_s, default=86_400.0)
     flaps.hold(observation.desired - lowest, pool.tick_s)
-    price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, observation.desired)
+    price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, lowest)
     return flaps.held_pod_s < price
 
 

@@ -54,13 +54,14 @@ class Behavior:
 
     down_window_s: float = 300.0  # reactive mode: a pod goes when it was not needed for this long (HPA's default)
     settle_s: float | None = (
-        None  # predictive mode: the same, short, because the forecast looks ahead; None: half a start-up
+        None  # predictive mode: the same, short, because the forecast looks ahead; None: a start-up
     )
     max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down; see flaps.py
     stale_after_s: float = 180.0  # demand older than this is no reason to shrink
     blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
     idle_s: float = 300.0  # min_replicas 0: so long without an arrival, and the pool may go to zero
     wake_probability: float = 0.5  # min_replicas 0: share of past days with traffic at this time that wakes or keeps it
+    min_margin: float = 1.0  # few late requests narrow the margin down to this factor (0.6 at the least); 1: never
     max_margin: float = 2.0  # late requests widen the forecast's margin over its median up to this factor; 1: never
 
 
@@ -181,6 +182,7 @@ class Pool:
                 self.behavior.wake_probability,
                 "above 0, at most 1",
             ),
+            (0 < self.behavior.min_margin <= 1, "behavior.min_margin", self.behavior.min_margin, "above 0, at most 1"),
             (self.behavior.max_margin >= 1, "behavior.max_margin", self.behavior.max_margin, "1 or more"),
             (0 < self.startup_quantile <= 1, "startup_quantile", self.startup_quantile, "above 0, at most 1"),
         )

@@ -96,7 +96,7 @@ class WarmCalls:
             {"name": name, "shape": [4, 4], "datatype": "FP32", "data": _IDENTITY}
             for name in ("VIEW_MATRIX", "PROJECTION_MATRIX")
         ]
-        body = {"inputs": tensors, "parameters": {"action": "warm", "scene": str(ask.scene)}}
+        body = {"inputs": tensors, "parameters": {"action": "warm", "preload": True, "scene": str(ask.scene)}}
         with self._client() as client:
             answer = client.post(f"{url}/v2/models/{MODEL_NAME}/infer", json=body)
         if not answer.is_success:

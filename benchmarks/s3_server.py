@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 
@@ -114,7 +115,8 @@ class _StubHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _allowed(self) -> bool:
-        if f"Credential={ACCESS_KEY}/" in self.headers.get("authorization", ""):
+        signed = self.headers.get("authorization", "") + unquote(urlsplit(self.path).query)
+        if f"Credential={ACCESS_KEY}/" in signed:
             return True
         self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
         return False
@@ -123,7 +125,7 @@ class _StubHandler(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        path = self.server.folder / self.path.lstrip("/")
+        path = self.server.folder / urlsplit(self.path).path.lstrip("/")
         if not self._allowed():
             return
         if not path.is_file():
@@ -145,7 +147,7 @@ class _StubHandler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         if not self._allowed():
             return
-        path = self.server.folder / self.path.lstrip("/")
+        path = self.server.folder / urlsplit(self.path).path.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
         self._answer(200, ETag=f'"{hashlib.md5(body).hexdigest()}"')

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,46 +28,48 @@ from benchmarks.machine import Machine, describe
 from benchmarks.s3_server import S3Server, free_port, s3_server
 from benchmarks.uncounted import Uncounted
 from fleet.scene import parse_scene_id
-from renderer import made
+from renderer import formats, made
 from renderer.agent_client import AgentClient
 from renderer.camera import look_at, matrices
-from renderer.catalogue import CatalogueEntry
+from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
 from renderer.credentials import BearerTokens
 from renderer.fetch_terms import Terms
 from renderer.formats import ply
 from renderer.peers import Peers
 from renderer.pod import RendererPod
 from renderer.pod_settings import PodSettings
-from renderer.publish import Publication, publish
-from renderer.scene_source import open_bucket
+from renderer.scene_source import digest_of, open_bucket
 from renderer.scene_store import SceneStore
 from renderer.splats import Splats, make_splats
 from renderer.stored_scene import StoredScene
 
 _CAPACITY_BYTES = 20 * 10**9
 _FETCH_TAKES_S = 3.0
-_MADE_AT_ONCE = 2_000_000
+_MADE_AT_ONCE = 250_000
 _STUB_HOLDS_MB = 60.0
 _TOKEN = "token-of-the-benchmark-0123456789"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Figures of one scene size; MB are 10^6 bytes."""
+    """Figures of one scene size; MB are 10^6 bytes. None was not asked for."""
 
     scene_mb: float
     gaussians: int
-    s3_one_range_mb_per_s: float
-    s3_eight_ranges_mb_per_s: float
-    s3_curl_mb_per_s: float
-    peer_mb_per_s: float
-    peer_curl_mb_per_s: float
-    first_frame_from_nothing_s: float
-    first_frame_from_disk_s: float
-    first_frame_from_packed_s: float
-    first_frame_from_page_cache_s: float
-    first_visitor_without_warm_up_s: float
-    first_visitor_with_warm_up_s: float
+    s3_one_range_mb_per_s: float | None = None
+    s3_eight_ranges_mb_per_s: float | None = None
+    s3_curl_mb_per_s: float | None = None
+    peer_mb_per_s: float | None = None
+    peer_curl_mb_per_s: float | None = None
+    first_frame_from_nothing_s: float | None = None
+    first_frame_from_disk_s: float | None = None
+    first_frame_from_packed_s: float | None = None
+    first_frame_from_page_cache_s: float | None = None
+    first_visitor_without_warm_up_s: float | None = None
+    first_visitor_with_warm_up_s: float | None = None
+
+
+PARTS = ("fetches", "frames-of-source", "frames-of-packed", "visitors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,8 @@ class Report:
     rows: list[Row]
 
 
-def measure(sizes_mb: list[float], rounds: int) -> Report:
-    """Measure every size; the object store, the agent and all files are gone when this returns."""
+def measure(sizes_mb: list[float], rounds: int, parts: Sequence[str] = PARTS) -> Report:
+    """Measure `parts` of every size; the object store, the agent and all files are gone when this returns."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="splatfleet-bench-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -88,7 +91,7 @@ def measure(sizes_mb: list[float], rounds: int) -> Report:
         stack.enter_context(_environment(server.environment()))
         # The stub takes an object in one request only.
         for size_mb in [size for size in sizes_mb if server.is_real or size <= _STUB_HOLDS_MB]:
-            rows.append(_Size(folder / f"{size_mb:g}", server, size_mb, rounds).row())
+            rows.append(_Size(folder / f"{size_mb:g}", server, size_mb, rounds).row(parts))
         said = (
             "versitygw"
             if server.is_real
@@ -119,35 +122,50 @@ class _Size:
         ply.write(path, made.make("terrain", 1000))
         count = round(size_mb * 1e6 / (path.stat().st_size / 1000))
         ply.write(path, _terrain(count))
-        scene = publish(Publication(parse_scene_id("scene"), path, f"s3://{server.bucket}/bench", self._catalogue))[0]
+        self._entry = self._upload(path)
         path.unlink()
-        self._entry: CatalogueEntry = scene
 
-    def row(self) -> Row:
+    def _upload(self, path: Path) -> CatalogueEntry:
+        """What `scene publish` does, but for reading the whole scene, which takes half a minute a GB."""
+        import obstore
+
+        uri = f"s3://{self._server.bucket}/bench/scene.ply"
+        obstore.put(open_bucket(uri), "bench/scene.ply", path, use_multipart=path.stat().st_size > 64 << 20)
+        header = formats.read_header(path)
+        entry = CatalogueEntry(
+            parse_scene_id("scene"),
+            uri,
+            digest=digest_of(path),
+            source_bytes=path.stat().st_size,
+            resident_bytes=header.resident_bytes,
+            gaussians=header.gaussians,
+        )
+        save_catalogue(Catalogue([entry]), self._catalogue)
+        return entry
+
+    def row(self, parts: Sequence[str]) -> Row:
         size_mb = (self._entry.source_bytes or 0) / 1e6
+        found: dict[str, Any] = self._fetches(size_mb) if "fetches" in parts else {}
+        lays = {"frames-of-source": ("nothing", "disk"), "frames-of-packed": ("packed", "page cache")}
+        for lay in (lay for part, of_part in lays.items() if part in parts for lay in of_part):
+            seconds = self._median(lambda lay=lay: self._first_frame(lay))  # type: ignore[misc]
+            found[f"first_frame_from_{lay.replace(' ', '_')}_s"] = seconds
+        if "visitors" in parts:
+            found["first_visitor_without_warm_up_s"] = self._first_visitor(warm_up=False)
+            found["first_visitor_with_warm_up_s"] = self._first_visitor(warm_up=True)
+        return Row(size_mb, self._entry.gaussians or 0, **found)
+
+    def _fetches(self, size_mb: float) -> dict[str, float]:
         one_s, eight_s = (self._median(lambda n=n: self._fetch(n)) for n in (1, 8))  # type: ignore[misc]
         curl_s = self._median(self._curl_s3)
         peer_s, peer_curl_s = self._from_peer()
-        nothing_s = self._median(lambda: self._first_frame("nothing"))
-        disk_s, packed_s, cached_s = (
-            self._median(lambda lay=lay: self._first_frame(lay))  # type: ignore[misc]
-            for lay in ("disk", "packed", "page cache")
-        )
-        return Row(
-            scene_mb=size_mb,
-            gaussians=self._entry.gaussians or 0,
-            s3_one_range_mb_per_s=size_mb / one_s,
-            s3_eight_ranges_mb_per_s=size_mb / eight_s,
-            s3_curl_mb_per_s=size_mb / curl_s,
-            peer_mb_per_s=size_mb / peer_s,
-            peer_curl_mb_per_s=size_mb / peer_curl_s,
-            first_frame_from_nothing_s=nothing_s,
-            first_frame_from_disk_s=disk_s,
-            first_frame_from_packed_s=packed_s,
-            first_frame_from_page_cache_s=cached_s,
-            first_visitor_without_warm_up_s=self._first_visitor(warm_up=False),
-            first_visitor_with_warm_up_s=self._first_visitor(warm_up=True),
-        )
+        return {
+            "s3_one_range_mb_per_s": size_mb / one_s,
+            "s3_eight_ranges_mb_per_s": size_mb / eight_s,
+            "s3_curl_mb_per_s": size_mb / curl_s,
+            "peer_mb_per_s": size_mb / peer_s,
+            "peer_curl_mb_per_s": size_mb / peer_curl_s,
+        }
 
     def _median(self, measured: Callable[[], float]) -> float:
         return statistics.median(measured() for _ in range(self._rounds))
@@ -204,7 +222,8 @@ class _Size:
     def _first_frame(self, lay: str) -> float:
         """Seconds of the first frame of a pod that is up, its scene lying where `lay` says."""
         store = self._store()
-        store.evict(self._entry.id)
+        if lay != "page cache":  # else it lies as the frame before had it
+            store.evict(self._entry.id)
         if lay != "nothing":
             stored = store.ensure(self._entry, pack=lay != "disk")
             if lay == "packed" and not stored.record.packed_bytes:
@@ -255,13 +274,14 @@ class _Size:
 
 
 def _terrain(count: int) -> Splats:
-    """A made scene; one that is too large for the maker is several in one place."""
-    pieces = -(-count // _MADE_AT_ONCE)
-    made_pieces = [made.make("terrain", count // pieces, seed) for seed in range(pieces)]
+    """A made scene; one that is too large for the maker in reasonable time is one piece many times, side by side."""
+    piece = made.make("terrain", min(count, _MADE_AT_ONCE), 0)
+    pieces = -(-count // piece.count)
     if pieces == 1:
-        return made_pieces[0]
-    names = ("means", "quaternions", "scales", "opacities", "sh")
-    return make_splats(*(np.concatenate([getattr(piece, name) for piece in made_pieces]) for name in names))
+        return piece
+    names = ("quaternions", "scales", "opacities", "sh")
+    means = np.concatenate([piece.means + np.array([3.0 * number, 0, 0], np.float32) for number in range(pieces)])
+    return make_splats(means, *(np.concatenate([getattr(piece, name)] * pieces) for name in names))
 
 
 def _page_cache(stored: StoredScene, keep: bool) -> None:
@@ -303,7 +323,8 @@ def as_text(report: Report) -> str:
     names = [name for name in Row.__dataclass_fields__ if name != "scene_mb"]
     lines.append(f"{'':<34}" + "".join(f"{row.scene_mb:>12,.0f} MB" for row in report.rows))
     for name in names:
-        values = "".join(f"{getattr(row, name):>15,.2f}" for row in report.rows)
+        figures = [getattr(row, name) for row in report.rows]
+        values = "".join(f"{'-' if figure is None else f'{figure:,.2f}':>15}" for figure in figures)
         lines.append(f"{name.replace('_mb_per_s', ', MB/s').replace('_s', ', s').replace('_', ' '):<34}{values}")
     return "\n".join(lines)
 

@@ -190,7 +190,7 @@ class LocalCluster:
     def _warm_memory(self, ask: WarmAsk) -> None:
         pod = self._pods.all[ask.pod_uid]
         if pod.stage == "ready" and pod.server is not None:
-            asked = {"action": "warm", "scene": str(ask.scene)}
+            asked: dict[str, str | bool] = {"action": "warm", "preload": True, "scene": str(ask.scene)}
             render_once(pod.server.grpc_address, _IDENTITY, _IDENTITY, asked, timeout_s=2.0)
 
     def _refresh_digests(self) -> None:

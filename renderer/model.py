@@ -22,12 +22,14 @@ from renderer.pod import Answer, CannotStart, DeadlinePassed, LoadFailed, Render
 from renderer.pod_metrics import PodMetrics
 from renderer.pod_settings import PodSettingsError, read_settings
 from renderer.request import BadRequest
+from renderer.scene_cache import StillLoading
 
 _WATCH_S = 0.5
 
 _KINDS: tuple[tuple[type[Exception], Kind], ...] = (
     (BadRequest, "bad_request"),
     (DeadlinePassed, "deadline"),
+    (StillLoading, "unavailable"),
     (LoadFailed, "failed"),
 )
 

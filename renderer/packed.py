@@ -7,9 +7,11 @@ sh, covariances, each whole, in this order.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
+import mmap
 import os
 import struct
 from dataclasses import dataclass
@@ -88,7 +90,7 @@ def read_packed_header(path: Path) -> PackedHeader:
 def read(path: Path, verify: bool = False) -> Splats:
     """Load in one read; `verify` compares the payload with its sha256. Raises SceneFileError."""
     header = read_packed_header(path)
-    slab = np.empty(header.payload_bytes // 4, np.float32)
+    slab = new_slab(header.payload_bytes // 4)
     with path.open("rb", buffering=0) as file:
         file.seek(_HEADER.size)
         view = slab.view(np.uint8).data
@@ -103,6 +105,22 @@ def read(path: Path, verify: bool = False) -> Splats:
         )
     parts = views(slab, header.gaussians, header.sh_degree)
     return Splats(*parts, header.antialiased)
+
+
+def new_slab(floats: int) -> Float32:
+    """Memory for one scene, a mapping of its own: what goes with the scene goes back to the system whole.
+
+    From the heap, swaps of scenes would leave holes that nobody else fits into. Raises MemoryError.
+    """
+    try:
+        mapping = mmap.mmap(-1, 4 * floats, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"{4 * floats} bytes for a scene: {error.strerror}") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+    slab: Float32 = np.frombuffer(mapping, np.float32)
+    return slab
 
 
 def views(slab: Float32, gaussians: int, sh_degree: int) -> tuple[Float32, Float32, Float32, Float32, Float32, Float32]:

@@ -23,7 +23,7 @@ from renderer.peers import Peers
 from renderer.pod_settings import PodSettings
 from renderer.rasterizer import RasterizerUnavailable, choose
 from renderer.request import BadRequest, Defaults, RenderRequest, parse_request
-from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache
+from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache, StillLoading
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.splats import SceneFileError, Splats, make_splats
 from renderer.store_space import StoreFull
@@ -123,11 +123,10 @@ class RendererPod:
         for scene in scenes:
             self._check_known(scene)
         for scene in scenes:
-            try:
-                with self.cache.pinned(scene):
-                    pass
-            except LOAD_ERRORS as error:
-                raise CannotStart(f"scene {scene} cannot be loaded: {error}") from error
+            self.cache.load(scene)
+            state, why = self.cache.state(scene)
+            if state == "failed":
+                raise CannotStart(f"scene {scene} cannot be loaded: {why}")
         held = self.cache.resident()
         if lost := [scene for scene in scenes if scene not in held]:
             raise CannotStart(
@@ -160,7 +159,7 @@ class RendererPod:
     def answer(self, parameters: Mapping[str, Any], view: NDArray[Any], projection: NDArray[Any]) -> Answer:
         """Render, warm or drop.
 
-        Raises BadRequest (parameters, scene id or camera), DeadlinePassed or LoadFailed.
+        Raises BadRequest (parameters, scene id or camera), DeadlinePassed, StillLoading or LoadFailed.
         """
         began_s, arrived_unix_ms = time.monotonic(), time.time() * 1000
         try:
@@ -173,10 +172,13 @@ class RendererPod:
             raise BadRequest(str(error)) from error
         _refuse_late(request, arrived_unix_ms)
         try:
-            with self.cache.pinned(request.scene) as pin:
+            with self.cache.pinned(request.scene, request.left_s(arrived_unix_ms, time.time() * 1000)) as pin:
                 load_s = time.monotonic() - began_s if pin.result != "hit" else 0.0
                 _refuse_late(request, arrived_unix_ms)
                 answer = self._frame(request, camera, pin, load_s)
+        except StillLoading:
+            _refuse_late(request, arrived_unix_ms)
+            raise
         except LOAD_ERRORS as error:
             raise LoadFailed(f"scene {request.scene}: {error}") from error
         self._pace(answer.stats, began_s)
@@ -218,7 +220,7 @@ class RendererPod:
             state, message = "unknown", str(error)
         else:
             if request.action == "warm":
-                state, message = self.cache.warm(request.scene)
+                state, message = self.cache.warm(request.scene, "preload" if request.preload else "demand")
             else:
                 self.cache.drop(request.scene)
                 state, message = self.cache.state(request.scene)

@@ -41,6 +41,7 @@ class RenderRequest:
     scene: SceneId
     width: int
     height: int
+    preload: bool = False  # of the action warm: nobody waits for the scene yet
     format: Format = "raw"
     quality: int = 85
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -52,10 +53,15 @@ class RenderRequest:
 
     def is_late(self, arrived_unix_ms: float, now_unix_ms: float) -> bool:
         """Whether nobody wants the frame any more."""
+        left_s = self.left_s(arrived_unix_ms, now_unix_ms)
+        return left_s is not None and left_s <= 0
+
+    def left_s(self, arrived_unix_ms: float, now_unix_ms: float) -> float | None:
+        """Seconds until the deadline, 0 where it passed, None where there is none."""
         if self.deadline_ms is None:
-            return False
+            return None
         is_duration = self.deadline_ms < _EARLIEST_UNIX_MS
-        return now_unix_ms > self.deadline_ms + (arrived_unix_ms if is_duration else 0.0)
+        return max(0.0, (self.deadline_ms + (arrived_unix_ms if is_duration else 0.0) - now_unix_ms) / 1000)
 
 
 def parse_request(parameters: Mapping[str, Any], defaults: Defaults) -> RenderRequest:
@@ -118,6 +124,12 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     return parse
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
 def _whole(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -164,6 +176,7 @@ def _finite(value: Any) -> float:
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "action": _one_of(get_args(Action)),
+    "preload": _flag,
     "scene": _scene,
     "width": _whole(1, MAX_SIZE_PX),
     "height": _whole(1, MAX_SIZE_PX),

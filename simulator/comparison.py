@@ -35,6 +35,32 @@ class Comparison:
             return None
         return 1.0 - self.ours_at_violations.cost_ratio / self.rival.cost_ratio
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % of `violations_of_rival` when the days of the test are drawn again, both policies' days together."""
+        return None if self.ours_at_cost is None else paired_interval(self.ours_at_cost, self.rival)
+
+
+def paired_interval(ours: Row, rival: Row, draws: int = 2000, seed: int = 1) -> tuple[float, float] | None:
+    """Bootstrap over days of the ratio of two violation counts; None without days or where the rival has none."""
+    days = np.array([ours.violations_by_day, rival.violations_by_day], dtype=np.float64)
+    if days.size == 0 or days[1].sum() == 0:
+        return None
+    chosen = np.random.default_rng(seed).integers(0, days.shape[1], (draws, days.shape[1]))
+    sums = days[:, chosen].sum(axis=2)
+    ratios = sums[0] / np.maximum(sums[1], 1.0)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def best_in_hindsight(rows: Sequence[Row], allowed: float = 0.01) -> list[Row]:
+    """O3: the fixed quantile of ours that would have been best, as a row of its own; none without ours."""
+    ours = [row for row in mean_over_seeds(rows) if row.kind == "ours"]
+    if not ours:
+        return []
+    best = min(ours, key=lambda row: (max(row.violation_ratio, allowed), row.cost_ratio))
+    return [replace(best, policy="oracle-quantile", kind="oracle")]
+
 
 def mean_over_seeds(rows: Sequence[Row]) -> list[Row]:
     """One row a policy and knob, in the order of their first."""
@@ -61,6 +87,7 @@ def _mean(group: Sequence[Row]) -> Row:
         actions_per_day=mean("actions_per_day"),
         decision_ms_p99=mean("decision_ms_p99"),
         worst_day_violation_ratio=mean("worst_day_violation_ratio"),
+        money_per_hour=mean("money_per_hour"),
     )
 
 

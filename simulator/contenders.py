@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from autoscaler.loop import Behavior, ForecastSettings, Memory, Mode, Objective, Pool, Triggers, tick
+from autoscaler.loop import ForecastSettings, Memory, Mode, Objective, Pool, Triggers, tick
 from autoscaler.memory import PoolMemory
 from fleet.traffic import DAY_S
 from simulator.oracles import Clairvoyant, Counts, PerfectForecast, Plan, Static, clairvoyant_plan, needs
@@ -139,14 +139,18 @@ def _share(make: Callable[[float], Rival], kind: str = "reactive", values: tuple
     return Family(kind, "share of capacity", values, lambda _, share: make(share))
 
 
-def _without(pool: Pool, level: float, pending: bool = False, flap_budget: bool = False) -> Pool:
-    """Ours with parts switched off, to see what each is worth."""
+def _ours(pool: Pool, level: float, triggers: Triggers | None = None, **behavior: float) -> Pool:
+    """Ours at a quantile, with parts switched off to see what each is worth."""
     return replace(
         pool,
         forecast=ForecastSettings(quantile=level),
-        triggers=Triggers(pending_per_pod=1e9) if pending else pool.triggers,
-        behavior=Behavior(max_reversals=10_000) if flap_budget else pool.behavior,
+        triggers=triggers or pool.triggers,
+        behavior=replace(pool.behavior, **behavior),  # type: ignore[arg-type]
     )
+
+
+def _ablation(change: Callable[[Pool, float], Pool]) -> Family:
+    return Family("ablation", "forecast quantile", (0.95,), pool=change)
 
 
 def _lead_s(case: Case) -> float:
@@ -154,30 +158,17 @@ def _lead_s(case: Case) -> float:
 
 
 FAMILIES: dict[str, Family] = {
-    "splatfleet": Family(
-        "ours",
-        "forecast quantile",
-        (0.8, 0.95, 0.99),
-        pool=lambda pool, level: replace(pool, forecast=ForecastSettings(quantile=level)),
-    ),
+    "splatfleet": Family("ours", "forecast quantile", (0.5, 0.8, 0.9, 0.95, 0.99), pool=_ours),
     "splatfleet-reactive": Family(
         "ablation",
         "share of capacity",
-        (0.5, 0.7),
+        (0.7,),
         pool=lambda pool, share: replace(pool, mode=Mode.REACTIVE, triggers=Triggers(utilization=share)),
     ),
-    "splatfleet-no-pending": Family(
-        "ablation",
-        "forecast quantile",
-        (0.95,),
-        pool=lambda pool, level: _without(pool, level, pending=True),
-    ),
-    "splatfleet-no-flap-budget": Family(
-        "ablation",
-        "forecast quantile",
-        (0.95,),
-        pool=lambda pool, level: _without(pool, level, pending=True, flap_budget=True),
-    ),
+    "splatfleet-no-pending": _ablation(lambda pool, level: _ours(pool, level, Triggers(pending_per_pod=1e9))),
+    "splatfleet-no-flap-budget": _ablation(lambda pool, level: _ours(pool, level, max_reversals=100_000)),
+    "splatfleet-no-pacing": _ablation(lambda pool, level: _ours(pool, level, max_margin=1.0)),
+    "splatfleet-narrowing": _ablation(lambda pool, level: _ours(pool, level, min_margin=0.6)),
     "static": Family(
         "static",
         "quantile of the need",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,11 +12,15 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from autoscaler.loop import Objective
+from autoscaler.capacity_types import cost_per_hour, split
+from autoscaler.loop import CapacityType, Objective
 from fleet.traffic import DAY_S, RateTrace
 from simulator.contenders import FAMILIES, Case, choose, make_player
 from simulator.traffic import Service, play, scale_to_pods
 from simulator.world import StartUp
+
+# A third off for what is reserved, and as much is reserved as the mean demand keeps busy: a common shape of contract.
+PRICES = (CapacityType("reserved", 0.65, 10, reserved=True), CapacityType("on-demand", 1.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +37,7 @@ class Setting:
     train_days: float = 2.0  # before the test, for the choice of each rival's knob; 0: no choice is made
     bin_s: float = 30.0
     tick_s: float = 15.0
+    prices: tuple[CapacityType, ...] = PRICES
 
     def case(self, seed: int, training: bool = False) -> Case:
         """The test days, or the training days before them."""
@@ -65,9 +70,19 @@ class Row:
     wall_s: float
     training: bool = False
     tuned: bool = False  # the knob that the training days chose for this policy
+    money_per_hour: float = 0.0  # at the setting's prices
+    requests_by_day: tuple[int, ...] = ()
+    violations_by_day: tuple[int, ...] = ()
 
 
-def run(case: Case, policy: str, knob: float, name: str = "", training: bool = False) -> Row:
+def run(
+    case: Case,
+    policy: str,
+    knob: float,
+    name: str = "",
+    training: bool = False,
+    prices: Sequence[CapacityType] = PRICES,
+) -> Row:
     """Play one contender to the end."""
     began_s = time.perf_counter()
     player, pool = make_player(case, policy, knob)
@@ -103,8 +118,18 @@ def run(case: Case, policy: str, knob: float, name: str = "", training: bool = F
         aborted_starts=world.ledger.aborted_starts,
         requests=requests,
         wall_s=time.perf_counter() - began_s,
+        money_per_hour=money_per_hour(world.ledger.seconds_at, prices),
+        requests_by_day=tuple(days[:, 0].tolist()),
+        violations_by_day=tuple(days[:, 1].tolist()),
         training=training,
     )
+
+
+def money_per_hour(seconds_at: Mapping[int, float], prices: Sequence[CapacityType]) -> float:
+    """Mean price of an hour; `seconds_at`: how long the spec asked for so many pods. Reserved ones are paid always."""
+    total_s = sum(seconds_at.values())
+    spent = sum(seconds * cost_per_hour(split(count, prices), prices) for count, seconds in seconds_at.items())
+    return spent / total_s if total_s else 0.0
 
 
 Job = tuple[str, float, int, bool]  # policy, knob, seed, training
@@ -132,13 +157,26 @@ def _prepare(setting: Setting) -> None:
     _cases.clear()
 
 
-def _play(job: Job) -> Row:
+def _play(jobs: Sequence[Job]) -> list[Row]:
     assert _setting is not None  # `_prepare` ran in this process
-    policy, knob, seed, training = job
-    if (seed, training) not in _cases:
-        _cases.clear()  # one week of arrivals is 200 MB
-        _cases[seed, training] = _setting.case(seed, training)
-    return run(_cases[seed, training], policy, knob, _setting.name, training)
+    rows = []
+    for policy, knob, seed, training in jobs:
+        if (seed, training) not in _cases:
+            _cases.clear()  # one week of arrivals is 200 MB
+            _cases[seed, training] = _setting.case(seed, training)
+        case = _cases[seed, training]
+        rows.append(run(case, policy, knob, _setting.name, training, _setting.prices))
+    return rows
+
+
+def _together(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that one process should play one after another: ours of one seed share their forecasts."""
+    groups: dict[object, list[Job]] = {}
+    for job in jobs:
+        policy, _, seed, training = job
+        own = FAMILIES[policy].pool is not None
+        groups.setdefault((seed, training) if own else job, []).append(job)
+    return list(groups.values())
 
 
 def play_all(
@@ -163,11 +201,15 @@ def play_all(
 def _workers(setting: Setting, workers: int) -> Iterator[Callable[[Sequence[Job]], Iterator[Row]]]:
     if workers <= 1:
         _prepare(setting)
-        yield lambda jobs: (_play(job) for job in jobs)
+        yield lambda jobs: (row for group in _together(jobs) for row in _play(group))
         _cases.clear()
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (setting,)) as pool:
-        yield lambda jobs: (future.result() for future in as_completed([pool.submit(_play, job) for job in jobs]))
+        yield lambda jobs: (
+            row
+            for done in as_completed([pool.submit(_play, group) for group in _together(jobs)])
+            for row in done.result()
+        )
 
 
 def tuned_knobs(rows: Sequence[Row], objective: Objective) -> dict[str, float]:

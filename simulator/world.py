@@ -7,7 +7,7 @@ and set a count. Whoever decides meets the same arrivals, the same service times
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,6 +66,7 @@ class Ledger:
     reversals: int = 0
     aborted_starts: int = 0
     highest: int = 0
+    seconds_at: dict[int, float] = field(default_factory=dict)  # replicas in the spec -> seconds
 
 
 class World:
@@ -80,6 +81,9 @@ class World:
         self.pods: dict[int, SimulatedPod] = {}
         self._random = np.random.default_rng((seed, 0x57A7))
         self._started: list[float] = []
+        self._starting: list[SimulatedPod] = []
+        self._states: tuple[PodState, ...] = ()
+        self._states_of = (-1, -1, -1)  # pods ever made, pods now and ready ones that the states are of
         self._numbers = 0
         self._direction = 0
         self._told = (0.0, 0.0)  # renders begun and those that were late, until the last observation
@@ -90,7 +94,8 @@ class World:
 
     @property
     def starting(self) -> list[SimulatedPod]:
-        return [pod for pod in self.pods.values() if pod.ready_s > self.now_s]
+        self._starting = [pod for pod in self._starting if pod.ready_s > self.now_s]
+        return self._starting
 
     def begin(self, ready_pods: int) -> None:
         """Pods that are ready from the first second on."""
@@ -100,14 +105,10 @@ class World:
     def advance(self, until_s: float) -> None:
         """Play until `until_s`."""
         before_s = self.now_s
-        latest = max((pod.ready_s for pod in self.pods.values()), default=0.0)
-        self.queue.advance(until_s, latest if latest > before_s else 0.0)
-        if latest > before_s:
-            self._started += [
-                pod.ready_s - pod.asked_s
-                for pod in self.pods.values()
-                if before_s < pod.ready_s <= until_s and pod.ready_s > pod.asked_s
-            ]
+        starting, asked = self.starting, len(self.pods)
+        self.ledger.seconds_at[asked] = self.ledger.seconds_at.get(asked, 0.0) + until_s - before_s
+        self.queue.advance(until_s, max((pod.ready_s for pod in starting), default=0.0))
+        self._started += [pod.ready_s - pod.asked_s for pod in starting if before_s < pod.ready_s <= until_s]
 
     def resize(self, replicas: int, victims: Sequence[str] = ()) -> None:
         """Set the count: new pods start; the named victims go first, then the youngest that start, then the idle."""
@@ -134,6 +135,8 @@ class World:
         self._numbers += 1
         pod = SimulatedPod(self._numbers, self.now_s, self.now_s + delay_s)
         self.pods[pod.number] = pod
+        if delay_s > 0:
+            self._starting.append(pod)
         self.queue.add(pod.number, pod.ready_s)
 
     def _victims(self, count: int, named: Sequence[str]) -> list[int]:
@@ -153,6 +156,8 @@ class World:
         pod = self.pods.pop(number)
         free_s = self.queue.remove(number)
         starting = pod.ready_s > self.now_s
+        if starting:
+            self._starting.remove(pod)
         self.ledger.aborted_starts += starting
         self.ledger.pod_seconds += (self.now_s if starting else max(self.now_s, free_s)) - pod.asked_s
 
@@ -165,7 +170,6 @@ class World:
         """What an exporter, a gateway and a pod watch would show now."""
         traffic, starting = self.traffic, self.starting
         started, _ = self.queue.window(STARTED, 300.0)
-        free = self.queue.free_times()
         begun, late = self.queue.total(STARTED), self.queue.total(MISSED)
         (begun_before, late_before), self._told = self._told, (begun, late)
         return Observation(
@@ -188,13 +192,18 @@ class World:
             service=ServiceTime(traffic.service.mean_s, traffic.service.cv, int(started)),
             startup_s=tuple(self._started[-STARTS_REMEMBERED:]),
             data_age_s=now_s % traffic.bin_s,
-            pods=tuple(
-                PodState(pod.uid, ready=pod.ready_s <= now_s, in_flight=int(free[pod.number] > now_s))
-                for pod in self.pods.values()
-            ),
+            pods=self._pod_states(),
             served=begun - begun_before,
             late=late - late_before,
         )
+
+    def _pod_states(self) -> tuple[PodState, ...]:
+        """The pods as a watch shows them; made anew when a pod came, went or became ready."""
+        now = (self._numbers, len(self.pods), len(self.pods) - len(self.starting))
+        if now != self._states_of:
+            self._states_of = now
+            self._states = tuple(PodState(pod.uid, ready=pod.ready_s <= self.now_s) for pod in self.pods.values())
+        return self._states
 
     def scale(self, pool: Pool, decision: Decision) -> None:
         self.resize(decision.replicas, decision.victims)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 from pydantic import Field
@@ -111,6 +112,9 @@ class ScenesSettings(VerbSettings):
 
     size_mb: list[float] = Field([], description="Scene sizes to measure; else 30 and 1000.")
     rounds: int = Field(3, ge=1, description="Times that each figure is taken; the median counts.")
+    only: list[Literal["fetches", "frames-of-source", "frames-of-packed", "visitors"]] = Field(
+        [], description="Measure these alone; repeatable."
+    )
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 
@@ -121,12 +125,31 @@ def scenes(settings: ScenesSettings) -> None:
     from renderer.scene_source import SourceError
 
     try:
-        report = benchmark.measure(settings.size_mb or [30.0, 1000.0], settings.rounds)
+        report = benchmark.measure(
+            settings.size_mb or [30.0, 1000.0], settings.rounds, settings.only or benchmark.PARTS
+        )
     except (RuntimeError, OSError, SourceError, PublishError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(benchmark.as_text(report))
     if settings.json_file is not None:
         settings.json_file.write_text(json.dumps(benchmark.as_json(report), indent=1) + "\n")
+
+
+class CacheSettings(PlainSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_CACHE_", populate_by_name=True)
+
+    traces: Path | None = Field(None, description=f"Folder of the traces; else traces/ under {DATA_ENV} or ../shared.")
+
+
+def cache(settings: CacheSettings) -> None:
+    """Misses of the scene cache's policy beside GDSF, S3-FIFO and a clairvoyant one on recorded popularity."""
+    from benchmarks.cache import main
+
+    folder = settings.traces or Path(os.environ.get(DATA_ENV, "../shared")) / "traces"
+    try:
+        main(folder, lambda line: click.echo(line, err=True), settings.json_file)
+    except OSError as error:
+        raise UsageError(f"--traces {folder}: {error.strerror}: {error.filename}") from error
 
 
 class AutoscalerSettings(PlainSettings):
@@ -190,6 +213,7 @@ COMMAND = click.Group(
         verb("extender", ExtenderSettings, extender, "splatfleet bench extender --nodes 1000 --json out.json"),
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
+        verb("cache", CacheSettings, cache, "splatfleet bench cache --json out.json"),
         verb("scenes", ScenesSettings, scenes, "splatfleet bench scenes --size-mb 30 --json out.json"),
         verb("autoscaler", AutoscalerSettings, autoscaler, "splatfleet bench autoscaler --pools 1000 --json out.json"),
         verb(

@@ -40,6 +40,7 @@ class KubeletSettings:
     restart_first_s: float = 10.0
     heartbeat_s: float = 10.0
     credentials: Callable[[str, str], Path] | None = None
+    before_end: Callable[[str], None] | None = None  # told the address of a renderer that is about to get SIGTERM
 
 
 class Kubelet:
@@ -137,10 +138,11 @@ class Kubelet:
                     return
                 worker = PodWorker(pod, self._surroundings(pod, node))
                 self.workers[pod.metadata.uid] = worker.start()
+        worker.pod = pod  # its annotations may have come after its binding
         if change.kind == "deleted":
             worker.lose()  # deleted with force: nothing is left to tell
         elif pod.metadata.deletion_timestamp is not None:
-            worker.delete(pod)
+            worker.delete()
 
     def _surroundings(self, pod: RunPod, node: EmulatedNode) -> Surroundings:
         settings = self._settings
@@ -169,6 +171,7 @@ class Kubelet:
             tell_devices=node.tell_devices,
             pods_folder=folder,
             provisioning=settings.provisioning,
+            before_end=settings.before_end,
         )
 
     def _credentials(self, pod: RunPod) -> str:

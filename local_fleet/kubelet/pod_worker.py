@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from fleet.labels import POOL_LABEL
 from kube import writes
 from kube.errors import KubeError, Refused
 from local_fleet.kubelet.container_plan import ContainerPlan, PlanError
@@ -54,7 +55,7 @@ class Stages:
 
 
 class PodWorker:
-    """One thread per pod; `delete` and `lose` may be called from any thread."""
+    """One thread per pod; others set `pod` to its newest state, and call `delete` and `lose`."""
 
     def __init__(self, pod: RunPod, around: Surroundings) -> None:
         self.pod = pod
@@ -76,9 +77,8 @@ class PodWorker:
         self._thread.start()
         return self
 
-    def delete(self, pod: RunPod) -> None:
+    def delete(self) -> None:
         """The API server says that the pod is to end; its grace is in `pod`."""
-        self.pod = pod
         self._deleted.set()
 
     def lose(self) -> None:
@@ -273,6 +273,8 @@ class PodWorker:
             if hook is not None and hook.sleep is not None and running.process is not None:
                 pause_s = max(pause_s, float(hook.sleep.seconds))
         self._lost.wait(min(pause_s, max(0.0, end_s - time.monotonic())))
+        if self._around.before_end is not None and self.ready and self.pod.metadata.label(POOL_LABEL):
+            self._around.before_end(self.pod_ip)
         for process in self.processes():
             process.terminate()
         while time.monotonic() < end_s and any(process.exit_code() is None for process in self.processes()):

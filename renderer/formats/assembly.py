@@ -41,7 +41,7 @@ class Assembly:
     def __init__(self, file: Path, gaussians: int, sh_degree: int) -> None:
         self.file = file
         self.gaussians = gaussians
-        slab = np.empty(resident_bytes(gaussians, sh_degree) // 4, np.float32)
+        slab = packed.new_slab(resident_bytes(gaussians, sh_degree) // 4)
         self.means, self.quaternions, self.scales, self.opacities, self.sh, self._covariances = packed.views(
             slab, gaussians, sh_degree
         )

@@ -17,7 +17,7 @@ from autoscaler.gpu_budget import share_gpus
 from autoscaler.loop import Memory, tick
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, PodState, ServiceTime
-from autoscaler.pacing import MARGIN_BOUNDS, Budget
+from autoscaler.pacing import HIGHEST_MARGIN, LOWEST_MARGIN, Budget
 from autoscaler.policy import decide
 from autoscaler.pool import Behavior, Calendar, CapacityType, ForecastSettings, Mode, Override, Pool
 from autoscaler.schedule import is_open, limits_at
@@ -240,11 +240,11 @@ def test_late_requests_widen_the_margin_and_a_clean_record_narrows_it() -> None:
         budget.spend(30.0, 1000.0, 0.999)  # three times too many
         budget.pace(0.01, 0.1)
     widened = budget.margin
-    assert 1.05 < widened <= MARGIN_BOUNDS[1]
+    assert 1.05 < widened <= HIGHEST_MARGIN
     for _ in range(20_000):
         budget.spend(0.0, 1000.0, 0.999)
         budget.pace(0.01, 0.1)
-    assert budget.margin == pytest.approx(MARGIN_BOUNDS[0])
+    assert budget.margin == pytest.approx(LOWEST_MARGIN)
 
 
 @pytest.mark.parametrize(("late", "served"), [(None, 10.0), (5.0, None), (11.0, 10.0), (-1.0, 10.0), (0.0, math.nan)])

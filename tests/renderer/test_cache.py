@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fleet.scene import SceneId
-from renderer.scene_cache import Cause, OverBudget, SceneCache
+from renderer.scene_cache import Cause, OverBudget, SceneCache, StillLoading
 
 A, B, C, D = (SceneId(letter) for letter in "abcd")
 
@@ -74,13 +74,14 @@ def test_hit_and_load() -> None:
     assert cache.resident() == counts.resident == {A: 40}
 
 
-def test_least_recently_used_goes() -> None:
-    cache, _, counts = make()
-    for scene in (A, B, A, C):
-        use(cache, scene)
-    assert list(cache.resident()) == [A, C]
-    assert counts.evictions == [(B, "budget")]
-    assert counts.highest_bytes <= 100
+def test_what_nobody_came_back_for_goes_first_and_frames_of_one_visit_count_once() -> None:
+    for visit_s, gone in ((0.0, B), (10.0, A)):
+        cache, _, counts = make(visit_s=visit_s)
+        for scene in (A, B, A, A, C):
+            use(cache, scene)
+        assert counts.evictions == [(gone, "budget")]
+        assert counts.highest_bytes <= 100
+        assert set(cache.resident()) == {A, B, C} - {gone}
 
 
 def test_pinned_scene_outlives_its_eviction_and_its_bytes_count() -> None:
@@ -187,6 +188,78 @@ def test_out_of_memory_evicts_one_and_tries_once_more() -> None:
     shelf.errors[C] = [MemoryError(), MemoryError()]
     with pytest.raises(MemoryError):
         use(cache, C)
+
+
+def test_the_waiters_of_a_load_are_bounded_and_need_not_wait_for_ever() -> None:
+    cache, shelf, _ = make(max_waiters=2)
+    shelf.gate.clear()
+    first = threading.Thread(target=use, args=(cache, A))
+    first.start()
+    _until(lambda: cache.state(A)[0] == "loading")
+    with pytest.raises(StillLoading, match=r"scene a is still loading after 0\.05 s"), cache.pinned(A, wait_s=0.05):
+        pass
+    threads = [threading.Thread(target=use, args=(cache, A)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    _until(lambda: cache._slots[A].waiters == 2)
+    with pytest.raises(StillLoading, match="2 wait for it already"):
+        use(cache, A)
+    shelf.gate.set()
+    for thread in [first, *threads]:
+        thread.join()
+    assert (use(cache, A), shelf.loads) == ("hit", [A])
+
+
+def test_preloads_come_one_at_a_time_after_frames_and_frames_overtake_them() -> None:
+    cache, shelf, counts = make(budget_bytes=200)
+    shelf.gate.clear()
+    frame = threading.Thread(target=use, args=(cache, A))
+    frame.start()
+    _until(lambda: shelf.loads == [A])
+    assert [cache.warm(scene, "preload") for scene in (B, C, B)] == [("loading", "")] * 3
+    time.sleep(0.05)
+    assert shelf.loads == [A], "a preload began while a frame waited"
+    assert cache.drop(C), "a preload that has not begun can be taken back"
+    assert cache.state(C)[0] == "unknown"
+    assert cache.warm(C, "preload")[0] == "loading"
+    impatient = threading.Thread(target=use, args=(cache, C))
+    impatient.start()
+    _until(lambda: shelf.loads == [A, C])
+    shelf.gate.set()
+    for thread in (frame, impatient):
+        thread.join()
+    _until(lambda: B in cache.resident())
+    assert shelf.loads == [A, C, B]
+    assert (counts.hits, counts.misses) == (0, 2), "a preload is no look-up"
+
+
+def test_a_preload_spares_what_frames_use_and_its_failure_is_nobodys() -> None:
+    cache, shelf, counts = make(preload_spares_s=0.5, patience_s=0.1)
+    use(cache, A)
+    use(cache, B)
+    cache.warm(C, "preload")
+    _until(lambda: C in shelf.loads and cache.state(C)[0] == "unknown")
+    assert (set(cache.resident()), counts.evictions) == ({A, B}, [])
+    assert use(cache, C) == "load"  # a frame may
+    assert set(cache.resident()) == {B, C}
+    cache._patience_s = 5.0
+    cache.warm(A, "preload")  # waits until C and B were left alone for a while
+    _until(lambda: A in cache.resident())
+    assert set(cache.resident()) == {C, A}
+
+
+def test_a_frame_that_comes_while_a_preload_runs_makes_it_its_own() -> None:
+    cache, shelf, _ = make()
+    shelf.gate.clear()
+    cache.warm(A, "preload")
+    _until(lambda: shelf.loads == [A])
+    results: list[str] = []
+    frame = threading.Thread(target=lambda: results.append(use(cache, A)))
+    frame.start()
+    _until(lambda: cache._slots[A].waiters == 1)
+    shelf.gate.set()
+    frame.join()
+    assert (results, shelf.loads) == (["wait"], [A])
 
 
 def test_bytes_never_pass_the_budget_under_random_use() -> None:

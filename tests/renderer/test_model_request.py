@@ -63,10 +63,12 @@ def test_everything_given() -> None:
         ("background", 0, "background is 0, expected three numbers"),
         ("layers", "rgb,depth", "layers is 'rgb,depth', expected one of rgb | depth | alpha"),
         ("sh_degree", 4, "sh_degree is 4, expected 0 to 3"),
+        ("gaussian_budget", 0, "gaussian_budget is 0, expected 1 to 200000000"),
+        ("preload", "yes", "preload is 'yes', expected true or false"),
         ("deadline_ms", -1, "deadline_ms is -1, expected a number of milliseconds more than 0"),
         ("client_time_ms", "now", "client_time_ms is 'now', expected a finite number"),
         ("widht", 5, "'widht' is no parameter; did you mean width?"),
-        ("zzz", 5, "'zzz' is no parameter; known are action, scene"),
+        ("zzz", 5, "'zzz' is no parameter; known are action, preload, scene"),
     ],
 )
 def test_every_error_names_parameter_value_and_limits(name: str, value: Any, message: str) -> None:

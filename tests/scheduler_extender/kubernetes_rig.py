@@ -12,14 +12,14 @@ from typing import Any
 import httpx2
 
 from fleet.digest import NodeDigest
-from fleet.labels import COMPONENT_LABEL, EXPORTER_COMPONENT, SCENES_ANNOTATION
+from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT_NAME, NODE_COMPONENT, SCENES_ANNOTATION
 from kube.connection import Connection
 from kube.reflector import Timings
 from local_fleet.control_plane.plane import ControlPlane
 from scheduler_extender.app import Extender
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.kubernetes import ClusterWatch
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from scheduler_extender.scheduler_config import Wanted, generate
 from scheduler_extender.server import Server, listen_on
 from scheduler_extender.state import DigestPoller
@@ -32,7 +32,11 @@ ACCOUNT = ("default", "splatfleet-extender")
 RULES = [
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices", "resourceclaims"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["resource.k8s.io"],
+        "resources": ["resourceslices", "resourceclaims", "deviceclasses"],
+        "verbs": ["list", "watch"],
+    },
 ]
 TIMINGS = Timings(watch_s=20.0, slack_s=2.0, backoff_first_s=0.1, backoff_most_s=1.0)
 
@@ -99,9 +103,9 @@ class KubernetesRig:
         exporter.digest = said
         self.ends.append(exporter.stop)
         _, port = self.address_of(exporter)
-        document = pod(f"exporter-{name}", labels={COMPONENT_LABEL: EXPORTER_COMPONENT})
+        document = pod(f"exporter-{name}", labels={COMPONENT_LABEL: NODE_COMPONENT})
         document["spec"] |= {"nodeName": name, "tolerations": [{"operator": "Exists"}]}
-        document["spec"]["containers"][0]["ports"] = [{"name": "http", "containerPort": port}]
+        document["spec"]["containers"][0]["ports"] = [{"name": EXPORTER_PORT_NAME, "containerPort": port}]
         pods = "/api/v1/namespaces/default/pods"
         self.plane.request("POST", pods, document)
         status = {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from autoscaler.capacity import wait_tail
-from autoscaler.loop import Memory, Objective, Pool, ServiceTime, tick
+from autoscaler.forecast import shape_for
+from autoscaler.loop import CapacityType, Memory, Objective, Pool, ServiceTime, tick
 from fleet.traffic import DAY_S, RateTrace, day_shape, flat
-from simulator.comparison import best_rivals, compare, mean_over_seeds, pareto
+from simulator.comparison import best_rivals, compare, mean_over_seeds, paired_interval, pareto
 from simulator.contenders import FAMILIES, Case, choose
 from simulator.oracles import clairvoyant_plan, needs
 from simulator.queue import RenderQueue
 from simulator.report import sentence
-from simulator.scaling import Row, Setting, jobs_for, play_all, run, tuned_knobs
+from simulator.scaling import Row, Setting, jobs_for, money_per_hour, play_all, run, tuned_knobs
+from simulator.shared_forecasts import ForecastBook
 from simulator.traffic import Service, play
 from simulator.world import Seen, StartUp, World
 
@@ -259,3 +261,43 @@ def test_seeds_are_averaged() -> None:
     rows = [made_row("keda", 0.7, v, c, False) for v, c in ((0.01, 1.0), (0.03, 2.0))]
     (mean,) = mean_over_seeds(rows)
     assert (mean.violation_ratio, mean.cost_ratio) == (pytest.approx(0.02), pytest.approx(1.5))
+
+
+def test_days_drawn_again_tell_a_win_from_luck() -> None:
+    def row_of(violations: tuple[int, ...]) -> Row:
+        return replace(made_row("p", 0.5, 0.01, 1.0), requests_by_day=(1000,) * 7, violations_by_day=violations)
+
+    rival = row_of((50, 60, 40, 55, 45, 50, 60))
+    clear = paired_interval(row_of((10, 12, 8, 11, 9, 10, 12)), rival)
+    luck = paired_interval(row_of((0, 0, 0, 0, 0, 0, 340)), rival)
+    assert clear == pytest.approx((0.2, 0.2), abs=0.01)
+    assert luck is not None
+    assert luck[0] < 0.2 < 1.0 < luck[1]
+    assert paired_interval(rival, row_of((0,) * 7)) is None
+
+
+def test_money_fills_what_is_reserved_first() -> None:
+    prices = (CapacityType("reserved", 0.5, 4, reserved=True), CapacityType("on-demand", 1.0))
+    assert money_per_hour({2: 100.0}, prices) == pytest.approx(2.0)  # paid whether used or not
+    assert money_per_hour({4: 100.0, 8: 100.0}, prices) == pytest.approx(2.0 + 2.0)
+
+
+def test_forecasts_are_shared_and_stay_the_same() -> None:
+    """Two players of one traffic read one forecaster; alone each has what it would have had."""
+    setting = Setting(day_shape(4, seed=3), test_from_day=3.0, mean_pods=2.0, bin_s=60.0, tick_s=60.0)
+    together, alone = setting.case(1), setting.case(1)
+    first = [run(together, "splatfleet", level) for level in (0.8, 0.95)]
+    (again,) = [run(alone, "splatfleet", 0.95)]
+    assert first[1].violations_by_day == again.violations_by_day
+    assert first[1].cost_ratio == again.cost_ratio
+    assert first[0].cost_ratio < first[1].cost_ratio
+    assert together.forecasts.shapes == alone.forecasts.shapes
+
+
+def test_a_reader_that_saw_other_demand_is_refused() -> None:
+    book = ForecastBook([0.9], history_bins=0, silent_bins=0)
+    shape = shape_for(60.0, 60.0, 120.0, (3600.0,), 0.9, None)
+    one, two = book.reader(shape, 0, 0), book.reader(shape, 0, 0)
+    one.update(1.0)
+    with pytest.raises(ValueError, match="bin 0 is 2.0, another player of this traffic gave 1.0"):
+        two.update(2.0)
