@@ -7,6 +7,8 @@ DOMAIN = "splatfleet.io"
 POOL_LABEL = f"{DOMAIN}/pool"
 SCENES_ANNOTATION = f"{DOMAIN}/scenes"  # comma-separated scene ids
 SCENE_BYTES_ANNOTATION = f"{DOMAIN}/scene-bytes"  # `id=bytes,...` where no node knows a size yet
+SCENES_GATE = f"{DOMAIN}/scenes"  # scheduling gate: the autoscaler opens it when it has said which scenes a pod loads
+ANY_SLICE_ANNOTATION = f"{DOMAIN}/any-slice-gb"  # `20`: one MIG slice of 20 GB or more, whatever its profile
 DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gateway obeys it
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"  # Kubernetes' own: the lowest goes first
 PAUSED_ANNOTATION = f"{DOMAIN}/paused"  # on a PredictiveAutoscaler: `true`, or the time until which its count is held
@@ -44,6 +46,14 @@ DATA_ENV = "SPLATFLEET_DATA"  # real scenes and traces for tests and benchmarks
 
 MIG_RESOURCE_PREFIX = "nvidia.com/mig-"  # `nvidia.com/mig-1g.10gb`
 GPU_RESOURCE = "nvidia.com/gpu"
+GPU_SHARED_RESOURCE = "nvidia.com/gpu.shared"  # a share, where the device plugin is set to rename them
+# Of nodes, by GPU Feature Discovery.
+GPU_COUNT_LABEL = "nvidia.com/gpu.count"
+GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"  # MiB of one GPU
+GPU_REPLICAS_LABEL = "nvidia.com/gpu.replicas"
+GPU_SHARING_LABEL = "nvidia.com/gpu.sharing-strategy"  # none, time-slicing, mps
+# A DeviceClass without a resource name of its own is asked for by this and its name (KEP-5004).
+DEVICE_CLASS_RESOURCE_PREFIX = "deviceclass.resource.kubernetes.io/"
 
 # Values reserved, on-demand and spot; the first that a node carries counts.
 CAPACITY_TYPE_LABELS = (f"{DOMAIN}/capacity-type", "karpenter.sh/capacity-type")

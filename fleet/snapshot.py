@@ -10,18 +10,43 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from fleet.digest import NodeDigest, PodDigest, SceneCache, Slice
+from fleet.labels import GPU_RESOURCE
 from fleet.mig import MigError, MigProfile
+from fleet.partitions import Cutting, Partitioned
 from fleet.scene import SceneId
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU and the slices cut on it; a GPU without slices is given away whole."""
+    """A GPU and the slices cut on it; a GPU without slices is given away whole.
+
+    Where the driver cuts when it is asked, `partitions` are all devices that it could be, and `slices` say nothing.
+    """
 
     uuid: str
     model: str
     healthy: bool = True
     slices: tuple[Slice, ...] = ()
+    partitions: Partitioned | None = None
+
+    def sick(self) -> Gpu:
+        """The same GPU with nothing to give."""
+        return replace(self, healthy=False, partitions=self.partitions and self.partitions.sick())
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How the whole GPUs of a node are shared, as GPU Feature Discovery labels it."""
+
+    strategy: str  # time-slicing, mps
+    replicas: int  # shares of a GPU
+    gpus: int
+    gpu_memory_bytes: int  # of one GPU; 0 where the label does not say
+
+    @property
+    def share_bytes(self) -> float:
+        """What one pod may use of a GPU: MPS holds it to its part, time slices may fill it and crowd each other."""
+        return self.gpu_memory_bytes / (self.replicas if self.strategy == "mps" else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +59,10 @@ class Pod:
     node: str = ""  # empty until it is bound
     pool: str = ""
     profiles: tuple[MigProfile, ...] = ()  # one per slice that it asks for
-    gpus: int = 0  # whole GPUs
+    gpus: int = 0  # whole GPUs, or shares of them
+    devices: tuple[str, ...] = ()  # extended resources of other names, one per device that it asks for
+    any_slice_gb: int = 0  # one slice more, of any profile with at least so much memory; 0 for none
+    gpu_memory_bytes: int = 0  # what its containers may fill; 0 where they do not say
     scenes: tuple[SceneId, ...] = ()
     scene_bytes: Mapping[str, int] = field(default_factory=dict)  # as its annotation says, where it does
     finished: bool = False  # phase Succeeded or Failed: it holds nothing any more
@@ -47,6 +75,11 @@ class Pod:
         """Whether it takes a place on its node."""
         return bool(self.node) and not self.finished
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The extended resources that it asks for, one per device, like ones together."""
+        return (*(profile.resource for profile in self.profiles), *(GPU_RESOURCE,) * self.gpus, *self.devices)
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -57,6 +90,7 @@ class Node:
     scene_cache: SceneCache | None = None
     pods: tuple[PodDigest, ...] = ()
     seen_s: float | None = None  # on the reader's clock
+    sharing: Sharing | None = None
 
     @classmethod
     def from_digest(cls, name: str, digest: NodeDigest, seen_s: float) -> Node:
@@ -139,6 +173,7 @@ def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozen
     cuts = [
         (index, cut if gpu.healthy else replace(cut, healthy=False))
         for index, gpu in enumerate(node.gpus)
+        if gpu.partitions is None
         for cut in gpu.slices
     ]
     holders = ["" if cut.pod_uid in departed else cut.pod_uid for _, cut in cuts]
@@ -156,7 +191,9 @@ def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozen
                 wanted.remove(profile)
         for missing in wanted:
             _take_first(cuts, holders, missing, pod.uid)
-    whole_gpus = sum(1 for gpu in node.gpus if gpu.healthy and not gpu.slices)
+    whole_gpus = sum(1 for gpu in node.gpus if gpu.healthy and not gpu.slices and gpu.partitions is None)
+    if node.sharing is not None:
+        whole_gpus = (whole_gpus if node.gpus else node.sharing.gpus) * node.sharing.replicas
     return Occupancy(tuple(cuts), tuple(holders), whole_gpus, whole_gpus_used, single)
 
 
@@ -165,3 +202,23 @@ def _take_first(cuts: list[tuple[int, Slice]], holders: list[str], profile: MigP
         if not holders[position] and cut.healthy and parsed_profile(cut.profile) == profile:
             holders[position] = uid
             return
+
+
+def cutting(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozenset()) -> Cutting | None:
+    """Who holds what of the GPUs that are cut when they are asked for; None where the node has none.
+
+    As in `occupancy` the word of claims is united with the pods bound (or reserved) there: one whose claim is not seen
+    yet gets what the allocator would give it.
+    """
+    gpus = [gpu.partitions if gpu.partitions is not None else Partitioned((), ()) for gpu in node.gpus]
+    if not any(gpu.devices for gpu in gpus):
+        return None
+    cut = Cutting(gpus)
+    for (gpu, place), holder in list(cut.holders.items()):
+        if holder in departed:
+            cut.take_back(gpu, place)
+    served = {name for gpu in gpus for device in gpu.devices for name in device.serves}
+    for pod in pods:
+        if pod.uid not in cut.holders.values():
+            cut.first_fit([ask for ask in pod.asks if ask in served], pod.uid)
+    return cut

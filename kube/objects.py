@@ -237,12 +237,31 @@ class Pod(Object):
         return otherwise
 
 
+class Counter(Projection):
+    value: Quantity = 0
+
+
+class CounterConsumption(Projection):
+    """What a device takes of a counter set of its pool."""
+
+    counter_set: str
+    counters: dict[str, Counter] | None = None
+
+
+class CounterSet(Projection):
+    """What the devices of a pool share: only one slice of memory, say, of each number."""
+
+    name: str
+    counters: dict[str, Counter] | None = None
+
+
 class Device(Projection):
     """A device of a ResourceSlice; an attribute is a dict with one of `string`, `int`, `bool`, `version`."""
 
     name: str
     attributes: dict[str, dict[str, Any]] | None = None
     capacity: dict[str, dict[str, Any]] | None = None
+    consumes_counters: list[CounterConsumption] | None = None
     taints: list[Taint] | None = None
 
 
@@ -257,6 +276,7 @@ class ResourceSliceSpec(Projection):
     pool: ResourcePool
     node_name: str = ""
     devices: list[Device] | None = None
+    shared_counters: list[CounterSet] | None = None
 
 
 class ResourceSlice(Object):
@@ -295,6 +315,25 @@ class ResourceClaimStatus(Projection):
 class ResourceClaim(Object):
     spec: dict[str, Any] = {}
     status: ResourceClaimStatus = msgspec.field(default_factory=ResourceClaimStatus)
+
+
+class CelSelector(Projection):
+    expression: str = ""
+
+
+class DeviceSelector(Projection):
+    cel: CelSelector | None = None
+
+
+class DeviceClassSpec(Projection):
+    selectors: list[DeviceSelector] | None = None
+    extended_resource_name: str | None = None
+
+
+class DeviceClass(Object):
+    """Which devices a claim of the class may be given; pods may ask for it as for an extended resource (KEP-5004)."""
+
+    spec: DeviceClassSpec = msgspec.field(default_factory=DeviceClassSpec)
 
 
 class Selector(Projection):
@@ -384,6 +423,7 @@ NODES = Resource("v1", "nodes", Node, namespaced=False)
 PODS = Resource("v1", "pods", Pod)
 DEPLOYMENTS = Resource("apps/v1", "deployments", Deployment)
 RESOURCE_SLICES = Resource("resource.k8s.io/v1", "resourceslices", ResourceSlice, namespaced=False)
+DEVICE_CLASSES = Resource("resource.k8s.io/v1", "deviceclasses", DeviceClass, namespaced=False)
 RESOURCE_CLAIMS = Resource("resource.k8s.io/v1", "resourceclaims", ResourceClaim)
 HORIZONTAL_POD_AUTOSCALERS = Resource("autoscaling/v2", "horizontalpodautoscalers", Scaler)
 SCALED_OBJECTS = Resource("keda.sh/v1alpha1", "scaledobjects", Anything)

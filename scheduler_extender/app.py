@@ -20,9 +20,9 @@ from kube.watch_metrics import WatchCollector
 from scheduler_extender import wire
 from scheduler_extender.cluster import Cluster, Decision
 from scheduler_extender.explanation import Explanations, best_lines, explain
+from scheduler_extender.fit import FITS, REASONS
 from scheduler_extender.kubernetes import ClusterWatch
 from scheduler_extender.observability import ExtenderMetrics
-from scheduler_extender.placement import FITS, REASONS
 from scheduler_extender.preemption import choose
 from scheduler_extender.state import DigestPoller
 from scheduler_extender.waiting import Waiting

@@ -14,21 +14,14 @@ from numpy.typing import NDArray
 
 from fleet.digest import NodeDigest
 from fleet.scene import SceneId
-from fleet.snapshot import Gpu, Node, Pod, Snapshot
+from fleet.snapshot import Gpu, Node, Pod, Sharing, Snapshot
+from scheduler_extender.demand import Demand
+from scheduler_extender.fit import FITS, REASONS, Reason, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, Rows, Tier
-from scheduler_extender.placement import (
-    FITS,
-    REASONS,
-    Costs,
-    Demand,
-    Prices,
-    Reason,
-    cost_s,
-    expected_cost_s,
-    fits,
-    scores,
-)
+from scheduler_extender.placement import Costs, cost_s, expected_cost_s
+from scheduler_extender.prices import Prices
 from scheduler_extender.reservations import Reservations
+from scheduler_extender.scores import scores
 from scheduler_extender.starts import Starts
 
 DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
@@ -79,6 +72,7 @@ class Cluster:
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
         self._seen_gpus: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as its digest says
         self._inventory: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as the API server knows them
+        self._sharing: dict[str, Sharing] = {}
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
@@ -86,12 +80,13 @@ class Cluster:
         node = Node.from_digest(name, digest, now_s)
         self._drop_departed(node, now_s)
         self._seen_gpus[name] = node.gpus
-        self._set_node(replace(node, gpus=_merged(node.gpus, self._inventory.get(name, ()))))
+        gpus = _merged(node.gpus, self._inventory.get(name, ()))
+        self._set_node(replace(node, gpus=gpus, sharing=self._sharing.get(name)))
 
     def add_node(self, name: str) -> None:
         """A node came that may have no digest yet; one that is known stays as it is."""
         if name not in self.snapshot.nodes:
-            self._set_node(Node(name, self._inventory.get(name, ())))
+            self._set_node(Node(name, self._inventory.get(name, ()), sharing=self._sharing.get(name)))
 
     def remove_node(self, name: str) -> None:
         """A node is gone, and whatever it held; pods that were bound to it go by events of their own."""
@@ -103,6 +98,7 @@ class Cluster:
         self.snapshot = self.snapshot.without_node(name)
         self.table.drop(name)
         self._seen_gpus.pop(name, None)
+        self._sharing.pop(name, None)
         self._freed.discard(name)
 
     def set_inventory(self, name: str, gpus: tuple[Gpu, ...]) -> None:
@@ -114,6 +110,16 @@ class Cluster:
         node = self.snapshot.nodes.get(name)
         if node is not None:
             self._set_node(replace(node, gpus=_merged(self._seen_gpus.get(name, ()), gpus)))
+
+    def set_sharing(self, name: str, sharing: Sharing | None) -> None:
+        """Take how a node's whole GPUs are shared, as its labels say; None where they are not."""
+        if sharing is None:
+            self._sharing.pop(name, None)
+        else:
+            self._sharing[name] = sharing
+        node = self.snapshot.nodes.get(name)
+        if node is not None and node.sharing != sharing:
+            self._set_node(replace(node, sharing=sharing))
 
     def take_freed(self) -> set[str]:
         """The nodes where something changed since this was asked last, so that a pod may fit now that did not."""
@@ -300,7 +306,13 @@ class Cluster:
 
 
 def _merged(seen: tuple[Gpu, ...], inventory: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-    """The GPUs that a digest saw with holders that only the API server knows; the latter's GPUs where it saw none."""
+    """The GPUs that a digest saw with holders that only the API server knows; the latter's GPUs where it saw none.
+
+    GPUs that are cut when they are asked for are the API server's alone, but for their health.
+    """
+    if any(gpu.partitions is not None for gpu in inventory):
+        sick = {gpu.uuid for gpu in seen if not gpu.healthy}
+        return tuple(gpu.sick() if gpu.uuid in sick else gpu for gpu in inventory)
     if not seen or not inventory:
         return seen or inventory
     holders = {

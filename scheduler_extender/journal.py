@@ -18,10 +18,10 @@ import structlog
 
 from fleet.digest import NodeDigest
 from fleet.scene import SceneId
-from fleet.snapshot import Gpu, Pod
+from fleet.snapshot import Gpu, Pod, Sharing
 from scheduler_extender.cluster import Bound, Cluster, Decision
 from scheduler_extender.explanation import best_lines
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 
 VERSION = 1
 log = structlog.get_logger()
@@ -35,7 +35,9 @@ class JournalError(ValueError):
 class _Line(msgspec.Struct, omit_defaults=True):
     """One line; which fields it has follows from `kind`."""
 
-    kind: str  # start, digest, confirm, node, node_gone, inventory, pod, gone, capacity, forecast, expire, decision
+    # start, decision, or a change: digest, confirm, node, node_gone, inventory, sharing, pod, gone, capacity, forecast,
+    # expire
+    kind: str
     now_s: float = 0.0
     version: int = 0
     prices: Prices | None = None
@@ -44,6 +46,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     node: str = ""
     digest: NodeDigest | None = None
     gpus: tuple[Gpu, ...] | None = None
+    sharing: Sharing | None = None
     pod: Pod | None = None
     uid: str = ""
     capacity_type: str = ""
@@ -60,22 +63,29 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class Journal:
-    """The file; it stops to grow at `most_bytes`."""
+    """The files: one of `file_bytes` after the other, `path` the newest; all together stop to grow at `most_bytes`.
 
-    def __init__(self, path: Path, most_bytes: int) -> None:
+    An earlier one is `path` with .1, .2, … behind it, the oldest first. None is removed: decisions follow from all.
+    """
+
+    def __init__(self, path: Path, most_bytes: int, file_bytes: int = 64 << 20) -> None:
+        self._path, self._file_bytes = path, file_bytes
+        self._left_bytes, self._in_file_bytes, self._files = most_bytes, 0, 0
         try:
-            if path.exists() and path.stat().st_size:
+            if (path.exists() and path.stat().st_size) or _earlier(path):
                 raise JournalError("the file holds decisions of another run: give a new one, or move it away")
             self._file = path.open("ab")
         except OSError as error:
             raise JournalError(str(error)) from error
-        self._left_bytes = most_bytes
 
     def write(self, line: bytes, at_once: bool) -> None:
         if self._left_bytes <= 0:
             return
         self._left_bytes -= len(line)
         try:
+            if self._in_file_bytes and self._in_file_bytes + len(line) > self._file_bytes:
+                self._turn()
+            self._in_file_bytes += len(line)
             self._file.write(line)
             if at_once:
                 self._file.flush()
@@ -85,7 +95,31 @@ class Journal:
             return
         if self._left_bytes <= 0:
             self._file.flush()
-            log.warning("decisions are not recorded any more: the file has its size")
+            log.warning("decisions are not recorded any more: the files have their size")
+
+    def _turn(self) -> None:
+        """The file that is full gets its number, and a new one its name."""
+        self._file.close()
+        self._files += 1
+        self._path.rename(self._path.with_name(f"{self._path.name}.{self._files}"))
+        self._file = self._path.open("ab")
+        self._in_file_bytes = 0
+
+
+def _earlier(path: Path) -> list[Path]:
+    found = [each for each in path.parent.glob(f"{path.name}.*") if each.name.removeprefix(f"{path.name}.").isdecimal()]
+    return sorted(found, key=lambda each: int(each.suffix[1:]))
+
+
+def journal_lines(path: Path) -> Iterator[bytes]:
+    """Every line of a journal, from its first file to `path`; raises JournalError for a gap and OSError."""
+    earlier = _earlier(path)
+    for number, each in enumerate(earlier, 1):
+        if int(each.suffix[1:]) != number:
+            raise JournalError(f"{path.name}.{number} is missing: decisions follow from all files before them")
+    for each in (*earlier, path):
+        with each.open("rb") as lines:
+            yield from lines
 
 
 class RecordedCluster(Cluster):
@@ -122,6 +156,10 @@ class RecordedCluster(Cluster):
     def set_inventory(self, name: str, gpus: tuple[Gpu, ...]) -> None:
         self._record(_Line("inventory", node=name, gpus=gpus))
         super().set_inventory(name, gpus)
+
+    def set_sharing(self, name: str, sharing: Sharing | None) -> None:
+        self._record(_Line("sharing", node=name, sharing=sharing))
+        super().set_sharing(name, sharing)
 
     def set_pod(self, pod: Pod, now_s: float) -> Bound | None:
         self._record(_Line("pod", now_s, pod=pod))
@@ -250,6 +288,8 @@ def _apply(cluster: Cluster, line: _Line, number: int) -> None:
             cluster.remove_node(line.node)
         case "inventory" if line.gpus is not None:
             cluster.set_inventory(line.node, line.gpus)
+        case "sharing":
+            cluster.set_sharing(line.node, line.sharing)
         case "pod" if line.pod is not None:
             cluster.set_pod(line.pod, line.now_s)
         case "gone":

@@ -17,13 +17,25 @@ from fleet.digest import DIGEST_PATH
 from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT, EXPORTER_PORT_NAME, FREED_ANNOTATION, NODE_COMPONENT
 from kube.connection import Connection
 from kube.errors import KubeError, Refused
-from kube.objects import NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, Node, Pod, ResourceClaim, ResourceSlice
+from kube.objects import (
+    DEVICE_CLASSES,
+    NODES,
+    PODS,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    DeviceClass,
+    Node,
+    Pod,
+    ResourceClaim,
+    ResourceSlice,
+)
 from kube.reflector import Reflector, Scope, Timings
 from kube.watch_store import Change
 from kube.writes import annotate
-from scheduler_extender.devices import DeviceKey, gpus_of, holders_of
-from scheduler_extender.placement import FITS
+from scheduler_extender.devices import DeviceKey, Served, gpus_of, holders_of, read_class, sharing_of
+from scheduler_extender.fit import FITS
 from scheduler_extender.pods import WATCHED_PODS, WatchedPod, read_pod
+from scheduler_extender.selectors import SelectorError
 from scheduler_extender.wire import PodEvent, capacity_type_of
 
 if TYPE_CHECKING:
@@ -45,6 +57,7 @@ class ClusterWatch:
         self._timings = timings or Timings()
         self._settled = False  # whether the API server was asked which resources it has
         self._devices_of: dict[str, dict[str, ResourceSlice]] = {}  # node -> name -> slice
+        self._classes: dict[str, Served] = {}
         self._holders: dict[DeviceKey, str] = {}
         self._claims: dict[str, tuple[DeviceKey, ...]] = {}  # claim -> what it was given
         self._pool_nodes: dict[str, str] = {}  # resource pool -> node
@@ -104,6 +117,7 @@ class ClusterWatch:
             except KubeError:
                 await asyncio.sleep(RETRY_EVERY_S)
             else:
+                self._follow(loop, DEVICE_CLASSES, Scope(), lambda change: self._class(extender, change))
                 self._follow(loop, RESOURCE_SLICES, Scope(), lambda change: self._slice(extender, change))
                 self._follow(loop, RESOURCE_CLAIMS, Scope(), lambda change: self._claim(extender, change))
                 self._settled = True
@@ -150,6 +164,11 @@ class ClusterWatch:
         )
         if now != before:
             extender.cluster.set_capacity_type(name, now)
+        shared_before, shared_now = (
+            sharing_of(seen.metadata.labels or {}) if seen else None for seen in (change.before, change.object)
+        )
+        if shared_now != shared_before:
+            extender.cluster.set_sharing(name, shared_now)
 
     def _exporter(self, extender: Extender, change: Change[Pod]) -> None:
         pod = change.object
@@ -170,6 +189,16 @@ class ClusterWatch:
         urls = list(self._exporters.get(node, {}).values())
         if node in extender.cluster.snapshot.nodes:
             extender.poller.set_url(node, urls[-1] if urls else "")
+
+    def _class(self, extender: Extender, change: Change[DeviceClass]) -> None:
+        name = change.object.metadata.name
+        self._classes.pop(name, None)
+        if change.kind != "deleted":
+            try:
+                self._classes[name] = read_class(change.object)
+            except SelectorError as error:
+                log.warning("DeviceClass is not understood, so not simulated", name=name, error=str(error))
+        self._set_inventory(extender, set(self._devices_of))
 
     def _slice(self, extender: Extender, change: Change[ResourceSlice]) -> None:
         found = change.object
@@ -198,7 +227,9 @@ class ClusterWatch:
 
     def _set_inventory(self, extender: Extender, nodes: set[str]) -> None:
         for node in nodes:
-            extender.cluster.set_inventory(node, gpus_of(self._devices_of.get(node, {}).values(), self._holders))
+            classes = [self._classes[name] for name in sorted(self._classes)]
+            gpus = gpus_of(self._devices_of.get(node, {}).values(), self._holders, classes)
+            extender.cluster.set_inventory(node, gpus)
 
 
 def _pod(extender: Extender, change: Change[WatchedPod]) -> None:

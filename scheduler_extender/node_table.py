@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.mig import PARTS, MigProfile, find_part
-from fleet.snapshot import Node, Occupancy, Pod, occupancy, parsed_profile
+from fleet.labels import GPU_RESOURCE
+from fleet.mig import MigProfile
+from fleet.partitions import Cutting
+from fleet.snapshot import Node, Occupancy, Pod, cutting, occupancy
+from scheduler_extender.offers import Ask, offers_of
 
 UNKNOWN_ROW = 0
 MOST_VICTIMS = 256  # scenes per node that eviction looks at, least recently used first
 MOST_HELD = 256  # scenes per node that crowding looks at
-PART_INDEX = {name: index for index, name in enumerate(PARTS, start=1)}  # 0: a GPU without a layout here
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -40,7 +41,7 @@ class Tier(IntEnum):
 
 @dataclass(slots=True)
 class ProfileColumns:
-    """Slices of one profile by row; `before` and `after` are the GPU's mask without and with the next slice."""
+    """One kind of slice or device by row; `before`, `after`: the GPU's mask without and with the next one."""
 
     existing: NDArray[np.int32]
     healthy: NDArray[np.int32]
@@ -94,7 +95,7 @@ class NodeTable:
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
         self._dropped: list[int] = []
-        self.profiles: dict[MigProfile, ProfileColumns] = {}
+        self.profiles: dict[Ask, ProfileColumns] = {}
         self.scenes: dict[str, SceneColumn] = {}
         self._allocate = 16
         self.seen_s: Floats = np.full(self._allocate, np.nan)
@@ -106,6 +107,10 @@ class NodeTable:
         self.whole_gpus: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
         self.whole_gpus_free: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
         self.gpus_known: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody said what GPUs it has
+        self.partitioned: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # its GPUs are cut when asked for
+        # Of GPUs that pods share: what one of them may fill, and what is left of all together; infinite where unknown.
+        self.share_bytes: Floats = np.full(self._allocate, np.inf)
+        self.unclaimed_bytes: Floats = np.full(self._allocate, np.inf)
         self.used: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody holds a place there
         self.unreserved: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # known to be paid by the hour
         # [victims, rows]: what eviction takes first, second, ...; scene -1 where a node has no more.
@@ -142,6 +147,12 @@ class NodeTable:
             if row >= self._allocate:
                 self._grow()
         return row
+
+    def slices_of(self, least_gb: int) -> list[ProfileColumns]:
+        """The columns of every profile with so much memory, smallest first."""
+        wide = sorted(ask for ask in self.profiles if isinstance(ask, MigProfile) and ask.memory_gb >= least_gb)
+        wide.sort(key=lambda profile: (profile.memory_gb, profile.compute_slices))
+        return [self.profiles[profile] for profile in wide]
 
     def drop(self, name: str) -> None:
         """Forget a node; its row, which must hold nothing any more, serves the next one that comes."""
@@ -201,7 +212,8 @@ class NodeTable:
         """Write what a node holds: its cache, its bandwidths and its scenes. `set_claims` must follow."""
         row = self.row(node.name)
         self.seen_s[row] = np.nan if node.seen_s is None else node.seen_s
-        self.gpus_known[row] = bool(node.gpus)
+        self.gpus_known[row] = bool(node.gpus) or node.sharing is not None
+        self.partitioned[row] = any(gpu.partitions is not None for gpu in node.gpus)
         self._priors = None
         cache = node.scene_cache
         self.capacity_bytes[row] = cache.capacity_bytes if cache else 0
@@ -230,10 +242,12 @@ class NodeTable:
         taken = occupancy(node, claimed, departed)
         for columns in self.profiles.values():
             columns.clear(row)
-        self._set_slices(row, node, taken)
+        cut = cutting(node, claimed, departed)
+        self._set_offers(row, node, taken, cut)
+        self._set_shares(row, node, claimed)
         self._set_incoming(row, node, claimed)
         self._set_scene_pods(row, claimed)
-        self.used[row] = bool(claimed) or any(taken.holders)
+        self.used[row] = bool(claimed) or any(taken.holders) or bool(cut and cut.holders)
 
     def _set_scene_pods(self, row: int, claims: list[Pod]) -> None:
         """How many pods of each scene a node has, or is about to have."""
@@ -247,39 +261,30 @@ class NodeTable:
             self._column(named).pods[row] = count
         self._claimed_scenes[row] = set(counts)
 
-    def _set_slices(self, row: int, node: Node, taken: Occupancy) -> None:
-        masks = [0] * len(node.gpus)
-        free: dict[str, list[tuple[int, int]]] = {}  # profile -> (GPU, its bits) of each free slice
-        counts: dict[str, list[int]] = {}  # profile -> existing, healthy
-        for (gpu, cut), holder in zip(taken.cuts, taken.holders, strict=True):
-            count = counts.setdefault(cut.profile, [0, 0])
-            count[0] += 1
-            count[1] += cut.healthy
-            bits = _bits(node.gpus[gpu].model, cut.profile, cut.start)
-            if holder or not cut.healthy:
-                masks[gpu] |= bits
-            else:
-                free.setdefault(cut.profile, []).append((gpu, bits))
-        for text, (existing, healthy) in counts.items():
-            profile = parsed_profile(text)
-            if profile is None:
-                continue
-            columns = self._columns(profile)
-            columns.existing[row] = existing
-            columns.healthy[row] = healthy
-            if text in free:
-                gpu, bits = free[text][0]
-                part = find_part(node.gpus[gpu].model)
-                columns.free[row] = len(free[text])
-                columns.before[row] = masks[gpu]
-                columns.after[row] = masks[gpu] | bits
-                columns.part[row] = PART_INDEX[part.name] if part else 0
+    def _set_offers(self, row: int, node: Node, taken: Occupancy, cut: Cutting | None) -> None:
+        self.whole_gpus[row] = taken.whole_gpus
+        self.whole_gpus_free[row] = taken.whole_gpus - taken.whole_gpus_used
+        for ask, offer in offers_of(node, taken, cut).items():
+            if ask == GPU_RESOURCE:
+                self.whole_gpus[row] += offer.healthy
+                self.whole_gpus_free[row] += offer.free
+            columns = self._columns(ask)
+            columns.existing[row], columns.healthy[row], columns.free[row] = offer.existing, offer.healthy, offer.free
+            columns.before[row], columns.after[row], columns.part[row] = offer.before, offer.after, offer.part
         if taken.single is not None:
             self.whole_gpus[row] = self.profiles[taken.single].healthy[row]
             self.whole_gpus_free[row] = self.profiles[taken.single].free[row]
-        else:
-            self.whole_gpus[row] = taken.whole_gpus
-            self.whole_gpus_free[row] = taken.whole_gpus - taken.whole_gpus_used
+
+    def _set_shares(self, row: int, node: Node, claims: list[Pod]) -> None:
+        """What a share of a GPU holds, and what nobody has claimed of all GPUs together; infinite where unknown."""
+        sharing = node.sharing
+        known = sharing is not None and sharing.gpu_memory_bytes > 0
+        self.share_bytes[row] = sharing.share_bytes if sharing is not None and known else np.inf
+        self.unclaimed_bytes[row] = np.inf
+        if sharing is not None and known and sharing.strategy != "mps":
+            gpus = sum(gpu.healthy and not gpu.slices for gpu in node.gpus) if node.gpus else sharing.gpus
+            claimed_bytes = sum(pod.gpu_memory_bytes for pod in claims if pod.gpus)
+            self.unclaimed_bytes[row] = gpus * sharing.gpu_memory_bytes - claimed_bytes
 
     def _set_incoming(self, row: int, node: Node, claims: list[Pod]) -> None:
         """Downloads in flight: those of the digest, and those that pods on their way are about to start."""
@@ -323,10 +328,10 @@ class NodeTable:
         self.held_scene[:, row] = -1
         self.held_scene[: len(held), row] = held
 
-    def _columns(self, profile: MigProfile) -> ProfileColumns:
-        columns = self.profiles.get(profile)
+    def _columns(self, ask: Ask) -> ProfileColumns:
+        columns = self.profiles.get(ask)
         if columns is None:
-            columns = self.profiles[profile] = ProfileColumns.empty(self._allocate)
+            columns = self.profiles[ask] = ProfileColumns.empty(self._allocate)
         return columns
 
     def _column(self, scene: str) -> SceneColumn:
@@ -375,18 +380,11 @@ class NodeTable:
         self.victim_scene = np.pad(self.victim_scene, more, constant_values=-1)
         self.held_scene = np.pad(self.held_scene, more, constant_values=-1)
         self.seen_s[self._allocate // 2 :] = np.nan
+        self.share_bytes[self._allocate // 2 :] = self.unclaimed_bytes[self._allocate // 2 :] = np.inf
         for columns in self.profiles.values():
             columns.grow(self._allocate)
         for column in self.scenes.values():
             column.tier = _grown(column.tier, self._allocate)
-
-
-@lru_cache(4096)  # what digests say is bounded here too
-def _bits(gpu_model: str, profile_text: str, start: int) -> int:
-    """The memory slices of a slice; 0 where the part or its profile is not known."""
-    part, profile = find_part(gpu_model), parsed_profile(profile_text)
-    role = part.role_of(profile) if part and profile else None
-    return role.mask(start) if role and start in role.starts else 0
 
 
 def _median(measured: Floats) -> float | None:

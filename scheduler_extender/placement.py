@@ -24,74 +24,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.mig import PARTS, fragmentation_table
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
-from scheduler_extender.node_table import PART_INDEX, Floats, NodeTable, Rows, Tier
+from scheduler_extender.demand import Demand
+from scheduler_extender.node_table import Floats, NodeTable, ProfileColumns, Rows, Tier
+from scheduler_extender.offers import Ask
+from scheduler_extender.prices import Prices
 
 Bytes8 = NDArray[np.uint8]
 
 
-class Reason(Enum):
-    """Why a pod does not fit a node: the closed list. Resolvable means that pods leaving would cure it."""
-
-    NO_FREE_SLICE = ("no_free_slice", True, "every slice of the profile is taken")
-    NO_FREE_GPU = ("no_free_gpu", True, "every whole GPU is taken")
-    NO_SUCH_PROFILE = ("no_such_profile", False, "no GPU has a slice of the profile")
-    TOO_FEW_SLICES = ("too_few_slices", False, "fewer slices of the profile exist than the pod asks for")
-    SLICES_UNHEALTHY = ("slices_unhealthy", False, "too few slices of the profile are healthy")
-    TOO_FEW_GPUS = ("too_few_gpus", False, "fewer healthy whole GPUs exist than the pod asks for")
-    SCENES_EXCEED_CACHE = ("scenes_exceed_cache", False, "the pod's scenes are larger than the node's scene cache")
-
-    def __init__(self, label: str, resolvable: bool, text: str) -> None:
-        self.label = label
-        self.resolvable = resolvable
-        self.text = text
-
-
-REASONS = tuple(Reason)
 FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
-FITS = -1  # in the answer of `fits`; else an index into REASONS
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """What turns bytes and slices into seconds."""
-
-    # Up to half a second a slice, packing costs little locality; above, it drowns it (docs/benchmarks/placement.md).
-    fragmentation_s_per_slice: float = 0.5
-    eviction_weight: float = 8.0
-    crowding_weight: float = 0.02
-    page_cache_bytes_per_s: float = 6e9
-    # Where no node of the fleet has measured its own yet.
-    fetch_bytes_per_s: float = 250e6
-    read_bytes_per_s: float = 1.5e9
-    scene_bytes: float = 1e9
-    # Reserved capacity is paid for anyway, and an empty node may be given back: enough to decide between equals.
-    unreserved_s: float = 0.25
-    empty_node_s: float = 0.02
-    # No node should carry more of a scene's pods than this share, once there are more than so many on it.
-    hot_spot_s: float = 60.0
-    hot_spot_pods: float = 16.0
-    hot_spot_share: float = 0.5
-    # Trust in a digest: whole for three polls, then halved each half-life, none once it counts as lost.
-    fresh_s: float = 15.0
-    half_life_s: float = 30.0
-    lost_s: float = 180.0
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What pods asked for lately: fragmentation by part and mask [parts + 1, 256], and each scene's share of starts."""
-
-    fragmentation: Floats
-    scene_share: Mapping[str, float]
-    other_share: float  # of a scene that nobody asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,25 +91,6 @@ class Costs:
         )
 
 
-def demand_of(profiles: Mapping[str, Mapping[str, float]], scenes: Mapping[str, float]) -> Demand:
-    """Demand from how often each role (by layout name) and each scene was asked for lately.
-
-    One request of each plain role and of each scene is added, so that what was never asked for is rare, not worthless.
-    """
-    tables = np.zeros((len(PARTS) + 1, 256))
-    made: dict[tuple[str, tuple[float, ...]], Floats] = {}
-    for name, part in PARTS.items():
-        plain = {role.name: 1.0 for role in part.layout.roles if role.name in ("1g", "2g", "3g", "4g", "7g")}
-        counted = profiles.get(part.name, {})
-        frequency = {role.name: plain.get(role.name, 0.0) + counted.get(role.name, 0.0) for role in part.layout.roles}
-        same = (part.layout.name, tuple(frequency.values()))  # most parts are asked for alike: seldom or never
-        if same not in made:
-            made[same] = fragmentation_table(part.layout, frequency)
-        tables[PART_INDEX[name], : len(made[same])] = made[same]
-    total = sum(scenes.values()) + len(scenes) + 1
-    return Demand(tables, {scene: (count + 1) / total for scene, count in scenes.items()}, 1 / total)
-
-
 def scene_sizes(pod: Pod, table: NodeTable, prices: Prices) -> dict[str, float]:
     """The bytes of each of the pod's scenes: as a node knows them, else as the pod says, else the mean of all."""
     sizes: dict[str, float] = {
@@ -172,39 +100,6 @@ def scene_sizes(pod: Pod, table: NodeTable, prices: Prices) -> dict[str, float]:
     if unknown:
         sizes |= dict.fromkeys(unknown, table.mean_scene_bytes() or prices.scene_bytes)
     return sizes
-
-
-def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
-    """[rows]: FITS, or the index of the first Reason why not.
-
-    A node whose GPUs nobody told us of fits: kube-scheduler counts its resources without us.
-    """
-    verdict = np.full(len(rows), FITS, np.int8)
-    known = table.gpus_known[rows]
-
-    def rule_out(where: NDArray[np.bool_], reason: Reason) -> None:
-        verdict[where & (verdict == FITS)] = REASONS.index(reason)
-
-    for profile in sorted(set(pod.profiles)):
-        asked = pod.profiles.count(profile)
-        columns = table.profiles.get(profile)
-        if columns is None:
-            rule_out(known, Reason.NO_SUCH_PROFILE)
-            continue
-        existing = columns.existing[rows]
-        rule_out(known & (existing == 0), Reason.NO_SUCH_PROFILE)
-        rule_out(known & (existing < asked), Reason.TOO_FEW_SLICES)
-        rule_out(known & (columns.healthy[rows] < asked), Reason.SLICES_UNHEALTHY)
-        rule_out(known & (columns.free[rows] < asked), Reason.NO_FREE_SLICE)
-    if pod.gpus:
-        rule_out(known & (table.whole_gpus[rows] < pod.gpus), Reason.TOO_FEW_GPUS)
-        rule_out(known & (table.whole_gpus_free[rows] < pod.gpus), Reason.NO_FREE_GPU)
-    if pod.scenes:
-        # Only what is known counts here: a guess may price a node, never refuse it.
-        needed_bytes = sum(table.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
-        capacity_bytes = table.capacity_bytes[rows]
-        rule_out((capacity_bytes > 0) & (capacity_bytes < needed_bytes), Reason.SCENES_EXCEED_CACHE)
-    return verdict
 
 
 def trust_in(age_s: Floats, prices: Prices) -> Floats:
@@ -274,40 +169,6 @@ def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[
     )
 
 
-def scores(total_s: Floats) -> NDArray[np.int64]:
-    """[nodes] integers 0 to 10, the cheapest 10; infinite costs 0.
-
-    kube-scheduler takes integers of 0 to 10 and multiplies them, so costs need an order and a measure. Equal costs get
-    equal scores: a difference that we made up would outweigh real ones of other plugins. A cheaper node never
-    scores less, and with at most eleven different costs it always scores more, so our choice survives the rounding.
-    The measure is what a node loses against the cheapest: each step down doubles the seconds (up to 0.25 s is 9, 0.5 s
-    8, 64 s 1), so one hopeless node does not squeeze all others together, as a linear scale would.
-    """
-    result = np.zeros(len(total_s), np.int64)
-    finite = np.isfinite(total_s)
-    if not finite.any():
-        return result
-    costs_s = total_s[finite]
-    ordered_s = np.sort(costs_s)
-    levels_s = ordered_s[np.append(True, ordered_s[1:] != ordered_s[:-1])]
-    if len(levels_s) > 11:
-        result[finite] = _measured_scores(costs_s - levels_s[0])
-        return result
-    level_scores = _measured_scores(levels_s - levels_s[0])
-    # Room for every cost: each is at least one below the one before, and leaves room for those that follow.
-    for index in range(1, len(levels_s)):
-        room = len(levels_s) - 1 - index
-        level_scores[index] = max(room, min(level_scores[index], level_scores[index - 1] - 1))
-    result[finite] = level_scores[np.searchsorted(levels_s, costs_s)]
-    return result
-
-
-def _measured_scores(lost_s: Floats) -> NDArray[np.int64]:
-    steps = np.ceil(np.log2(np.maximum(lost_s, 1e-9) / 0.25))
-    measured: NDArray[np.int64] = np.where(lost_s > 0, 9 - np.clip(steps, 0, 8), 10).astype(np.int64)
-    return measured
-
-
 def _or_prior(measured: Floats, prior: float) -> Floats:
     chosen: Floats = np.where(measured > 0, measured, prior)
     return chosen
@@ -349,12 +210,24 @@ def _added_fragmentation(pod: Pod, rows: Rows, table: NodeTable, demand: Demand)
     Several slices of a profile are priced as so many times the first: their GPUs are the driver's choice anyway.
     """
     added = np.zeros(len(rows))
-    for profile in pod.profiles:
-        columns = table.profiles.get(profile)
+    asks: tuple[Ask, ...] = (*pod.profiles, *pod.devices)
+    for ask in asks:
+        columns = table.profiles.get(ask)
         if columns is not None:
-            part = columns.part[rows]
-            added += demand.fragmentation[part, columns.after[rows]] - demand.fragmentation[part, columns.before[rows]]
+            added += _risen(columns, rows, demand)
+    if pod.any_slice_gb:
+        chosen = np.zeros(len(rows), np.bool_)
+        for columns in table.slices_of(pod.any_slice_gb):  # smallest first: what a thrifty DeviceClass would be given
+            here = ~chosen & (columns.free[rows] > 0)
+            added += np.where(here, _risen(columns, rows, demand), 0.0)
+            chosen |= here
     return added
+
+
+def _risen(columns: ProfileColumns, rows: Rows, demand: Demand) -> Floats:
+    part = columns.part[rows]
+    risen: Floats = demand.fragmentation[part, columns.after[rows]] - demand.fragmentation[part, columns.before[rows]]
+    return risen
 
 
 def _evicted_s(

@@ -9,12 +9,23 @@ from typing import Any
 
 import msgspec
 
-from fleet.labels import GPU_RESOURCE, MIG_RESOURCE_PREFIX, POOL_LABEL, SCENE_BYTES_ANNOTATION, SCENES_ANNOTATION
+from fleet.labels import (
+    ANY_SLICE_ANNOTATION,
+    DEVICE_CLASS_RESOURCE_PREFIX,
+    GPU_RESOURCE,
+    GPU_SHARED_RESOURCE,
+    MIG_RESOURCE_PREFIX,
+    POD_BUDGET_ENV,
+    POOL_LABEL,
+    SCENE_BYTES_ANNOTATION,
+    SCENES_ANNOTATION,
+)
 from fleet.mig import MigError, MigProfile
 from fleet.scene import SceneId, SceneIdError, parse_scene_id, parse_scene_ids
 from fleet.snapshot import Pod
 from kube.objects import Object, Resource
 
+MOST_NAME_CHARACTERS = 320  # of a resource: a domain and a label are at most 253 + 1 + 63
 MOST_SLICES = 256  # of one pod: more than any node has, and a bound on what a hostile quantity can ask of us
 
 
@@ -31,8 +42,14 @@ class Resources(msgspec.Struct):
     limits: dict[str, Any] | None = None
 
 
+class EnvironmentVariable(msgspec.Struct):
+    name: str | None = None
+    value: str | None = None
+
+
 class Container(msgspec.Struct, rename="camel"):
     resources: Resources | None = None
+    env: list[EnvironmentVariable] | None = None
     restart_policy: str | None = None
 
 
@@ -74,7 +91,7 @@ def read_pod(raw: PodObject | WatchedPod) -> Pod:
     meta, spec, status = raw.metadata or Meta(), raw.spec or Spec(), raw.status or Status()
     problems: list[str] = []
     annotations = meta.annotations or {}
-    profiles, gpus = _requests(spec, problems)
+    asked = _requests(spec, problems)
     phase = status.phase or ""
     ready = next((item.status == "True" for item in status.conditions or () if item.type == "Ready"), None)
     return Pod(
@@ -83,8 +100,11 @@ def read_pod(raw: PodObject | WatchedPod) -> Pod:
         namespace=meta.namespace or "",
         node=spec.node_name or "",
         pool=(meta.labels or {}).get(POOL_LABEL, ""),
-        profiles=profiles,
-        gpus=gpus,
+        profiles=_profiles(asked, problems),
+        gpus=min(MOST_SLICES, asked.get(GPU_RESOURCE, 0) + asked.get(GPU_SHARED_RESOURCE, 0)),
+        devices=_other_devices(asked),
+        any_slice_gb=_any_slice_gb(annotations.get(ANY_SLICE_ANNOTATION, ""), problems),
+        gpu_memory_bytes=sum(_budget_bytes(container, problems) for container in spec.containers or ()),
         scenes=_scenes(annotations.get(SCENES_ANNOTATION, ""), problems),
         scene_bytes=_scene_bytes(annotations.get(SCENE_BYTES_ANNOTATION, ""), problems),
         finished=phase in ("Succeeded", "Failed"),
@@ -94,8 +114,8 @@ def read_pod(raw: PodObject | WatchedPod) -> Pod:
     )
 
 
-def _requests(spec: Spec, problems: list[str]) -> tuple[tuple[MigProfile, ...], int]:
-    """Slices and whole GPUs of a pod: its containers together, or its greediest init container if that is more.
+def _requests(spec: Spec, problems: list[str]) -> dict[str, int]:
+    """Devices of a pod by resource: its containers together, or its greediest init container if that is more.
 
     An init container that restarts always is a sidecar and runs beside the rest (Kubernetes, "Resource sharing
     within containers").
@@ -109,26 +129,39 @@ def _requests(spec: Spec, problems: list[str]) -> tuple[tuple[MigProfile, ...], 
     for container in init:
         for name, count in _devices(container, problems).items():
             total[name] = max(total.get(name, 0), count)
+    return total
+
+
+def _profiles(asked: dict[str, int], problems: list[str]) -> tuple[MigProfile, ...]:
     profiles: list[MigProfile] = []
-    for name in sorted(total):
-        if name == GPU_RESOURCE:
-            continue
+    for name in sorted(asked):
         try:
             profile = MigProfile.from_resource(name)
         except MigError as error:
             problems.append(f"resource {name[:80]}: {error}")
             continue
         if profile is not None:
-            profiles += [profile] * min(total[name], MOST_SLICES - len(profiles))
-    return tuple(profiles), total.get(GPU_RESOURCE, 0)
+            profiles += [profile] * min(asked[name], MOST_SLICES - len(profiles))
+    return tuple(profiles)
+
+
+def _other_devices(asked: dict[str, int]) -> tuple[str, ...]:
+    devices: list[str] = []
+    for name in sorted(asked):
+        if name not in (GPU_RESOURCE, GPU_SHARED_RESOURCE) and not name.startswith(MIG_RESOURCE_PREFIX):
+            devices += [name] * min(asked[name], MOST_SLICES - len(devices))
+    return tuple(devices)
 
 
 def _devices(container: Container, problems: list[str]) -> dict[str, int]:
+    """Extended resources alone: their names have a domain, and it is none of Kubernetes' own but DeviceClasses'."""
     resources = container.resources or Resources()
     found: dict[str, int] = {}
     # Requests and limits of an extended resource are equal; a limit alone stands for both.
     for name, quantity in {**(resources.requests or {}), **(resources.limits or {})}.items():
-        if name != GPU_RESOURCE and not name.startswith(MIG_RESOURCE_PREFIX):
+        domain, slash, _ = name.partition("/")
+        native = domain.endswith("kubernetes.io") and not name.startswith(DEVICE_CLASS_RESOURCE_PREFIX)
+        if not slash or native or len(name) > MOST_NAME_CHARACTERS:
             continue
         count = _whole(quantity)
         if count is None:
@@ -136,6 +169,27 @@ def _devices(container: Container, problems: list[str]) -> dict[str, int]:
         elif count:
             found[name] = count
     return found
+
+
+def _any_slice_gb(text: str, problems: list[str]) -> int:
+    digits = text.strip()
+    if not digits:
+        return 0
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 4 and int(digits)):
+        problems.append(f"annotation {ANY_SLICE_ANNOTATION}: {text[:40]!r} is not a whole number of GB above 0")
+        return 0
+    return int(digits)
+
+
+def _budget_bytes(container: Container, problems: list[str]) -> int:
+    """What the container may fill of its GPU, as its environment says; 0 where it does not."""
+    text = next((item.value or "" for item in container.env or () if item.name == POD_BUDGET_ENV), "").strip()
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        problems.append(f"environment {POD_BUDGET_ENV}: {text[:40]!r} is not a whole number of bytes")
+        return 0
+    return int(text)
 
 
 def _whole(quantity: object) -> int | None:

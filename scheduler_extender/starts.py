@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from fleet.mig import PARTS, MigProfile
 from fleet.snapshot import Pod
-from scheduler_extender.placement import Demand, demand_of
+from scheduler_extender.demand import Demand, demand_of
 
 Key = TypeVar("Key")
 

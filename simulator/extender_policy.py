@@ -13,8 +13,12 @@ import numpy as np
 from fleet.mig import PARTS
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
-from scheduler_extender.node_table import MOST_VICTIMS, PART_INDEX, NodeTable, ProfileColumns, SceneColumn
-from scheduler_extender.placement import FITS, Costs, Demand, Prices, cost_s, demand_of, fits
+from scheduler_extender.demand import Demand, demand_of
+from scheduler_extender.fit import FITS, fits
+from scheduler_extender.node_table import MOST_VICTIMS, NodeTable, ProfileColumns, SceneColumn
+from scheduler_extender.offers import PART_INDEX
+from scheduler_extender.placement import Costs, cost_s
+from scheduler_extender.prices import Prices
 from simulator.gpu_cluster import LOWEST_START, NONE, POPCOUNT, ROOM, BestStarts, Place, best_starts, slice_bits
 from simulator.placement import Fleet, Request
 from simulator.placement_workload import ROLES, Floats
@@ -135,6 +139,7 @@ class ExtenderPolicy:
             table.row(f"node-{node}")
         length = nodes + 1
         table.seen_s = np.full(length, np.nan)
+        table.gpus_known = np.ones(length, np.bool_)
         table.capacity_bytes = np.full(length, caches.capacity_bytes)
         table.fetch_bytes_per_s = np.full(length, FETCH_BYTES_PER_S)
         table.read_bytes_per_s = np.full(length, READ_BYTES_PER_S)

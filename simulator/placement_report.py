@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from simulator.extender_policy import ExtenderPolicy
 from simulator.placement import Figures, Policy, demand_fragmentation, simulate
 from simulator.placement_oracles import POOLED, pooled

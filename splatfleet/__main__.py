@@ -19,8 +19,14 @@ VERBS: dict[str, str] = {
     "scene-agent": "Bring scenes to a node before they are asked for, and serve them to other nodes.",
     "extender": "Answer kube-scheduler's filter and prioritize calls.",
     "scheduler-config": "Make or check the KubeSchedulerConfiguration that asks the extender.",
-    "explain": "Say why a pod went where it went, node by node and term by term.",
-    "autoscaler": "Forecast demand and decide replicas (Shadow until it has a cluster).",
+    "explain": "Say why a pod went where it went, or a pool has the count that it has.",
+    "autoscaler": "Forecast demand and decide replicas, for the pools of a cluster or in Shadow mode.",
+    "get": "List autoscalers, renderer pods and GPU nodes of a cluster, as kubectl does.",
+    "describe": "Show one autoscaler of a cluster with its conditions and Events.",
+    "pause": "Hold the count of a pool by hand.",
+    "resume": "End what `pause` began.",
+    "top": "Watch pools and GPU nodes of a cluster, live.",
+    "doctor": "Check an installation on a cluster, and say the fix for what is wrong.",
     "simulate": "Play recorded traffic against our decisions and others'.",
     "backtest": "What the autoscaler would have done on your own Prometheus history.",
     "replay": "Decide again what a decision log says was decided, bit for bit.",
@@ -66,6 +72,11 @@ def main() -> None:
     Start here:
       splatfleet demo
     """
+
+
+def kubectl_plugin() -> None:
+    """The same as `kubectl splatfleet …`."""
+    main(prog_name="kubectl splatfleet")
 
 
 if __name__ == "__main__":

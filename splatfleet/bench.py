@@ -112,7 +112,9 @@ class ScenesSettings(VerbSettings):
 
     size_mb: list[float] = Field([], description="Scene sizes to measure; else 30 and 1000.")
     rounds: int = Field(3, ge=1, description="Times that each figure is taken; the median counts.")
-    only: list[Literal["fetches", "frames", "visitors"]] = Field([], description="Measure these alone; repeatable.")
+    only: list[Literal["fetches", "frames-of-source", "frames-of-packed", "visitors"]] = Field(
+        [], description="Measure these alone; repeatable."
+    )
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import EXTENDER_PORT
+from splatfleet import explain_autoscaler
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -100,6 +101,10 @@ def _cell(line: dict[str, Any], column: str) -> str:
 
 COMMAND = click.Group(
     "explain",
-    commands=[verb("pod", PodSettings, run, "splatfleet explain pod default/renderer-1", arguments=["pod"])],
-    help="Why a pod went where it went.\n\n\b\nExample:\n  splatfleet explain pod default/renderer-1",
+    commands=[
+        verb("pod", PodSettings, run, "splatfleet explain pod default/renderer-1", arguments=["pod"]),
+        explain_autoscaler.COMMAND,
+    ],
+    help="Why a pod went where it went, or a pool has the count that it has.\n\n\b\nExample:\n"
+    "  splatfleet explain pod default/renderer-1\n  splatfleet explain autoscaler renderer -n splats",
 )

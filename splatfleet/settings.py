@@ -152,15 +152,20 @@ def _inner(annotation: Any) -> Any:
     return annotation
 
 
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
 def _option(name: str, field: FieldInfo, prefix: str) -> click.Option:
     annotation = _inner(field.annotation)
     spelled = field.alias or name
     flag = "--" + spelled.replace("_", "-")
+    short = [str(letter) for key, letter in _extra(field).items() if key == "short"]  # `-n`
     shown = "" if field.default in (None, [], ()) or field.is_required() else f" [default: {field.default}]"
     stream = " `-` is standard output." if spelled == "json" else ""
     note = f"{field.description or ''}{stream}{shown} [env: {(prefix + spelled).upper()}]"
     if annotation is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=note)
+        return click.Option([*short, f"{flag}/--no-{flag[2:]}", name], default=None, help=note)
     kind: Any = click.STRING
     if get_origin(annotation) is Literal:
         kind = click.Choice([str(choice) for choice in get_args(annotation)])
@@ -168,7 +173,7 @@ def _option(name: str, field: FieldInfo, prefix: str) -> click.Option:
         kind = click.INT if annotation is int else click.FLOAT
     elif annotation is Path:
         kind = click.Path(path_type=Path)
-    return click.Option([flag, name], type=kind, multiple=_is_list(field), default=None, help=note)
+    return click.Option([*short, flag, name], type=kind, multiple=_is_list(field), default=None, help=note)
 
 
 def verb(

@@ -19,7 +19,7 @@ from fleet.labels import POOL_LABEL, SCENES_ANNOTATION
 from scheduler_extender.app import Extender
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.connections import Connections
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from scheduler_extender.server import Server, listen_on
 from scheduler_extender.state import DigestPoller
 

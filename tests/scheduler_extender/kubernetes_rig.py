@@ -19,7 +19,7 @@ from local_fleet.control_plane.plane import ControlPlane
 from scheduler_extender.app import Extender
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.kubernetes import ClusterWatch
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from scheduler_extender.scheduler_config import Wanted, generate
 from scheduler_extender.server import Server, listen_on
 from scheduler_extender.state import DigestPoller
@@ -32,7 +32,11 @@ ACCOUNT = ("default", "splatfleet-extender")
 RULES = [
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices", "resourceclaims"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["resource.k8s.io"],
+        "resources": ["resourceslices", "resourceclaims", "deviceclasses"],
+        "verbs": ["list", "watch"],
+    },
 ]
 TIMINGS = Timings(watch_s=20.0, slack_s=2.0, backoff_first_s=0.1, backoff_most_s=1.0)
 

@@ -13,7 +13,7 @@ from fleet.mig import MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Gpu, Pod
 from scheduler_extender.cluster import Cluster
-from scheduler_extender.placement import FITS
+from scheduler_extender.fit import FITS
 from tests.scheduler_extender.conftest import GB, digest
 
 ONE_G = MigProfile.parse("1g.10gb")

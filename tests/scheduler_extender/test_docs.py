@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 
+import msgspec
 import pytest
 import yaml
 
-from scheduler_extender.placement import Prices, Reason
+from kube.objects import DeviceClass
+from scheduler_extender.devices import read_class
+from scheduler_extender.fit import Reason
+from scheduler_extender.prices import Prices
 from tests.conftest import REPOSITORY
 
 
@@ -27,9 +31,15 @@ def test_defaults(page: str) -> None:
     assert told == asdict(Prices())
 
 
+def test_device_class(page: str) -> None:
+    documents = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    (found,) = [found for found in documents if found["kind"] == "DeviceClass"]
+    assert read_class(msgspec.convert(found, DeviceClass)).resources[-1] == found["spec"]["extendedResourceName"]
+
+
 def test_configuration(page: str) -> None:
-    configuration = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
-    assert configuration["kind"] == "KubeSchedulerConfiguration"
+    documents = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    (configuration,) = [found for found in documents if found["kind"] == "KubeSchedulerConfiguration"]
     assert configuration["profiles"][0]["percentageOfNodesToScore"] == 100
     (extender,) = configuration["extenders"]
     assert extender["weight"] >= 13

@@ -10,17 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fleet.digest import Slice
+from fleet.partitions import Cutting
+from fleet.snapshot import Gpu
+from kube.objects import DeviceClass, ResourceSlice
 from local_fleet.child import verb_child
 from local_fleet.control_plane.binaries import Binaries
 from local_fleet.control_plane.certificates import Authority
 from local_fleet.control_plane.plane import ControlPlane
+from scheduler_extender.devices import gpus_of, read_class
 from scheduler_extender.scheduler_config import Wanted, generate
 from tests.control_plane.objects import add_node, node_of, pod
 from tests.scheduler_extender.conftest import GB, digest
-from tests.scheduler_extender.kubernetes_rig import SLICE, KubernetesRig, allow_extender
+from tests.scheduler_extender.kubernetes_rig import SCHEDULER, SLICE, KubernetesRig, allow_extender
+from tests.scheduler_extender.partitioned_gpus import memory_class, profile_class, slices_of, whole_class
 
 TAKEN = tuple(Slice("1g.10gb", start, True, f"ghost-{start}") for start in range(7))
 
@@ -193,6 +199,51 @@ def _resource_slice(node: str, slices: int) -> dict[str, Any]:
             "devices": [device(start) for start in range(slices)],
         },
     }
+
+
+def test_kube_scheduler_gives_the_devices_that_we_foresee(rig: KubernetesRig) -> None:
+    """Slices that are cut on demand, asked for by profile, by memory and as whole GPUs: the real allocator's choice."""
+    rig.start()
+    node, wide = "gpu-0", "example.com/slice-20gb"
+    rig.add_node(node, None, slices=0)
+    classes = [profile_class("1g.10gb"), profile_class("3g.40gb"), whole_class(), memory_class(20, wide)]
+    rig.plane.apply(*classes, *slices_of(node, gpus=2))
+    foreseen = Cutting([gpu.partitions for gpu in _inventory(node, classes, gpus=2) if gpu.partitions is not None])
+    asked = [SLICE, wide, "nvidia.com/mig-3g.40gb", SLICE, wide, wide, "nvidia.com/gpu", SLICE]
+    rig.until(lambda: bool(rig.extender.cluster.snapshot.nodes[node].gpus))
+    for number, resource in enumerate(asked):
+        document = pod(f"cut-{number}", {resource: 1}, SCHEDULER)
+        uid = rig.plane.request("POST", "/api/v1/namespaces/default/pods", document)["metadata"]["uid"]
+        given = foreseen.first_fit([resource], uid)
+        if given is None:
+            rig.until(lambda number=number: "PodScheduled" in _conditions(rig, f"cut-{number}"))  # type: ignore[misc]
+            assert rig.node_of(f"cut-{number}") == ""
+            continue
+        expected = [foreseen.gpus[gpu].devices[place].name for gpu, place in given]
+        rig.until(lambda uid=uid: uid in _devices_of_pods(rig, node), within_s=20.0)  # type: ignore[misc]
+        assert _devices_of_pods(rig, node)[uid] == expected, (number, resource)
+    assert any(holder for holder in foreseen.holders.values())
+
+
+def _inventory(node: str, classes: list[dict[str, Any]], gpus: int) -> tuple[Gpu, ...]:
+    served = [read_class(msgspec.convert(document, DeviceClass)) for document in classes]
+    served.sort(key=lambda found: found.resources)
+    return gpus_of([msgspec.convert(document, ResourceSlice) for document in slices_of(node, gpus)], {}, served)
+
+
+def _devices_of_pods(rig: KubernetesRig, node: str) -> dict[str, list[str]]:
+    """Which devices each pod holds, as the extender has learned from claims."""
+    held: dict[str, list[str]] = {}
+    for gpu in rig.extender.cluster.snapshot.nodes[node].gpus:
+        for device in gpu.partitions.devices if gpu.partitions else ():
+            if device.holder:
+                held.setdefault(device.holder, []).append(device.name)
+    return held
+
+
+def _conditions(rig: KubernetesRig, name: str) -> list[str]:
+    found = rig.plane.request("GET", f"/api/v1/namespaces/default/pods/{name}")
+    return [condition["type"] for condition in found["status"].get("conditions", ())]
 
 
 def test_the_verb_answers_kube_scheduler_over_mutual_tls(plane: ControlPlane, tmp_path: Path, free_port: int) -> None:

@@ -15,7 +15,10 @@ from fleet.mig import MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.cluster import Cluster
-from scheduler_extender.placement import FITS, REASONS, Prices, scores, trust_in
+from scheduler_extender.fit import FITS, REASONS
+from scheduler_extender.placement import trust_in
+from scheduler_extender.prices import Prices
+from scheduler_extender.scores import scores
 from tests.scheduler_extender.conftest import GB, digest
 
 ONE_G = MigProfile.parse("1g.10gb")

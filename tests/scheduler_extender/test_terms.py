@@ -14,7 +14,8 @@ from fleet.mig import MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.cluster import Cluster
-from scheduler_extender.placement import FITS, Prices
+from scheduler_extender.fit import FITS
+from scheduler_extender.prices import Prices
 from tests.scheduler_extender.conftest import GB, Rig, digest
 from tests.scheduler_extender.conftest import pod as pod_object
 

@@ -13,7 +13,7 @@ from fleet.snapshot import Gpu, Pod
 from kube.objects import ResourceClaim, ResourceSlice
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.devices import gpus_of, holders_of
-from scheduler_extender.placement import FITS, Reason
+from scheduler_extender.fit import FITS, Reason
 from scheduler_extender.waiting import Waiting
 from tests.scheduler_extender.conftest import GB, digest
 
@@ -102,7 +102,7 @@ def test_devices_become_slices_with_their_holders() -> None:
     assert found == (Gpu("GPU-1", "NVIDIA H100 80GB HBM3", True, expected),)
 
 
-def test_devices_that_are_cut_when_asked_for_are_left_to_kube_scheduler() -> None:
+def test_devices_that_do_not_say_what_they_take_are_left_to_kube_scheduler() -> None:
     assert gpus_of([resource_slice("s", [mig_device(0, 0)])], {}) == ()
 
 

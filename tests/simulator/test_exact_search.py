@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fleet.mig import EIGHT_SLICES, legal_starts
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from simulator.gpu_cluster import slice_bits
 from simulator.placement import simulate
 from simulator.placement_oracles import pooled

@@ -9,7 +9,7 @@ import pytest
 
 from fleet.mig import EIGHT_SLICES
 from scheduler_extender.node_table import Tier
-from scheduler_extender.placement import Prices
+from scheduler_extender.prices import Prices
 from simulator.extender_policy import ExtenderPolicy
 from simulator.gpu_cluster import HAMI_START, LOWEST_START, ROOM, GpuCluster, Place, best_starts
 from simulator.placement import Figures, Fleet, Policy, Request, Run, demand_fragmentation, simulate

@@ -1,0 +1,31 @@
+"""What turns bytes and slices into seconds: the settings of the cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What turns bytes and slices into seconds."""
+
+    # Up to half a second a slice, packing costs little locality; above, it drowns it (docs/benchmarks/placement.md).
+    fragmentation_s_per_slice: float = 0.5
+    eviction_weight: float = 8.0
+    crowding_weight: float = 0.02
+    page_cache_bytes_per_s: float = 6e9
+    # Where no node of the fleet has measured its own yet.
+    fetch_bytes_per_s: float = 250e6
+    read_bytes_per_s: float = 1.5e9
+    scene_bytes: float = 1e9
+    # Reserved capacity is paid for anyway, and an empty node may be given back: enough to decide between equals.
+    unreserved_s: float = 0.25
+    empty_node_s: float = 0.02
+    # No node should carry more of a scene's pods than this share, once there are more than so many on it.
+    hot_spot_s: float = 60.0
+    hot_spot_pods: float = 16.0
+    hot_spot_share: float = 0.5
+    # Trust in a digest: whole for three polls, then halved each half-life, none once it counts as lost.
+    fresh_s: float = 15.0
+    half_life_s: float = 30.0
+    lost_s: float = 180.0
