@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.extender import SCENES
 from benchmarks.kubernetes_parts import SLICES, answer_digests, node_name, serve_no_op
 from benchmarks.machine import Machine, describe
-from fleet.labels import COMPONENT_LABEL, EXPORTER_COMPONENT, POOL_LABEL, SCENES_ANNOTATION
+from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT_NAME, NODE_COMPONENT, POOL_LABEL, SCENES_ANNOTATION
 from kube.connection import Connection
 from kube.writes import MERGE_PATCH
 from local_fleet.child import free_ports, verb_child
@@ -100,8 +100,12 @@ class Bench:
 
     def add_exporter(self, number: int, port: int) -> None:
         name = f"exporter-{number:04d}"
-        container = {"name": "exporter", "image": "none", "ports": [{"name": "http", "containerPort": port}]}
-        metadata = {"name": name, "namespace": "default", "labels": {COMPONENT_LABEL: EXPORTER_COMPONENT}}
+        container = {
+            "name": "exporter",
+            "image": "none",
+            "ports": [{"name": EXPORTER_PORT_NAME, "containerPort": port}],
+        }
+        metadata = {"name": name, "namespace": "default", "labels": {COMPONENT_LABEL: NODE_COMPONENT}}
         spec = {"nodeName": node_name(number), "containers": [container], "tolerations": [{"operator": "Exists"}]}
         self.post(PODS, {"metadata": metadata, "spec": spec})
         self.patch_status(f"{PODS}/{name}", {"phase": "Running", "podIP": "127.0.0.1"})
