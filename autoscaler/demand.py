@@ -22,7 +22,8 @@ class Outcome(StrEnum):
     RESET = "reset"  # a counter began again; what is left of the interval was counted
     NO_DATA = "no_data"  # the source answers and knows nothing of this pool
     STALE = "stale"  # the newest bin with data is over three bins old
-    BAD_VALUE = "bad_value"  # negative, infinite, not a number
+    PARTIAL = "partial"  # the source warned that its answer may not be whole
+    BAD_VALUE = "bad_value"  # negative, infinite, twice, in the future, of another shape
     UNREACHABLE = "unreachable"  # refused, timed out, an HTTP error, not the expected text
 
 
@@ -39,6 +40,8 @@ class Reading:
     queue_to_compute: float | None = None
     service: ServiceTime | None = None
     ready: int | None = None
+    served: float | None = None  # requests whose render began since a tick ago
+    late: float | None = None  # of these, how many had waited longer than the objective
 
 
 class DemandSource(Protocol):

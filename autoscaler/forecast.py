@@ -84,17 +84,22 @@ class Foresight(Protocol):
 class Forecaster:
     """Fed bin by bin with `update`; `view` and `peak` answer for the bins that follow."""
 
-    def __init__(self, shape: Shape, silent_bins: int = 0) -> None:
-        """During the first `silent_bins` bins only the experts learn: nothing is issued and nothing calibrated."""
+    def __init__(self, shape: Shape, silent_bins: int = 0, sparse_bins: int = 0) -> None:
+        """During the first `silent_bins` bins only the experts learn: nothing is issued and nothing calibrated.
+
+        Until `sparse_bins` bins were seen, forecasts are issued and scored as seldom as their errors are kept, which
+        halves the time that a history takes.
+        """
         self.shape = shape
         self._silent_bins = silent_bins
+        self._sparse_bins = sparse_bins
         day = shape.seasons[0] if shape.seasons else 60 * shape.lead_bins
         self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins)
         self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
         levels = shape.quantiles
         window = max(60, min(3 * day, 1200))
-        stride = max(1, 3 * day // 1200)
+        stride = self._stride = max(1, 3 * day // 1200)
         # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
         gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
         self._calibrators = [Calibrator(levels, window, gamma, stride) for _ in self.names]
@@ -128,6 +133,7 @@ class Forecaster:
         if rate == rate:
             step = max(self._mean_forget, 1.0 / self.seen)
             self._mean = rate if math.isnan(self._mean) else self._mean + step * (rate - self._mean)
+        to_come = self._sparse_bins - self.seen
         for expert in self._experts:
             expert.update(rate, level)
         self._averages.append(level)
@@ -135,7 +141,7 @@ class Forecaster:
         self._boosted.update(self.seen, level, outcome)
         while self._pending and self._pending[0].due <= self.seen:
             self._learn(self._pending.popleft(), outcome)
-        issuing = self.seen > self._silent_bins
+        issuing = self.seen > self._silent_bins and (to_come <= 0 or self.seen % self._stride == 0)
         if issuing or self.seen % self._boosted.stride == 0:
             self._look_ahead(level, issuing)
 

@@ -62,7 +62,8 @@ def _succeed(
 def _begin(shape: Shape, counts: Floats, memory: PoolMemory) -> Foresight:
     """Experts see the whole history, calibration its last three seasons: enough to trust, and bounded."""
     day = shape.seasons[0] if shape.seasons else 60
-    return memory.new_forecaster(shape, max(0, counts.size - max(3 * day, 300)))
+    silent = max(0, counts.size - max(3 * day, 300))
+    return memory.new_forecaster(shape, silent, counts.size if silent else 0)  # of a short one every outcome is needed
 
 
 def _extend(forecaster: Foresight, counts: Floats, behind: int, step: int | None = None) -> None:

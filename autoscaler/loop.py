@@ -78,7 +78,7 @@ class Look:
     error: str = ""
 
 
-BUILD_BINS = 25_000  # of history that one tick may feed to forecasters that catch up: two weeks of minutes, once
+BUILD_BINS = 100_000  # of history that one tick may feed to forecasters that catch up: five times two weeks of minutes
 
 Record = Callable[[Sequence[Look], "Memory", float, Sequence[Decision]], None]
 

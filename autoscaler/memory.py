@@ -19,7 +19,7 @@ class PoolMemory:
     """What the policy remembers of one pool between ticks."""
 
     forecaster: Foresight | None = None
-    new_forecaster: Callable[[Shape, int], Foresight] = Forecaster  # of a shape, silent for so many bins
+    new_forecaster: Callable[[Shape, int, int], Foresight] = Forecaster  # shape, silent and sparse bins
     fed_until_s: float = -math.inf  # end of the last bin that the forecaster was fed
     successor: Foresight | None = None  # of another shape, still catching up with the history
     successor_until_s: float = -math.inf

@@ -12,6 +12,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from autoscaler.buckets import over
 from autoscaler.counters import CounterBook, DemandLog
 from autoscaler.demand import Outcome, Reading, judge
 from autoscaler.observation import ServiceTime
@@ -35,6 +36,7 @@ class _PoolState:
     scenes: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
     # time, queue s, compute s, and of warm pods alone: compute s, requests
     sums: deque[tuple[float, float, float, float, float]] = field(default_factory=deque)
+    waits: CounterBook[float] = field(default_factory=CounterBook)  # of the gateway, by upper edge of the bucket
     last_s: float | None = None
 
 
@@ -62,12 +64,14 @@ class DirectScrape:
         """What the pool's arrivals are now, read from the gateway; pods' work is read beside it and may be missing."""
         state = self._pools.setdefault(pool.name, _PoolState(log=DemandLog(self.bin_s)))
         problems: list[str] = []
-        outcome, pending, ready = Outcome.OK, None, None
+        outcome, pending, ready, late = Outcome.OK, None, None, None
         try:
             samples = self._get(self._gateway)
             named = {sample.labels["pool"] for sample in samples if "pool" in sample.labels}
             if pool.name in named:
                 outcome = self._count(pool, state, samples, now_s)
+                waits = state.waits.increments(_edges(samples, metrics.GATEWAY_WAIT_SECONDS.name, pool.name))
+                late = over(waits, pool.objective.max_queue_wait_s) if waits else None
             else:  # a gateway has series of every pool that it serves: this one is none of them, which is no zero
                 outcome = Outcome.NO_DATA
                 problems.append(f"the gateway knows no pool {pool.name!r}, only {', '.join(sorted(named)) or 'none'}")
@@ -95,6 +99,8 @@ class DirectScrape:
             queue_to_compute=ratio,
             service=service,
             ready=None if ready is None else int(ready),
+            served=None if late is None else late[0],
+            late=None if late is None else late[1],
         )
 
     def _get(self, url: str) -> list[Sample]:
@@ -175,6 +181,12 @@ def _metrics_url(url: str) -> str:
 def _gauge(samples: Iterable[Sample], name: str, pool: str) -> float | None:
     values = [s.value for s in samples if s.name == name and s.labels.get("pool") == pool and math.isfinite(s.value)]
     return float(np.sum(values)) if values else None
+
+
+def _edges(samples: Iterable[Sample], name: str, pool: str) -> dict[float, float]:
+    """Upper edge -> count of a histogram's buckets."""
+    found = [s for s in samples if s.name == f"{name}_bucket" and s.labels.get("pool") == pool]
+    return {float(sample.labels["le"]): sample.value for sample in found}
 
 
 def _sum_scenes(window: Iterable[tuple[float, dict[str, float]]]) -> dict[SceneId, float]:

@@ -41,6 +41,8 @@ class ShadowCluster:
             desired=count,
             pending=reading.pending,
             queue_to_compute=reading.queue_to_compute,
+            served=reading.served,
+            late=reading.late,
             service=reading.service,
             data_age_s=0.0 if math.isnan(reading.end_s) else max(0.0, now_s - reading.end_s),
             scene_demand=reading.scene_demand,

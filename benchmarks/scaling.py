@@ -12,18 +12,20 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
+from autoscaler.loop import Objective
 from benchmarks.machine import describe
 from fleet.labels import DATA_ENV
 from fleet.traffic import DAY_S, RateTrace, rebin
 from simulator.comparison import Comparison, best_in_hindsight, best_rivals, compare, mean_over_seeds
-from simulator.contenders import choose
+from simulator.contenders import FAMILIES, choose
 from simulator.report import plot, sentence, table
-from simulator.scaling import Row, Setting, jobs_for, play_all
+from simulator.scaling import Row, Setting, jobs_for, play_all, tuned_knobs
 from simulator.trace_file import read_trace
 from simulator.world import StartUp
 
@@ -44,42 +46,78 @@ ABLATIONS = (
 )
 
 
-def measure(folder: Path, out: Path, policies: str, names: str, workers: int) -> None:
-    """Play every trace that has no figures yet, with one seed; the last seven days of each are the test."""
-    (out / "start-up").mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.glob("rate_*.csv.gz")):
-        name = path.name.removesuffix(".csv.gz").removeprefix("rate_")
-        target = out / f"{name}.json"
-        trace = read_trace(path)
-        asked = not names or name in names.split(",")
-        if not asked or target.exists() or trace.duration_s < 14 * DAY_S:
-            continue
+CHUNK = 26  # jobs that are played between two writes of the figures
+
+Job = tuple[str, float, int, bool]
+
+
+@dataclass
+class Figures:
+    """The rows of every trace, in a file each that grows: what is there is not played again."""
+
+    folder: Path
+    workers: int
+    until_s: float = math.inf  # of the monotonic clock: no chunk begins later
+
+    def rows(self, name: str) -> list[Row]:
+        """What was played so far, training days too."""
+        path = self.folder / f"{name}.jsonl"
+        return [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def play(self, setting: Setting, jobs: Sequence[Job]) -> bool:
+        """Play the jobs that have no row yet; False where time ran out before the last."""
+        done = {(row.policy, row.knob, row.seed, row.training) for row in self.rows(setting.name)}
+        left = [job for job in jobs if job not in done]
+        while left:
+            if time.monotonic() > self.until_s:
+                return False
+            # Ours of a seed go together, because they share their forecasts, and rivals fill the other process.
+            own = [job for job in left if FAMILIES[job[0]].pool is not None and job[2:] == left[0][2:]]
+            rest = [job for job in left if job not in own]
+            chunk = own + rest[:CHUNK]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / f"{setting.name}.jsonl").open("a") as file:
+                play_all(
+                    setting, chunk, self.workers, lambda row: print(json.dumps(asdict(row)), file=file, flush=True)
+                )
+            left = [job for job in left if job not in chunk]
+        return True
+
+
+def _append(file: TextIO, row: Row) -> None:
+    print(json.dumps(asdict(row)), file=file, flush=True)
+
+
+def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds: int) -> None:
+    """Every trace with one seed; then other start-ups, and more seeds of ours and of the two best rivals."""
+    settings = {
+        name: Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS) for name, trace in traces.items()
+    }
+    for name, setting in settings.items():
         began_s = time.perf_counter()
-        setting = Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS)
-        rows = play_all(setting, jobs_for(policies, 1, 1, training=True), workers)
-        target.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        print(f"{name}: {len(rows)} rows in {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
-
-
-def measure_more(folder: Path, out: Path, policies: str, seeds: int, workers: int) -> None:
-    """Other start-ups, and more seeds of ours and the two best rivals, for every trace that has its figures."""
-    for target in sorted(out.glob("*.json")):
-        name = target.stem
-        rows = read_rows(out)[name]
-        trace = read_trace(folder / f"rate_{name}.csv.gz")
-        setting = Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS)
+        if not figures.play(setting, jobs_for(policies, 1, 1, training=True)):
+            return
+        print(f"{name}: {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
+    for name, setting in settings.items():
         for start_s in START_UPS_S if SENSITIVE[0] in choose_names(policies) else ():
-            if not start_file(out, name, start_s).exists():
-                (row,) = play_all(replace(setting, start_up=StartUp(start_s)), [(*SENSITIVE, 1, False)])
-                start_file(out, name, start_s).write_text(json.dumps(asdict(row), indent=1) + "\n")
-        played = {row.seed for row in rows if row.kind == "ours"}
+            other = replace(setting, name=f"{name}@{start_s:g}", start_up=StartUp(start_s))
+            if not figures.play(other, [(*SENSITIVE, 1, False)]):
+                return
+    for name, setting in settings.items():
+        rows = scored(figures.rows(name))
         knobs = [(row.policy, row.knob) for row in rows if row.kind == "ours" and row.seed == 1]
         knobs += [(row.policy, row.knob) for row in best_rivals([row for row in rows if row.seed == 1])[:2]]
-        for seed in set(range(2, seeds + 1)) - played:
-            more = play_all(setting, [(policy, knob, seed, False) for policy, knob in knobs], workers)
-            rows += [replace(row, tuned=row.kind == "reactive") for row in more]
-            target.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        print(f"{name}: seeds {sorted({row.seed for row in rows})}", file=sys.stderr, flush=True)
+        more = [(policy, knob, seed, False) for seed in range(2, seeds + 1) for policy, knob in knobs]
+        if not figures.play(setting, more):
+            return
+
+
+def scored(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the test days in the order of the families, the tuned knobs marked."""
+    tuned = tuned_knobs(rows, Objective())
+    order = {contender: number for number, contender in enumerate(choose("all"))}
+    kept = [replace(row, tuned=tuned.get(row.policy) == row.knob) for row in rows if not row.training]
+    return sorted(kept, key=lambda row: (order[row.policy, row.knob], row.seed))
 
 
 def choose_names(policies: str) -> set[str]:
@@ -101,23 +139,20 @@ def daily_r2(trace: RateTrace) -> float:
     return 1.0 - rest / float(days[use].var())
 
 
-def start_file(out: Path, name: str, start_s: float) -> Path:
-    """Where the row of one trace at another start-up lies."""
-    return out / "start-up" / f"{name}-{start_s:g}.json"
-
-
-def read_rows(out: Path) -> dict[str, list[Row]]:
-    """Trace -> its rows."""
-    return {path.stem: [Row(**row) for row in json.loads(path.read_text())] for path in sorted(out.glob("*.json"))}
-
-
-def write_page(folder: Path, out: Path, page: Path) -> None:
+def write_page(traces: dict[str, RateTrace], figures: Figures, page: Path) -> None:
     """The whole page: goals, losses, ablations and every table, with a plot a trace."""
     page.parent.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(out)
+    rows = {name: scored(figures.rows(name)) for name in traces if figures.rows(name)}
     found = {name: compare(of_trace) for name, of_trace in rows.items()}
-    cycle = {name: daily_r2(read_trace(folder / f"rate_{name}.csv.gz")) for name in rows}
-    parts = [_head(), _summary(found), _regular(rows, cycle), _ablations(rows), _start_ups(rows, out), _restless(rows)]
+    cycle = {name: daily_r2(traces[name]) for name in rows}
+    parts = [
+        _head(),
+        _summary(found),
+        _regular(rows, cycle),
+        _ablations(rows),
+        _start_ups(rows, figures),
+        _restless(rows),
+    ]
     for name, of_trace in rows.items():
         plot(of_trace, page.parent / f"scaling-{name}.svg", name)
         whole = table([*of_trace, *best_in_hindsight(of_trace)])
@@ -244,7 +279,7 @@ def _ablations(rows: dict[str, list[Row]]) -> str:
     return "\n".join(lines)
 
 
-def _start_ups(rows: dict[str, list[Row]], out: Path) -> str:
+def _start_ups(rows: dict[str, list[Row]], figures: Figures) -> str:
     policy, knob = SENSITIVE
     lines = [
         "## Start-up time",
@@ -255,11 +290,11 @@ def _start_ups(rows: dict[str, list[Row]], out: Path) -> str:
         "|---|---|---|---|---|",
     ]
     for name, of_trace in rows.items():
-        files = [start_file(out, name, start_s) for start_s in START_UPS_S]
+        others = [figures.rows(f"{name}@{start_s:g}") for start_s in START_UPS_S]
         middle = next((row for row in of_trace if (row.policy, row.knob, row.seed) == (*SENSITIVE, 1)), None)
-        if middle is None or not all(path.exists() for path in files):
+        if middle is None or not all(others):
             continue
-        short, long = (Row(**json.loads(path.read_text())) for path in files)
+        short, long = others[0][0], others[1][0]
         met = long.violation_ratio <= max(2.0 * short.violation_ratio, short.violation_ratio + 0.002)
         cells = [f"{100 * row.violation_ratio:.3f} @ {row.cost_ratio:.2f}" for row in (short, middle, long)]
         lines.append(f"| {name} | {' | '.join(cells)} | {'met' if met else 'missed'} |")
@@ -274,14 +309,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of ours and the two best rivals; others one")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--traces", default="", help="names with commas; else all of 14 days or more")
+    parser.add_argument("--limit-s", type=float, default=math.inf, help="begin nothing after so many seconds")
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args(arguments)
     folder = Path(os.environ.get(DATA_ENV, REPOSITORY.parent / "shared")) / "traces"
     if not folder.is_dir():
         sys.exit(f"no traces at {folder} (set {DATA_ENV})")
-    measure(folder, given.out, given.policies, given.traces, given.jobs)
-    measure_more(folder, given.out, given.policies, given.seeds, given.jobs)
-    write_page(folder, given.out, given.page)
+    traces = {
+        path.name.removesuffix(".csv.gz").removeprefix("rate_"): read_trace(path)
+        for path in sorted(folder.glob("rate_*.csv.gz"))
+    }
+    asked = given.traces.split(",") if given.traces else list(traces)
+    long = {name: traces[name] for name in asked if traces[name].duration_s >= 14 * DAY_S}
+    figures = Figures(given.out, given.jobs, time.monotonic() + given.limit_s)
+    measure(long, figures, given.policies, given.seeds)
+    write_page(traces, figures, given.page)
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ class ForecastBook:
         self._history_bins, self._silent_bins = history_bins, silent_bins
         self._masters: dict[Shape, _Master] = {}
 
-    def reader(self, shape: Shape, silent_bins: int) -> Reader:
-        """A forecaster of this shape for one player; its silent bins are the book's."""
-        del silent_bins
+    def reader(self, shape: Shape, silent_bins: int, sparse_bins: int) -> Reader:
+        """A forecaster of this shape for one player; how it reads the history is the book's."""
+        del silent_bins, sparse_bins
         key = replace(shape, quantiles=self._levels, working=self._levels.index(LEARNING_LEVEL))
         if key not in self._masters:
             self._masters[key] = _Master(key, self._silent_bins, self._history_bins)

@@ -90,6 +90,87 @@ def test_values_that_are_no_counts(prometheus: Wire, text: str, outcome: Outcome
     assert text in reading.detail
 
 
+BIN_END_S = math.floor(NOW_S / 60) * 60.0
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (
+            [{"metric": {}, "values": [[BIN_END_S, "3"]]}, {"metric": {"x": "y"}, "values": [[BIN_END_S, "4"]]}],
+            "2 series",
+        ),
+        ([{"metric": {}, "values": [[BIN_END_S, "3"], [BIN_END_S, "4"]]}], "two samples at"),
+        ([{"metric": {}, "values": [[BIN_END_S + 600, "3"]]}], "where none was asked for"),
+        ([{"metric": {}, "values": [[BIN_END_S - 7, "3"]]}], "where none was asked for"),
+        ([{"metric": {}, "values": [[BIN_END_S, "many"]]}], "many"),
+        ([{"metric": {}}], "values"),
+        ([7], ""),
+    ],
+)
+def test_a_history_that_was_not_asked_for_is_refused_and_the_last_one_stays(
+    prometheus: Wire, result: list[object], said: str
+) -> None:
+    answer(prometheus, [(BIN_END_S - 60, "30")])
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    source.read(POOL, NOW_S - 60)
+    body = {"status": "success", "data": {"resultType": "matrix", "result": result}}
+    prometheus.pages["/api/v1/query_range"] = json.dumps(body)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome in (Outcome.BAD_VALUE, Outcome.UNREACHABLE), reading
+    assert said in reading.detail
+    assert reading.demand[-1] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([({}, 0.0, "3"), ({}, 0.0, "4")], "two are of one scene"),
+        ([({}, 3600.0, "3")], "3600 s from now"),
+    ],
+)
+def test_an_instant_answer_that_is_twice_or_of_the_future_is_refused(
+    prometheus: Wire, rows: list[tuple[dict[str, str], float, str]], said: str
+) -> None:
+    answer(prometheus, [(BIN_END_S, "30")])
+    result = [{"metric": metric, "value": [NOW_S + late_s, text]} for metric, late_s, text in rows]
+    body = {"status": "success", "data": {"resultType": "vector", "result": result}}
+    prometheus.pages["/api/v1/query"] = json.dumps(body)
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome is Outcome.BAD_VALUE
+    assert said in reading.detail
+
+
+@pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
+def test_a_queue_that_is_no_number_is_not_known(prometheus: Wire, text: str) -> None:
+    answer(prometheus, [(BIN_END_S, "30")])
+    body = {"status": "success", "data": {"result": [{"metric": {}, "value": [NOW_S, text]}]}}
+    prometheus.pages["/api/v1/query"] = json.dumps(body)
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert (reading.pending, reading.queue_to_compute, reading.ready) == (None, None, None)
+
+
+@pytest.mark.parametrize("page", ["/api/v1/query_range", "/api/v1/query"])
+def test_an_answer_with_warnings_is_partial(prometheus: Wire, page: str) -> None:
+    answer(prometheus, [(BIN_END_S, "30")])
+    whole = json.loads(prometheus.pages[page])
+    prometheus.pages[page] = json.dumps(whole | {"warnings": ["a store did not answer"]})
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    assert reading.outcome is Outcome.PARTIAL
+    assert "a store did not answer" in reading.detail
+    assert reading.demand[-1] == 30.0
+    prometheus.pages[page] = json.dumps(whole)
+    assert source.read(POOL, NOW_S).outcome is Outcome.OK
+    source.close()
+
+
 def test_an_error_keeps_the_history_and_is_not_retried(prometheus: Wire) -> None:
     """503 with Retry-After: 3600, which the library would obey."""
     answer(prometheus, [(math.floor(NOW_S / 60) * 60.0, "30")])
@@ -133,7 +214,7 @@ def test_within_hands_on_answers_and_errors() -> None:
 
 @pytest.mark.prometheus
 def test_a_real_prometheus(tmp_path: Path, free_port: int) -> None:
-    """A gateway's page, scraped each second for some bins: arrivals, scenes, pods and queue come back."""
+    """A gateway's and two pods' pages, scraped for some bins: arrivals, waits and warm pods' frames come back."""
     local = Path(__file__).resolve().parents[2] / ".tools" / "prometheus" / "prometheus"
     binary = str(local) if os.access(local, os.X_OK) else shutil.which("prometheus")
     if binary is None:
@@ -155,23 +236,53 @@ def test_a_real_prometheus(tmp_path: Path, free_port: int) -> None:
             ],
         )
         try:
-            source = PrometheusDemand(f"http://127.0.0.1:{free_port}", bin_s=3.0, history_s=60.0)
+            source = PrometheusDemand(f"http://127.0.0.1:{free_port}", bin_s=2.0, history_s=60.0)
             begin_s = time.time()
-            while time.time() - begin_s < 11.0:
+            reading = None
+            while time.time() - begin_s < 40.0 and (reading is None or reading.service is None):
                 count = int((time.time() - begin_s) * 20)
                 gateway.pages["/metrics"] = (
                     f'splatfleet_gateway_requests_total{{pool="renderer",scene="robot"}} {count}\n'
                     'splatfleet_gateway_pending_requests{pool="renderer"} 3\n'
                     'splatfleet_gateway_pods{pool="renderer",state="ready"} 2\n'
+                    + _waits(count)
+                    + _pod("warm", 50 + count, 0.1)
+                    + (_pod("cold", count, 2.0) if time.time() - begin_s > 8.0 else "")
                 )
                 time.sleep(0.1)
-            reading = source.read(POOL, time.time())
+                if time.time() - begin_s > 14.0:  # the window and the one before it
+                    reading = source.read(POOL, time.time())
             source.close()
         finally:
             process.terminate()
             process.wait(timeout=20)
+    assert reading is not None
     assert reading.outcome is Outcome.OK, reading
-    assert 35 < np.nanmedian(reading.demand) < 75  # 20/s in bins of 3 s; other work may delay a scrape
+    assert 22 < np.nanmedian(reading.demand) < 52  # 20/s in bins of 2 s; other work may delay a scrape
     assert np.isnan(reading.demand[0])  # before it ran: no data, not zero
     assert reading.scene_demand["robot"] > 20  # type: ignore[index]
     assert (reading.pending, reading.ready) == (3.0, 2)
+    assert reading.service is not None
+    assert reading.service.mean_s == pytest.approx(0.1, rel=0.05)  # the cold pod's 2 s frames are left out
+    assert reading.served is not None
+    assert reading.late is not None
+    assert reading.late / reading.served == pytest.approx(0.25, abs=0.02)
+    assert 0.2 < reading.service.cv < 0.8  # even over 0.05 to 0.2 s: 0.35
+
+
+def _waits(count: int) -> str:
+    """A quarter of the requests waited for 0.5 to 1 s, the others less."""
+    edges = {"0.1": 0.5, "0.5": 0.75, "1.0": 1.0, "+Inf": 1.0}
+    name = 'splatfleet_gateway_wait_seconds_bucket{pool="renderer",le='
+    return "".join(f'{name}"{edge}"}} {share * count:.0f}\n' for edge, share in edges.items())
+
+
+def _pod(pod: str, frames: int, frame_s: float) -> str:
+    labels = f'pod="{pod}",pool="renderer",model="m"'
+    edges = {"0.05": 0.0, "0.2": 1.0, "+Inf": 1.0}
+    name = f'splatfleet_renderer_render_seconds_bucket{{pool="renderer",pod="{pod}",le='
+    return (
+        f'splatfleet_triton_requests_total{{{labels},outcome="success"}} {frames}\n'
+        f"splatfleet_triton_compute_seconds_total{{{labels}}} {frames * frame_s:.3f}\n"
+        + "".join(f'{name}"{edge}"}} {share * frames:.0f}\n' for edge, share in edges.items())
+    )

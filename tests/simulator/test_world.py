@@ -297,7 +297,7 @@ def test_forecasts_are_shared_and_stay_the_same() -> None:
 def test_a_reader_that_saw_other_demand_is_refused() -> None:
     book = ForecastBook([0.9], history_bins=0, silent_bins=0)
     shape = shape_for(60.0, 60.0, 120.0, (3600.0,), 0.9, None)
-    one, two = book.reader(shape, 0), book.reader(shape, 0)
+    one, two = book.reader(shape, 0, 0), book.reader(shape, 0, 0)
     one.update(1.0)
     with pytest.raises(ValueError, match="bin 0 is 2.0, another player of this traffic gave 1.0"):
         two.update(2.0)
