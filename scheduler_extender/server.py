@@ -28,6 +28,7 @@ from scheduler_extender.prices import Prices
 from scheduler_extender.state import DigestPoller
 
 HANDSHAKE_S = 3.0
+SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Settings:
     tls: TlsFiles | None = None
     decisions: Path | None = None
     most_decisions_bytes: int = 1 << 30
+    decisions_file_bytes: int = 64 << 20
     watch: ClusterWatch | None = None
 
 
@@ -52,7 +54,7 @@ def make_extender(settings: Settings) -> Extender:
     if settings.decisions is None:
         cluster = Cluster(nodes, settings.prices, settings.reservation_s)
     else:
-        journal = Journal(settings.decisions, settings.most_decisions_bytes)
+        journal = Journal(settings.decisions, settings.most_decisions_bytes, settings.decisions_file_bytes)
         cluster = RecordedCluster(journal.write, nodes, settings.prices, settings.reservation_s)
     poller = DigestPoller(cluster, settings.urls, settings.poll_s, settings.poll_timeout_s, time.monotonic)
     return Extender(cluster, poller, time.monotonic, settings.max_body_bytes, watch=settings.watch)
@@ -144,6 +146,8 @@ def _line(event: Any, **_: Any) -> str:
 def serve(settings: Settings, listen: tuple[str, int]) -> None:
     """Serve until SIGTERM or SIGINT; raises OSError where the address is taken, TlsError for bad certificates."""
     log_lines_to(sys.stderr)
+    # Watches are read in threads; with Python's own 5 ms a call would wait that long for each of them.
+    sys.setswitchinterval(SWITCH_S)
     tls = None if settings.tls is None else ReloadingContext.of(settings.tls)
     extender = make_extender(settings)
     if tls is not None:
