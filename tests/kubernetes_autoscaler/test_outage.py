@@ -25,6 +25,7 @@ from tests.kubernetes_autoscaler.cluster import ACCOUNT, Demand, Process, Space,
 
 Start = Callable[..., Process]
 OUTAGE_S = 30.0
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def test_half_a_minute_without_the_api_server(own_plane: ControlPlane, tmp_path:
         flags = ["--gateway", demand.url, "--interval-s", "0.5", "--lease-s", "5", "--drain-s", "0"]
         process = Process(kubeconfig, tmp_path, "autoscaler", [*flags, "--lease-namespace", "default"])
         try:
+            until(lambda: "follows" in process.text, 120)
             until(lambda: space.replicas() >= 3, 60)
             time.sleep(2.0)
             before, written = space.replicas(), process.text.count("] scaled ")
