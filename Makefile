@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: help install demo test check lint type imports unit control-plane test-keda bench bench-renderer bench-scaling clean
+# deploy is a folder, too
+.PHONY: deploy help install demo demo-kubernetes test check lint type imports unit control-plane test-keda bench bench-renderer bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,6 +15,10 @@ install: ## .venv with the command splatfleet, Triton in place, kernels compiled
 
 demo: install ## a fleet of real Triton pods on this machine, to its scorecard
 	@$(BIN)/splatfleet demo --report out/demo --json out/demo/out.json $(DEMO)
+
+demo-kubernetes: control-plane ## the same under a real kube-apiserver, scheduler and controller-manager
+	@scripts/install-prometheus.sh .tools/prometheus
+	@$(BIN)/splatfleet demo --kubernetes --report out/demo-kubernetes --json out/demo-kubernetes/out.json $(DEMO)
 
 test: check unit ## every check and every test
 
@@ -47,6 +52,11 @@ bench-renderer: install ## frames, loads and server overhead of the renderer, to
 
 bench-scaling: install ## every autoscaling policy over the recorded traces, to docs/benchmarks/scaling.md
 	@$(BIN)/python -m benchmarks.scaling
+
+deploy: install ## renew what is made from code under deploy/: rules, dashboards, kustomize
+	@$(BIN)/splatfleet monitoring rules --out deploy/rules
+	@$(BIN)/splatfleet monitoring dashboards --out deploy/dashboards
+	@$(BIN)/python scripts/kustomize-from-chart.py
 
 clean: ## what the build and the demo left
 	rm -rf out .demo build dist

@@ -22,7 +22,8 @@ class Outcome(StrEnum):
     RESET = "reset"  # a counter began again; what is left of the interval was counted
     NO_DATA = "no_data"  # the source answers and knows nothing of this pool
     STALE = "stale"  # the newest bin with data is over three bins old
-    BAD_VALUE = "bad_value"  # negative, infinite, not a number
+    PARTIAL = "partial"  # the source warned that its answer may not be whole
+    BAD_VALUE = "bad_value"  # negative, infinite, twice, in the future, of another shape
     UNREACHABLE = "unreachable"  # refused, timed out, an HTTP error, not the expected text
 
 

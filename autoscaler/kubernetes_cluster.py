@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from autoscaler.cost import CostBook, moment_of
 from autoscaler.decision import Decision, Reason, WarmAsk
 from autoscaler.demand import DemandSource
 from autoscaler.kubernetes_view import World, observation_of
@@ -20,7 +21,7 @@ from autoscaler.pool import Pool
 from autoscaler.resource import GROUP, KIND, VERSION, Acting, Resource, ResourceError, effective_pool, parse_resource
 from autoscaler.second_writer import Writer, double_claims, other_writers
 from autoscaler.status import EventReason, Standing, invalid_status, is_news, news, ready_reason, status_of
-from autoscaler.target import Writes
+from autoscaler.target import Writes, is_gated
 from autoscaler.warm_calls import WarmCalls
 from autoscaler.watches import Watches
 from fleet.labels import HTTP_PORT_NAME, POOL_LABEL, TRITON_HTTP_PORT
@@ -60,6 +61,7 @@ class LiveCluster:
     ) -> None:
         self.book = StartupBook()
         self.warm_calls: WarmCalls | None = None  # None: no ask is carried out
+        self.cost = CostBook()
         self.on_startup: Callable[[Startup], None] | None = None
         self._watches = watches
         self._source = source
@@ -148,13 +150,20 @@ class LiveCluster:
     def report(self, decisions: Sequence[Decision]) -> None:
         """Write status and Events of one tick, and take back drains that nobody wants any more. Never raises."""
         now_s = time.time()
+        if self._leads():
+            self.cost.advance(time.monotonic(), moment_of(self._watches.nodes().values(), self._watches.pods()))
+        else:
+            self.cost.pause()  # the leader counts
         for decision in decisions:
             seen = self._seen.get(decision.pool)
             if seen is None or not self._leads():
                 continue
+            pods = self._watches.pods_of(seen.resource.namespace, decision.pool)
+            for pod in pods:
+                if is_gated(pod):
+                    self._writes.pod_came(decision.pool, pod)
             try:
                 if seen.observation is not None and self._may_act(seen):
-                    pods = self._watches.pods_of(seen.resource.namespace, decision.pool)
                     self._writes.keep(pods, decision.victims)
             except KubeError as error:
                 log.warning("draining not taken back", pool=decision.pool, error=str(error))
@@ -189,7 +198,7 @@ class LiveCluster:
         if start is not None and self.on_startup is not None:
             self.on_startup(start)
         seen = self._seen.get(pool)
-        if change.kind == "added" and seen is not None and self._may_act(seen):
+        if (change.kind == "added" and seen is not None and self._may_act(seen)) or (is_gated(pod) and self._leads()):
             self._writes.pod_came(pool, pod)
 
     def _refuse(self, found: Anything, fault: str, now_s: float) -> None:

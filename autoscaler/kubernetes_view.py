@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autoscaler.cost import capacity_type
 from autoscaler.demand import Outcome, Reading
 from autoscaler.observation import NodeState, Observation, PodState, StartingPod
 from autoscaler.pod_stages import StartupBook, stage_of
 from autoscaler.pool import Pool
 from fleet.digest import NodeDigest
-from fleet.labels import CAPACITY_TYPE_LABELS, DRAINING_ANNOTATION, SCENES_ANNOTATION
+from fleet.labels import DRAINING_ANNOTATION, SCENES_ANNOTATION
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 from kube.objects import Node, Pod
 
@@ -107,9 +108,3 @@ def _pod_state(pod: Pod, world: World) -> PodState:
         budget_bytes=seen.budget_bytes if seen is not None else 0,
         capacity_type=capacity_type(node),
     )
-
-
-def capacity_type(node: Node | None) -> str:
-    """Reserved, on-demand or spot, as the node says; empty where it does not."""
-    labels = (node.metadata.labels or {}) if node is not None else {}
-    return next((labels[name] for name in CAPACITY_TYPE_LABELS if name in labels), "")

@@ -20,6 +20,8 @@ from fleet.scene import SceneId, SceneIdError, parse_scene_id
 
 Answer = TypeVar("Answer")
 RECORDED_BIN_S = 60.0  # the window of fleet.recordings.ARRIVALS_1M
+ROUNDED_S = 1.0  # the library asks in whole seconds
+FUTURE_S = 5.0  # an instant answer is of the moment that was asked for
 WARMUP_REQUESTS = 10
 MAX_POINTS = 10_000  # of one range query; Prometheus refuses above 11,000
 
@@ -97,6 +99,8 @@ class PrometheusDemand:
         self._connect: Any = PrometheusConnect(
             url.rstrip("/"), retry=Retry(total=0, respect_retry_after_header=False), timeout=max(1, round(deadline_s))
         )
+        self._listening = threading.local()
+        self._connect._session.hooks["response"].append(self._hear)
         self._kept: dict[str, _Kept] = {}
 
     def close(self) -> None:
@@ -105,12 +109,15 @@ class PrometheusDemand:
     def read(self, pool: Pool, now_s: float) -> Reading:
         """The pool's history up to now; whatever else cannot be had is None."""
         kept = self._kept.get(pool.name)
+        warnings: list[str] = []
         try:
-            kept = self._kept[pool.name] = within(self._deadline_s, lambda: self._extend(pool, kept, now_s))
-            extras = within(self._deadline_s, lambda: self._extras(pool, now_s))
+            kept = self._kept[pool.name] = within(
+                self._deadline_s, self._heard(warnings, lambda: self._extend(pool, kept, now_s))
+            )
+            extras = within(self._deadline_s, self._heard(warnings, lambda: self._extras(pool, now_s)))
         except (PrometheusError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, PrometheusError) else error
-            outcome = Outcome.BAD_VALUE if isinstance(cause, BadValue) else Outcome.UNREACHABLE
+            outcome = Outcome.BAD_VALUE if isinstance(cause, _NOT_AS_EXPECTED) else Outcome.UNREACHABLE
             history = (kept.demand, kept.end_s) if kept is not None else (np.zeros(0), math.nan)
             return Reading(outcome, f"Prometheus {self._url}: {error}", *history)
         outcome, detail = judge(kept.demand, kept.end_s, self.bin_s, now_s)
@@ -119,7 +126,27 @@ class PrometheusDemand:
                 f"Prometheus {self._url} has no two samples of {_arrivals(pool)} in {self._history_s / 86_400:g} days: "
                 "is the gateway scraped (two scrapes make a rate), and does it serve this pool?"
             )
+        if warnings and outcome in (Outcome.OK, Outcome.STALE):
+            outcome, detail = Outcome.PARTIAL, f"Prometheus {self._url} warns: {'; '.join(dict.fromkeys(warnings))}"
         return Reading(outcome, detail, kept.demand, kept.end_s, **extras)
+
+    def _heard(self, warnings: list[str], call: Callable[[], Answer]) -> Callable[[], Answer]:
+        """`call`, with the warnings of its answers, which the library drops, in `warnings`."""
+
+        def hearing() -> Answer:
+            self._listening.warnings = warnings  # of the thread that `within` makes for this call alone
+            return call()
+
+        return hearing
+
+    def _hear(self, response: Any, *_: object, **__: object) -> None:
+        if b'"warnings"' not in response.content:  # a history is long: it is parsed once, by the library
+            return
+        try:
+            found = response.json().get("warnings") or ()
+        except ValueError:
+            return  # the library says what is wrong with it
+        self._listening.warnings += [str(warning)[:200] for warning in found]
 
     def _extend(self, pool: Pool, kept: _Kept | None, now_s: float) -> _Kept:
         end_s = math.floor(now_s / self.bin_s) * self.bin_s
@@ -130,15 +157,23 @@ class PrometheusDemand:
         bins = round((end_s - start_s) / self.bin_s)
         fresh = np.full(bins, math.nan)
         query = self._history_query(pool)
+        slack = math.floor(ROUNDED_S / self.bin_s)  # bins by which the library's rounding may move the grid
         for first in range(1, bins + 1, MAX_POINTS):
             last = min(first + MAX_POINTS - 1, bins)
             series = self._connect.custom_query_range(
                 query, _time(start_s + first * self.bin_s), _time(start_s + last * self.bin_s), f"{self.bin_s:g}s"
             )
-            for time_s, text in series[0]["values"] if series else ():
+            for time_s, text in _only(series)["values"] if series else ():
                 index = round((float(time_s) - start_s) / self.bin_s) - 1
-                if 0 <= index < bins:
-                    fresh[index] = _count(text)
+                # What was asked for lies on a grid that ends now: anything else answers another question.
+                off_s = abs(start_s + (index + 1) * self.bin_s - float(time_s))
+                if off_s > ROUNDED_S or not first - 1 - slack <= index < last + slack:
+                    raise BadValue(f"a sample at {time_s} where none was asked for, up to {end_s:.0f}")
+                if not 0 <= index < bins:
+                    continue
+                if not math.isnan(fresh[index]):
+                    raise BadValue(f"two samples at {time_s}")
+                fresh[index] = _count(text)
         if kept is None:
             return _Kept(fresh, end_s)
         overlap = max(0, round((kept.end_s - start_s) / self.bin_s))
@@ -197,11 +232,26 @@ class PrometheusDemand:
         """Finite values of an instant query, by one label (empty where there is none)."""
         result = self._connect.custom_query(query, params={"time": f"{now_s:.3f}"})
         values = {row["metric"].get(label, ""): float(row["value"][1]) for row in result}
+        if len(values) < len(result):
+            raise BadValue(f"{len(result)} series of which two are of one {label}, expected one each")
+        late = max((float(row["value"][0]) - now_s for row in result), default=0.0)
+        if late > FUTURE_S:
+            raise BadValue(f"a sample {late:.0f} s from now: do the clocks agree?")
         return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 class BadValue(ValueError):
-    """A sample that is no count of arrivals."""
+    """A sample that is no count of arrivals, or that was not asked for."""
+
+
+_NOT_AS_EXPECTED = (BadValue, KeyError, IndexError, TypeError, AttributeError)  # JSON of another shape
+
+
+def _only(series: list[Any]) -> Any:
+    """The one series of a sum."""
+    if len(series) > 1:
+        raise BadValue(f"{len(series)} series for one sum, expected one")
+    return series[0]
 
 
 def _count(text: str) -> float:

@@ -11,15 +11,21 @@ from typing import Any
 import structlog
 
 from autoscaler.kubernetes_view import is_draining
-from fleet.labels import DELETION_COST_ANNOTATION, DRAINING_ANNOTATION, SCENES_ANNOTATION
+from fleet.labels import DELETION_COST_ANNOTATION, DRAINING_ANNOTATION, SCENES_ANNOTATION, SCENES_GATE
 from fleet.scene import SceneId
 from kube.connection import Connection
 from kube.errors import KubeError, Refused
 from kube.objects import DEPLOYMENTS, PODS, Anything, Pod, Resource
 from kube.writes import ScaleTarget, patch
 
+GATE_RETRY_S = 2.0
 FIRST_TO_GO = -1_000_000  # deletion cost of the first victim
 log = structlog.get_logger()
+
+
+def is_gated(pod: Pod) -> bool:
+    """Whether a pod waits for us before it may be scheduled."""
+    return any(gate.get("name") == SCENES_GATE for gate in pod.spec.scheduling_gates or ())
 
 
 class ScaleMoved(Exception):
@@ -39,6 +45,7 @@ class Writes:
         self._drain_s = drain_s
         self._lock = threading.Lock()
         self._draining_since: dict[str, float] = {}  # pod uid -> monotonic seconds
+        self._opened_s: dict[str, float] = {}  # pod uid -> monotonic seconds of the last try
         self._plans: dict[str, deque[tuple[SceneId, ...]]] = {}  # pool -> scenes of pods that are to come
 
     def scale(self, namespace: str, name: str, current: int, replicas: int) -> None:
@@ -82,16 +89,29 @@ class Writes:
             self._plans[pool] = deque(plan for plan in scenes if plan)
 
     def pod_came(self, pool: str, pod: Pod) -> None:
-        """Give a pod that does not run yet the scenes that are planned for the next one. Never raises."""
-        if pod.terminating or pod.status.container_statuses or pod.metadata.annotation(SCENES_ANNOTATION):
+        """Give a pod that does not run yet the scenes that are planned for the next one, and open its gate.
+
+        kube-scheduler binds within milliseconds; only a pod with our gate in its template is sure to be placed by what
+        it will load. Never raises; a gate that could not be opened is tried again.
+        """
+        gated, told = is_gated(pod), pod.metadata.annotation(SCENES_ANNOTATION)
+        if pod.terminating or pod.status.container_statuses or (told and not gated):
             return
+        uid, now_s = pod.metadata.uid, time.monotonic()
         with self._lock:
+            if now_s - self._opened_s.get(uid, -GATE_RETRY_S) < GATE_RETRY_S:
+                return  # the watch has not brought it back yet
             plans = self._plans.get(pool)
-            scenes = plans.popleft() if plans else ()
-        if not scenes:
-            return
+            scenes = plans.popleft() if plans else ()  # they win over those of a gated template
+            if not scenes and not gated:
+                return
+            self._opened_s[uid] = now_s
+        change: dict[str, Any] = {"metadata": {"annotations": {SCENES_ANNOTATION: ",".join(scenes)}}} if scenes else {}
+        if gated:
+            others = [gate for gate in pod.spec.scheduling_gates or () if gate.get("name") != SCENES_GATE]
+            change["spec"] = {"schedulingGates": others}
         try:
-            self._annotate(pod, {SCENES_ANNOTATION: ",".join(scenes)})
+            self._patch_pod(pod, change)
         except KubeError as error:
             log.warning("pod starts without planned scenes", pod=pod.metadata.key, error=str(error))
 
@@ -102,12 +122,15 @@ class Writes:
 
     def pod_went(self, uid: str) -> None:
         self._draining_since.pop(uid, None)
+        self._opened_s.pop(uid, None)
 
     def _annotate(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+        self._patch_pod(pod, {"metadata": {"annotations": annotations}})
+
+    def _patch_pod(self, pod: Pod, change: Mapping[str, Any]) -> None:
         self._guard(self._write_s)
         try:
-            path = PODS.path(pod.metadata.namespace, pod.metadata.name)
-            patch(self._connection, path, {"metadata": {"annotations": annotations}}, self._write_s)
+            patch(self._connection, PODS.path(pod.metadata.namespace, pod.metadata.name), change, self._write_s)
         except Refused as error:
             if not error.absent:  # it went by itself
                 raise

@@ -531,6 +531,20 @@ AUTOSCALER_WARM_FAILED = _metric(
     "Asks for a scene that neither a scene agent nor a pod took.",
     ("alerts",),
 )
+COST_SLICE_SECONDS = _metric(
+    "cost_slice_seconds_total",
+    "counter",
+    ("use", "pool", "pool_namespace", "capacity_type"),
+    "Compute slices of GPUs times seconds, allocated to a pool or idle; a whole GPU is 7 slices.",
+    ("dashboard",),
+)
+COST_MONEY = _metric(
+    "cost_money_total",
+    "counter",
+    ("use", "pool", "pool_namespace", "capacity_type"),
+    "What the slice-seconds cost, in the money of the price table; absent for capacity types without a price.",
+    ("dashboard",),
+)
 AUTOSCALER_KEDA_REQUESTS = _metric(
     "autoscaler_keda_requests_total",
     "counter",

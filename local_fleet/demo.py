@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from autoscaler.boosting import Refitter
 from autoscaler.loop import Behavior, ForecastSettings, Memory, Mode, Objective, Pool, tick
 from autoscaler.scrape import DirectScrape
 from fleet.traffic import RateTrace, TraceError, popularity_order
+from kube.errors import KubeError
 from local_fleet.calibration import Fit, fit
 from local_fleet.child import Child, verb_child
 from local_fleet.cluster import LocalCluster
@@ -74,8 +75,9 @@ class DemoSettings:
     include_all: bool = False
     trace: Path | None = None
     duration_s: float = 120.0
-    autoscaler: Literal["predictive", "reactive"] = "predictive"
-    placement: Literal["scenes", "spread"] = "scenes"
+    kubernetes: bool = False  # under a real control plane; `hpa` and `default` are what it does alone
+    autoscaler: Literal["predictive", "reactive", "hpa"] = "predictive"
+    placement: Literal["scenes", "spread", "default"] = "scenes"
     warm_up: Literal["on", "off"] = "on"
     seed: int = 1
     mean_rate_per_s: float = 25.0
@@ -105,7 +107,7 @@ def play(settings: DemoSettings, console: Console | None = None) -> Scorecard:
         other = read_scorecard(settings.compare) if settings.compare is not None else None
         with contextlib.ExitStack() as stack:
             with LiveView(console) as view:
-                run = _Play(settings, view, stack).to_the_end()
+                run = _run_of(Play(settings, view, stack))
             if settings.json_file is not None:
                 settings.json_file.write_text(to_json(run.scorecard) + "\n")
             console.print(render_table(run.scorecard))
@@ -116,8 +118,16 @@ def play(settings: DemoSettings, console: Console | None = None) -> Scorecard:
             if settings.report is not None:
                 console.print(f"report: {write_report(settings.report, run)}", soft_wrap=True)
             return run.scorecard
-    except (TraceError, SceneFileError, TritonUnavailable, OSError, ValueError, RuntimeError) as error:
+    except (TraceError, SceneFileError, TritonUnavailable, KubeError, OSError, ValueError, RuntimeError) as error:
         raise DemoFailed(str(error)) from error
+
+
+def _run_of(stage: Play) -> Run:
+    if not stage.settings.kubernetes:
+        return stage.to_the_end()
+    from local_fleet.kubernetes.demo import KubernetesPlay
+
+    return KubernetesPlay(stage).to_the_end()
 
 
 def _prepare(settings: DemoSettings, folder: Path, view: LiveView) -> tuple[DemoTraffic, DemoScenes, Fit]:
@@ -160,7 +170,7 @@ def make_pool(settings: DemoSettings, frame_floor_s: float, day_s: float, pod_bu
         # HPA holds for 300 s where a start takes about three minutes; the same proportion here.
         behavior=Behavior(down_window_s=1.7 * startup_s, stale_after_s=3 * BIN_S, blind_after_s=10 * BIN_S),
         forecast=ForecastSettings(season_s=(day_s, 7 * day_s)),
-        mode=Mode(settings.autoscaler),
+        mode=Mode.REACTIVE if settings.autoscaler == "reactive" else Mode.PREDICTIVE,
         tick_s=BIN_S,
         service_s=frame_floor_s,
         service_cv=0.2,
@@ -169,7 +179,7 @@ def make_pool(settings: DemoSettings, frame_floor_s: float, day_s: float, pod_bu
     )
 
 
-class _Play:
+class Play:
     """One demo from the first folder to the last answer."""
 
     def __init__(self, settings: DemoSettings, view: LiveView, stack: contextlib.ExitStack) -> None:
@@ -211,7 +221,7 @@ class _Play:
         pods, parts = self._start_fleet()
         cluster = self._start_cluster(pods, parts)
         self.visits = self._first_visitors(cluster, pods)
-        load, zero_s = self._start_load(parts)
+        load, zero_s = self.start_load(parts.gateway_url)
         memory = self._replay(cluster, pods, parts, zero_s)
         pod_seconds = pods.pod_seconds(zero_s, pods.now_s())
         code = load.wait(LAST_ANSWERS_S)
@@ -282,7 +292,7 @@ class _Play:
         if told_pod is not None:
             told_pod.result()
         self.view.note(f"{len(pods.listing())} pods ready in {time.monotonic() - begun_s:.1f} s")
-        self._first_frame(parts)
+        self.first_frame(parts.gateway_url)
         return cluster
 
     def _predict_visit(self, cluster: LocalCluster, pods: Pods, parts: Stack) -> Future[None] | None:
@@ -317,25 +327,25 @@ class _Play:
             self.stack.callback(agent.close)
         return agents
 
-    def _first_frame(self, parts: Stack) -> None:
+    def first_frame(self, gateway_url: str) -> None:
         """One frame through the whole path before the traffic; raises RuntimeError where none comes."""
         entry = next(iter(self.scenes.catalogue.entries.values()))
         body = encode_bodies(orbit_of(entry), self.fit.size, {"format": "jpeg"}, poses=1)[0]
         answer = httpx2.post(
-            parts.gateway_url + "/v1/render", content=body, headers={"content-type": "application/json"}, timeout=30.0
+            gateway_url + "/v1/render", content=body, headers={"content-type": "application/json"}, timeout=30.0
         )
         if answer.status_code != 200:
             raise RuntimeError(f"the first frame did not come: {answer.status_code} {answer.text[:200]}")
         self.first_frame_s = round(time.monotonic() - self.begun_s, 2)
         self.view.note(f"first frame {self.first_frame_s:.1f} s after the start")
 
-    def _start_load(self, parts: Stack) -> tuple[Child, float]:
+    def start_load(self, gateway_url: str) -> tuple[Child, float]:
         """Start the client; the replay's zero is a moment shortly ahead."""
         trace = self.folder / "replay.csv"
         write_trace(self.traffic.traffic, trace)
         zero_s = time.monotonic() + START_DELAY_S
         arguments = {
-            "--gateway": parts.gateway_url,
+            "--gateway": gateway_url,
             "--trace": trace,
             "--seconds-per-day": 86_400,  # the trace is in the time of the replay already
             "--duration": self.traffic.traffic.duration_s,
@@ -379,6 +389,7 @@ class _Play:
 
     def _collect(self, cluster: LocalCluster, pods: Pods, memory: Memory, pod_seconds: float) -> Run:
         pods.collect_running()
+        starts = [pod.ready_s - pod.asked_s for pod in pods.listing() if pod.ready_s is not None]
         warmed = cluster.warmed()
         forecaster = memory.pools[POOL].forecaster
         forecast = forecaster.view() if forecaster is not None else None
@@ -393,12 +404,16 @@ class _Play:
             first_frame_s=self.first_frame_s,
             machine=self.described,
             load_average_end=os.getloadavg(),
-            settings=self._told(pods),
+            settings=self.told(self.pod_budget_bytes, starts),
             warm_peer_bytes=warmed.peer_bytes,
             warm_deadlines_missed=warmed.deadlines_missed if self.settings.warm_up == "on" else None,
             seed=self.settings.seed,
             visits=self.visits,
         )
+        return self.run(totals)
+
+    def run(self, totals: RunTotals) -> Run:
+        """What the requests' records and these totals come to."""
         records = read_records(self.records)
         credits = self.scenes.credits
         samples = [
@@ -407,10 +422,9 @@ class _Play:
         ]
         return Run(self.timeline, score(records, totals, self.timeline), records, samples, credits)
 
-    def _told(self, pods: Pods) -> dict[str, object]:
-        """The settings that shaped the run, as the scorecard keeps them."""
+    def told(self, pod_budget_bytes: int, starts: Sequence[float]) -> dict[str, object]:
+        """The settings that shaped the run, as the scorecard keeps them; `starts` are seconds from ask to ready."""
         settings = self.settings
-        starts = [pod.ready_s - pod.asked_s for pod in pods.listing() if pod.ready_s is not None]
         return {
             "traffic": self.timeline.title,
             "scenes": len(self.scenes.ids),
@@ -421,7 +435,7 @@ class _Play:
             "frame_floor_s": round(self.frame_floor_s, 3),
             "provision_s": settings.provision_s,
             "fetch_bytes_per_s": settings.fetch_bytes_per_s,
-            "pod_budget_bytes": self.pod_budget_bytes,
+            "pod_budget_bytes": pod_budget_bytes,
             "warm_up": settings.warm_up,
             "startup_p50_s": round(float(np.median(starts)), 2) if starts else None,
         }

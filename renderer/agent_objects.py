@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from fleet.scene import StoreLayout, parse_digest
 from renderer.scene_source import PLAIN_NAME
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10  # about what a socket takes at once: the rest would be copied until it does
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
@@ -56,14 +56,27 @@ def serve_file(request: Request, path: Path, tag: str, on_bytes: Callable[[int],
     return StreamingResponse(_chunks(descriptor, start, end, on_bytes), status, headers)
 
 
-async def _chunks(descriptor: int, start: int, end: int, on_bytes: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def _chunks(descriptor: int, start: int, end: int, on_bytes: Callable[[int], None]) -> AsyncIterator[memoryview]:
+    """Pieces that are good until the next is asked for; a thread is used only for what the disk has to be asked for."""
+    buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(1, end - start))))
     try:
         while start < end:
-            chunk = await asyncio.to_thread(os.pread, descriptor, min(_CHUNK_BYTES, end - start), start)
-            if not chunk:
+            wanted = buffer[: min(len(buffer), end - start)]
+            count = _from_page_cache(descriptor, wanted, start)
+            if not count:
+                count = await asyncio.to_thread(os.preadv, descriptor, [wanted], start)
+            if not count:
                 raise OSError("the object became shorter while it was served")
-            yield chunk
-            on_bytes(len(chunk))
-            start += len(chunk)
+            yield wanted[:count]
+            on_bytes(count)
+            start += count
     finally:
         os.close(descriptor)
+
+
+def _from_page_cache(descriptor: int, target: memoryview, at_byte: int) -> int:
+    """Bytes that were there without waiting for the disk; 0 where none were, or the file system cannot tell."""
+    try:
+        return os.preadv(descriptor, [target], at_byte, os.RWF_NOWAIT)
+    except OSError:
+        return 0

@@ -312,7 +312,10 @@ class _PartFetch:
             start, end = self._blocks.span(index)
             if start + len(chunk) > end:
                 raise self._wrong_length(start + len(chunk))
-            os.pwrite(self._file, chunk, start)
+            if len(chunk) > _CHUNK_BYTES:  # a disk that is busy must not hold up the other blocks
+                await asyncio.to_thread(os.pwrite, self._file, chunk, start)
+            else:
+                os.pwrite(self._file, chunk, start)
             self._blocks.add(index, len(chunk))
             self._grown.set()
             await self._download.came(len(chunk))

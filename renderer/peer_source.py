@@ -30,7 +30,7 @@ from renderer.scene_source import (
 
 _CONNECT_TIMEOUT_S = 0.5
 _READ_TIMEOUT_S = 2.0
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 2 << 20
 
 
 class PeerSource:

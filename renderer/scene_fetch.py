@@ -23,6 +23,8 @@ from renderer.store_files import Pace, locked, read_json, sync_folder, tree_byte
 from renderer.store_space import StoreFull, StoreSpace
 from renderer.stored_scene import StoredScene
 
+_PEER_RANGES = 3  # an agent is one process in Python: more at once do not make it faster
+
 
 class _OtherBytes(SourceError):
     """Bytes with another digest than the catalogue's; `kept_bytes` of them had come in an earlier try."""
@@ -93,7 +95,9 @@ class Fetch:
         if self._peers is not None and entry.digest and entry.source_bytes:
             for peer in self._peers.find(entry.digest):
                 try:
-                    return self.bring(entry, key, peer, dataclasses.replace(terms, retries=0))
+                    return self.bring(
+                        entry, key, peer, dataclasses.replace(terms, retries=0, ranges=min(_PEER_RANGES, terms.ranges))
+                    )
                 except SourceError as error:
                     self._peers.failed(peer, str(error))
         source = SceneSource(entry.uri, terms=terms)

@@ -63,22 +63,29 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class Journal:
-    """The file; it stops to grow at `most_bytes`."""
+    """The files: one of `file_bytes` after the other, `path` the newest; all together stop to grow at `most_bytes`.
 
-    def __init__(self, path: Path, most_bytes: int) -> None:
+    An earlier one is `path` with .1, .2, … behind it, the oldest first. None is removed: decisions follow from all.
+    """
+
+    def __init__(self, path: Path, most_bytes: int, file_bytes: int = 64 << 20) -> None:
+        self._path, self._file_bytes = path, file_bytes
+        self._left_bytes, self._in_file_bytes, self._files = most_bytes, 0, 0
         try:
-            if path.exists() and path.stat().st_size:
+            if (path.exists() and path.stat().st_size) or _earlier(path):
                 raise JournalError("the file holds decisions of another run: give a new one, or move it away")
             self._file = path.open("ab")
         except OSError as error:
             raise JournalError(str(error)) from error
-        self._left_bytes = most_bytes
 
     def write(self, line: bytes, at_once: bool) -> None:
         if self._left_bytes <= 0:
             return
         self._left_bytes -= len(line)
         try:
+            if self._in_file_bytes and self._in_file_bytes + len(line) > self._file_bytes:
+                self._turn()
+            self._in_file_bytes += len(line)
             self._file.write(line)
             if at_once:
                 self._file.flush()
@@ -88,7 +95,31 @@ class Journal:
             return
         if self._left_bytes <= 0:
             self._file.flush()
-            log.warning("decisions are not recorded any more: the file has its size")
+            log.warning("decisions are not recorded any more: the files have their size")
+
+    def _turn(self) -> None:
+        """The file that is full gets its number, and a new one its name."""
+        self._file.close()
+        self._files += 1
+        self._path.rename(self._path.with_name(f"{self._path.name}.{self._files}"))
+        self._file = self._path.open("ab")
+        self._in_file_bytes = 0
+
+
+def _earlier(path: Path) -> list[Path]:
+    found = [each for each in path.parent.glob(f"{path.name}.*") if each.name.removeprefix(f"{path.name}.").isdecimal()]
+    return sorted(found, key=lambda each: int(each.suffix[1:]))
+
+
+def journal_lines(path: Path) -> Iterator[bytes]:
+    """Every line of a journal, from its first file to `path`; raises JournalError for a gap and OSError."""
+    earlier = _earlier(path)
+    for number, each in enumerate(earlier, 1):
+        if int(each.suffix[1:]) != number:
+            raise JournalError(f"{path.name}.{number} is missing: decisions follow from all files before them")
+    for each in (*earlier, path):
+        with each.open("rb") as lines:
+            yield from lines
 
 
 class RecordedCluster(Cluster):

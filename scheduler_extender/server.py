@@ -43,6 +43,7 @@ class Settings:
     tls: TlsFiles | None = None
     decisions: Path | None = None
     most_decisions_bytes: int = 1 << 30
+    decisions_file_bytes: int = 64 << 20
     watch: ClusterWatch | None = None
 
 
@@ -52,7 +53,7 @@ def make_extender(settings: Settings) -> Extender:
     if settings.decisions is None:
         cluster = Cluster(nodes, settings.prices, settings.reservation_s)
     else:
-        journal = Journal(settings.decisions, settings.most_decisions_bytes)
+        journal = Journal(settings.decisions, settings.most_decisions_bytes, settings.decisions_file_bytes)
         cluster = RecordedCluster(journal.write, nodes, settings.prices, settings.reservation_s)
     poller = DigestPoller(cluster, settings.urls, settings.poll_s, settings.poll_timeout_s, time.monotonic)
     return Extender(cluster, poller, time.monotonic, settings.max_body_bytes, watch=settings.watch)

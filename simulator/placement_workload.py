@@ -7,11 +7,13 @@ so policies that are compared see the same pods at the same moments.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fleet.mig import EIGHT_SLICES
+from simulator.scene_trace import read_scene_trace, scenes_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -51,6 +53,7 @@ class WorkloadSpec:
     warm_up: int = 3_000  # first arrivals that no figure counts
     mean_life_s: float = 600.0
     scenes: int = 87  # 0: pods name no scene
+    scene_trace: str = ""  # file of recorded requests whose objects are the scenes; else the fit below
     drift_per_h: float = 0.0  # share of the scenes that swap their popularity with another each hour
     burst_pods: int = 0  # one-slice pods of the rarest scene within a second, after half of the arrivals
     lost_nodes: int = 0  # nodes that fail for an hour, each with its pods and its cache, after half of the arrivals
@@ -62,6 +65,8 @@ class WorkloadSpec:
             raise WorkloadError(f"load is {self.load}, expected a number above 0")
         if not 0 <= self.warm_up < self.arrivals:
             raise WorkloadError(f"warm_up is {self.warm_up}, expected 0 to below arrivals ({self.arrivals})")
+        if self.scene_trace and (self.drift_per_h or not self.scenes):
+            raise WorkloadError("scene_trace needs scenes above 0, and no drift_per_h: it drifts as it was recorded")
         if not 0 <= self.lost_nodes < self.nodes:
             raise WorkloadError(f"lost_nodes is {self.lost_nodes}, expected 0 to below nodes ({self.nodes})")
 
@@ -121,6 +126,8 @@ def _scene_bytes(scenes: int, random: np.random.Generator) -> Floats:
 def _scenes(spec: WorkloadSpec, arrive_s: Floats, random: np.random.Generator) -> Integers:
     if not spec.scenes:
         return np.full(len(arrive_s), -1, np.int64)
+    if spec.scene_trace:
+        return scenes_of(read_scene_trace(Path(spec.scene_trace)), spec.scenes, arrive_s, random)
     rank = random.choice(spec.scenes, len(arrive_s), p=scene_shares(spec.scenes))
     if not spec.drift_per_h:
         return rank.astype(np.int64)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -61,8 +63,9 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     live = LiveCluster(watches, source, writes, events, lambda: elector.leads, settings.interval_s)
     calls = WarmCalls(watches.node_services.agent, live.pod_url, time.time, settings.scene_agent_token_file, agent_tls)
     live.warm_calls = calls
+    live.cost.prices = parse_prices(settings.prices)
     live.on_startup = KubernetesMetrics(
-        metrics.registry, lambda: elector.leads, watches.ages_s, lambda: calls.failed
+        metrics.registry, lambda: elector.leads, watches.ages_s, lambda: calls.failed, live.cost
     ).startup
     stack.callback(calls.close)
     watches.start()
@@ -74,3 +77,18 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     stack.callback(elector.stop)  # first of all to end: it writes no more, and another one leads soon
     print(f"follows {connection.host} as {elector.identity}", flush=True)
     return live
+
+
+def parse_prices(pairs: Sequence[str]) -> dict[str, float]:
+    """`CAPACITY_TYPE=PRICE` texts; raises UsageError."""
+    prices: dict[str, float] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        try:
+            price = float(text)
+        except ValueError:
+            price = math.nan
+        if not (equals and name and 0.0 <= price < math.inf):
+            raise UsageError(f"--prices {pair!r}: expected CAPACITY_TYPE=PRICE of one slice for one hour (spot=0.12)")
+        prices[name] = price
+    return prices

@@ -112,7 +112,9 @@ class ScenesSettings(VerbSettings):
 
     size_mb: list[float] = Field([], description="Scene sizes to measure; else 30 and 1000.")
     rounds: int = Field(3, ge=1, description="Times that each figure is taken; the median counts.")
-    only: list[Literal["fetches", "frames", "visitors"]] = Field([], description="Measure these alone; repeatable.")
+    only: list[Literal["fetches", "frames-of-source", "frames-of-packed", "visitors"]] = Field(
+        [], description="Measure these alone; repeatable."
+    )
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 
@@ -148,6 +150,23 @@ def cache(settings: CacheSettings) -> None:
         main(folder, lambda line: click.echo(line, err=True), settings.json_file)
     except OSError as error:
         raise UsageError(f"--traces {folder}: {error.strerror}: {error.filename}") from error
+
+
+class LargeSceneSettings(PlainSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_LARGE_SCENE_", populate_by_name=True)
+
+    gaussians: int = Field(5_000_000, ge=1000, le=5_000_000, description="Of the made scene, SH degree 3.")
+
+
+def large_scene(settings: LargeSceneSettings) -> int:
+    """A scene of over a gigabyte from its source to a frame: seconds, and the most memory the pod takes."""
+    from benchmarks.large_scene import main
+    from local_fleet.triton_server import TritonUnavailable
+
+    try:
+        return main(settings.gaussians, lambda line: click.echo(line, err=True), settings.json_file)
+    except TritonUnavailable as error:
+        raise click.ClickException(str(error)) from error
 
 
 class AutoscalerSettings(PlainSettings):
@@ -190,6 +209,7 @@ COMMAND = click.Group(
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
         verb("cache", CacheSettings, cache, "splatfleet bench cache --json out.json"),
+        verb("large-scene", LargeSceneSettings, large_scene, "splatfleet bench large-scene --json out.json"),
         verb("scenes", ScenesSettings, scenes, "splatfleet bench scenes --size-mb 30 --json out.json"),
         verb("autoscaler", AutoscalerSettings, autoscaler, "splatfleet bench autoscaler --pools 1000 --json out.json"),
         verb("all", PlainSettings, everything, "splatfleet bench all"),

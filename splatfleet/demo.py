@@ -24,11 +24,17 @@ class DemoVerbSettings(VerbSettings):
         None, description="Rate trace (CSV timestamp_s,requests; .gz too): its last three days are played."
     )
     duration: float = Field(120.0, ge=15, le=3600, description="Seconds for the three days; 40 s a day at 120.")
-    autoscaler: Literal["predictive", "reactive"] = Field(
-        "predictive", description="Reactive is the same policy without its forecast."
+    kubernetes: bool = Field(
+        False, description="Under a real kube-apiserver, scheduler and controller-manager on this machine."
     )
-    placement: Literal["scenes", "spread"] = Field(
-        "scenes", description="Ask the scheduler extender, or put each pod on the emptiest node."
+    autoscaler: Literal["predictive", "reactive", "hpa"] = Field(
+        "predictive",
+        description="Reactive is the same policy without its forecast; hpa (--kubernetes) is Kubernetes' own.",
+    )
+    placement: Literal["scenes", "spread", "default"] = Field(
+        "scenes",
+        description="Ask the scheduler extender, or put each pod on the emptiest node; "
+        "default (--kubernetes) is kube-scheduler alone.",
     )
     warm_up: Literal["on", "off"] = Field(
         "on", description="Carry out the autoscaler's asks to have scenes on disks and in memory ahead of need."
@@ -64,6 +70,7 @@ def run(settings: DemoVerbSettings) -> int:
             raise UsageError(f"--{name} {path}: no such {'folder' if name == 'scenes' else 'file'}")
     if settings.report is not None and settings.report.exists() and not settings.report.is_dir():
         raise UsageError(f"--report {settings.report}: is a file, expected a folder")
+    _check_kubernetes(settings)
     from local_fleet.demo import DemoFailed, DemoSettings, play
 
     wanted = DemoSettings(
@@ -71,6 +78,7 @@ def run(settings: DemoVerbSettings) -> int:
         include_all=settings.all,
         trace=settings.trace,
         duration_s=settings.duration,
+        kubernetes=settings.kubernetes,
         autoscaler=settings.autoscaler,
         placement=settings.placement,
         warm_up=settings.warm_up,
@@ -96,6 +104,29 @@ def run(settings: DemoVerbSettings) -> int:
     return 0
 
 
+def _check_kubernetes(settings: DemoVerbSettings) -> None:
+    """Raises UsageError for what only one of the two demos has, and builds the control plane where it is missing."""
+    alone = {"--autoscaler hpa": settings.autoscaler == "hpa", "--placement default": settings.placement == "default"}
+    if not settings.kubernetes:
+        for flag, given in alone.items():
+            if given:
+                raise UsageError(f"{flag}: needs --kubernetes, which brings what Kubernetes does alone")
+        return
+    if settings.placement == "spread":
+        raise UsageError("--placement spread: with --kubernetes it is scenes or default (kube-scheduler alone)")
+    from local_fleet.control_plane.binaries import BinariesError, find
+
+    try:
+        find()
+    except BinariesError:
+        from local_fleet.control_plane.build import build
+
+        try:
+            build()
+        except BinariesError as error:
+            raise click.ClickException(str(error)) from error
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends like Ctrl-C, with its own exit code."""
 
@@ -112,5 +143,7 @@ COMMAND = verb(
 splatfleet demo
 splatfleet demo --scenes scenes/ --trace traffic.csv.gz --duration 120 --json out.json --report out/
 splatfleet demo --autoscaler reactive --placement spread --compare out.json
+splatfleet demo --kubernetes --json ours.json
+splatfleet demo --kubernetes --autoscaler hpa --placement default --compare ours.json
 """,
 )

@@ -49,6 +49,9 @@ class ExtenderSettings(VerbSettings):
         None, description="Append everything that decisions follow from here, for `splatfleet replay`."
     )
     most_decisions_bytes: int = Field(1 << 30, gt=0, description="Size at which --decisions stops to grow.")
+    decisions_file_bytes: int = Field(
+        64 << 20, gt=0, description="Size of one of its files; a full one gets .1, .2, … behind its name."
+    )
     allow_anyone: bool = Field(False, description="Listen beyond this machine without --client-ca: anyone may ask.")
 
 
@@ -93,6 +96,7 @@ def run(settings: ExtenderSettings) -> None:
         _tls_files(settings),
         settings.decisions,
         settings.most_decisions_bytes,
+        settings.decisions_file_bytes,
         _watch() if settings.kubernetes else None,
     )
     try:

@@ -25,6 +25,19 @@ def rules(settings: RulesSettings) -> None:
     _write(settings.out, rule_files())
 
 
+class DashboardsSettings(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_MONITORING_DASHBOARDS_")
+
+    out: Path = Field(description="Folder to write the dashboards into.")
+
+
+def dashboards(settings: DashboardsSettings) -> None:
+    """Write the dashboards as JSON for Grafana (needs grafana-foundation-sdk, of the extra dev)."""
+    from monitoring.grafana import dashboards as made
+
+    _write(settings.out, made())
+
+
 def _write(folder: Path, files: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,6 +50,10 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 
 COMMAND = click.Group(
     "monitoring",
-    commands=[verb("rules", RulesSettings, rules, "splatfleet monitoring rules --out rules/")],
-    help="Write the recording rules and alerts as files.\n\n\b\nExample:\n  splatfleet monitoring rules --out rules/",
+    commands=[
+        verb("rules", RulesSettings, rules, "splatfleet monitoring rules --out rules/"),
+        verb("dashboards", DashboardsSettings, dashboards, "splatfleet monitoring dashboards --out dashboards/"),
+    ],
+    help="Write recording rules, alerts and dashboards as files.\n\n\b\n"
+    "Example:\n  splatfleet monitoring rules --out rules/",
 )

@@ -33,21 +33,20 @@ def run(settings: ReplaySettings) -> int:
     if _log_of(settings.file) == "autoscaler":
         return _autoscaler(settings)
     from scheduler_extender.explanation import explain
-    from scheduler_extender.journal import JournalError, replay
+    from scheduler_extender.journal import JournalError, journal_lines, replay
 
     decisions, differing = 0, 0
     explained: dict[str, Any] | None = None
     try:
-        with settings.file.open("rb") as lines:
-            for made in replay(lines):
-                decisions += 1
-                pod = made.decision.pod
-                if settings.pod in (pod.uid, f"{pod.namespace}/{pod.name}"):
-                    explained = explain(made.decision, made.cluster)
-                if made.difference:
-                    differing += 1
-                    if differing <= MOST_DIFFERENCES:
-                        click.echo(f"line {made.line}: pod {pod.namespace}/{pod.name}: {made.difference}")
+        for made in replay(journal_lines(settings.file)):
+            decisions += 1
+            pod = made.decision.pod
+            if settings.pod in (pod.uid, f"{pod.namespace}/{pod.name}"):
+                explained = explain(made.decision, made.cluster)
+            if made.difference:
+                differing += 1
+                if differing <= MOST_DIFFERENCES:
+                    click.echo(f"line {made.line}: pod {pod.namespace}/{pod.name}: {made.difference}")
     except OSError as error:
         raise UsageError(f"{settings.file}: {error.strerror}") from error
     except JournalError as error:

@@ -29,6 +29,9 @@ class PlacementSettings(VerbSettings):
     nodes: int = Field(25, ge=1, le=5000, description="Nodes of the fleet.")
     gpus: int = Field(4, ge=1, le=16, description="GPUs of a node, eight memory slices each.")
     scenes: int = Field(87, ge=0, le=100_000, description="Scenes; 0 for pods that name none.")
+    scene_trace: Path | None = Field(
+        None, description="Recorded requests (CSV timestamp_s or seq, object, [requests]; .gz too) as scenes of pods."
+    )
     drift_per_h: float = Field(0.0, ge=0, le=1, description="Share of the scenes that change popularity each hour.")
     burst_pods: int = Field(0, ge=0, description="Pods of one rare scene within a second, half-way.")
     lost_nodes: int = Field(0, ge=0, description="Nodes that fail half-way, for an hour.")
@@ -50,7 +53,13 @@ def run(settings: PlacementSettings) -> None:
     from scheduler_extender.prices import Prices
     from simulator.placement_report import as_json, as_markdown, compare, policy_names
     from simulator.placement_workload import WorkloadError, WorkloadSpec
+    from simulator.scene_trace import read_scene_trace
 
+    if settings.scene_trace is not None:
+        try:
+            read_scene_trace(settings.scene_trace)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--scene-trace: {error}") from error
     names = policy_names() if settings.policies == "all" else tuple(settings.policies.split(","))
     unknown = [name for name in names if name not in policy_names()]
     if unknown:
@@ -64,6 +73,7 @@ def run(settings: PlacementSettings) -> None:
             arrivals=settings.arrivals,
             warm_up=settings.warm_up,
             scenes=settings.scenes,
+            scene_trace=str(settings.scene_trace or ""),
             drift_per_h=settings.drift_per_h,
             burst_pods=settings.burst_pods,
             lost_nodes=settings.lost_nodes,
@@ -96,5 +106,6 @@ COMMAND = verb(
     PlacementSettings,
     run,
     "splatfleet simulate placement --mix small --load 0.85 --cache-gb 15 --seeds 3 --json out.json\n"
-    "splatfleet simulate placement --mix uniform --load 1.0 --scenes 0",
+    "splatfleet simulate placement --mix uniform --load 1.0 --scenes 0\n"
+    "splatfleet simulate placement --scene-trace obj_servegen_mlarge.csv.gz --policies splatfleet,cost-0-4",
 )

@@ -22,20 +22,21 @@ class Access:
         self.server = server
         folder.mkdir(parents=True, exist_ok=True)
 
-    def user(self, name: str, groups: Sequence[str] = ()) -> Path:
+    def user(self, name: str, groups: Sequence[str] = (), namespace: str = "default") -> Path:
         """A kubeconfig for a user; RBAC sees exactly this name and these groups."""
         path = self.folder / f"{name.replace(':', '-').replace('/', '-')}.kubeconfig"
         path.touch(mode=0o600)
-        path.write_text(kubeconfig(self.server, self.authority.certificate, self.authority.issue(name, groups)))
+        pair = self.authority.issue(name, groups)
+        path.write_text(kubeconfig(self.server, self.authority.certificate, pair, namespace))
         return path
 
     def service_account(self, namespace: str, name: str) -> Path:
-        """A kubeconfig with the identity of a service account, for its RBAC rules; the account need not exist."""
+        """A kubeconfig with identity and namespace of a service account, as its pods have them; it need not exist."""
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
-        return self.user(f"system:serviceaccount:{namespace}:{name}", groups)
+        return self.user(f"system:serviceaccount:{namespace}:{name}", groups, namespace)
 
 
-def kubeconfig(server: str, authority: Path, pair: Pair) -> str:
+def kubeconfig(server: str, authority: Path, pair: Pair, namespace: str = "default") -> str:
     """A kubeconfig (JSON, which is YAML) with one context."""
     user = {"client-certificate-data": _encoded(pair.certificate), "client-key-data": _encoded(pair.key)}
     cluster = {"server": server, "certificate-authority-data": _encoded(authority)}
@@ -46,7 +47,7 @@ def kubeconfig(server: str, authority: Path, pair: Pair) -> str:
             "current-context": CLUSTER,
             "clusters": [{"name": CLUSTER, "cluster": cluster}],
             "users": [{"name": CLUSTER, "user": user}],
-            "contexts": [{"name": CLUSTER, "context": {"cluster": CLUSTER, "user": CLUSTER}}],
+            "contexts": [{"name": CLUSTER, "context": {"cluster": CLUSTER, "user": CLUSTER, "namespace": namespace}}],
         },
         indent=1,
     )

@@ -40,6 +40,7 @@ class KubeletSettings:
     restart_first_s: float = 10.0
     heartbeat_s: float = 10.0
     credentials: Callable[[str, str], Path] | None = None
+    before_end: Callable[[str], None] | None = None  # told the address of a renderer that is about to get SIGTERM
 
 
 class Kubelet:
@@ -170,6 +171,7 @@ class Kubelet:
             tell_devices=node.tell_devices,
             pods_folder=folder,
             provisioning=settings.provisioning,
+            before_end=settings.before_end,
         )
 
     def _credentials(self, pod: RunPod) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from fleet.labels import POOL_LABEL
 from kube import writes
 from kube.errors import KubeError, Refused
 from local_fleet.kubelet.container_plan import ContainerPlan, PlanError
@@ -272,6 +273,8 @@ class PodWorker:
             if hook is not None and hook.sleep is not None and running.process is not None:
                 pause_s = max(pause_s, float(hook.sleep.seconds))
         self._lost.wait(min(pause_s, max(0.0, end_s - time.monotonic())))
+        if self._around.before_end is not None and self.ready and self.pod.metadata.label(POOL_LABEL):
+            self._around.before_end(self.pod_ip)
         for process in self.processes():
             process.terminate()
         while time.monotonic() < end_s and any(process.exit_code() is None for process in self.processes()):

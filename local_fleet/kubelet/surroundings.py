@@ -79,6 +79,7 @@ class Surroundings:
     tell_devices: Callable[[], None]
     pods_folder: Path
     provisioning: Provisioning
+    before_end: Callable[[str], None] | None = None
 
     def pod_folder(self, pod: RunPod) -> Path:
         return self.pods_folder / pod.metadata.uid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 
 from fleet import labels
 from kube.connection import Connection
+from local_fleet.child import free_ports
 from local_fleet.control_plane.binaries import find
 from local_fleet.control_plane.plane import ControlPlane
 from local_fleet.kubelet.emulated_node import EmulatedNode
@@ -44,7 +45,7 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """`past` are lines of OpenMetrics that Prometheus holds from the start."""
+    """The fleet beside its pool. `before_end` is told the address of a renderer that is about to end."""
 
     folder: Path
     backends: Path
@@ -53,7 +54,7 @@ class FleetSettings:
     flags: Flags = field(default_factory=Flags)
     extender: bool = True  # else kube-scheduler places as it does by itself
     autoscaler: bool = True
-    past: Callable[[], Any] | None = None
+    before_end: Callable[[str], None] | None = None
     note: Callable[[str], None] = lambda _: None
 
 
@@ -67,7 +68,8 @@ class KubernetesFleet:
         flags = {"kube-controller-manager": list(settings.flags.controllers)}
         self.plane = ControlPlane(find(), self.folder / "control-plane", flags)
         self._stack = contextlib.ExitStack()
-        self.prometheus_url = ""
+        self._prometheus_port = free_ports(1)[0]
+        self.prometheus_url = f"http://127.0.0.1:{self._prometheus_port}"
 
     def __enter__(self) -> KubernetesFleet:
         try:
@@ -100,6 +102,7 @@ class KubernetesFleet:
             provisioning=self.settings.provisioning,
             restart_first_s=1.0,
             credentials=self.plane.access.service_account,
+            before_end=self.settings.before_end,
         )
         nodes = [emulated(node) for node in self.settings.nodes]
         system = EmulatedNode("system", None, self.folder / "system", {}, {manifests.NODE_ROLE_LABEL: "system"})
@@ -108,15 +111,8 @@ class KubernetesFleet:
         return kubelet
 
     def _start_components(self) -> None:
-        """Prometheus first, as the others are told its address; then our pods, then the scheduler that asks one."""
+        """Our pods, then the scheduler that asks one of them."""
         settings, flags, begun_s = self.settings, self.settings.flags, time.monotonic()
-        if settings.past is not None:
-            prometheus.write_past(self.folder / "prometheus", settings.past())
-        log = self.folder / "prometheus.log"
-        targets = prometheus.Targets(self.connection, NAMESPACE, self.folder).start()
-        self._stack.callback(targets.stop)
-        child, self.prometheus_url = prometheus.start(self.folder, targets, log)
-        self._stack.callback(child.stop)
         made = [manifests.node_daemon(flags.exporter, flags.scene_agent), manifests.gateway(flags.gateway)]
         wanted = {"gateway": 1, labels.NODE_COMPONENT: len(settings.nodes)}
         if settings.extender:
@@ -131,6 +127,15 @@ class KubernetesFleet:
         if settings.extender:
             self._start_scheduler()
         settings.note(f"{sum(wanted.values())} pods of our components ready in {time.monotonic() - begun_s:.1f} s")
+
+    def start_prometheus(self, past: Iterator[str] | None = None) -> None:
+        """Start it with this past (OpenMetrics); late, so that the past may end now. Raises RuntimeError."""
+        if past is not None:
+            prometheus.write_past(self.folder / "prometheus", past)
+        targets = prometheus.Targets(self.connection, NAMESPACE, self.folder).start()
+        self._stack.callback(targets.stop)
+        child = prometheus.start(self.folder, targets, self._prometheus_port, self.folder / "prometheus.log")
+        self._stack.callback(child.stop)
 
     def _start_scheduler(self) -> None:
         """A second kube-scheduler whose profile asks the extender, as the chart installs it."""
@@ -195,8 +200,8 @@ class KubernetesFleet:
         pods = self.ready_pods(labels.NODE_COMPONENT)
         return {pod["spec"]["nodeName"]: f"http://{pod['status']['podIP']}:{labels.EXPORTER_PORT}" for pod in pods}
 
-    def start_pool(self, spec: PoolSpec, autoscaler: dict[str, Any] | None, ready_within_s: float = 120.0) -> None:
-        """Create the pool, wait for its first pods, then hand it to its autoscaler; raises RuntimeError."""
+    def start_pool(self, spec: PoolSpec, ready_within_s: float = 120.0) -> None:
+        """Create the pool and wait for its first pods; raises RuntimeError. Nothing scales it yet."""
         self.plane.apply(manifests.pool(spec))
         end_s = time.monotonic() + ready_within_s
         while sum(life.ready and life.pool == spec.name for life in self.ledger.alive()) < spec.replicas:
@@ -204,8 +209,6 @@ class KubernetesFleet:
             if time.monotonic() > end_s:
                 raise RuntimeError(f"the first pods were not ready after {ready_within_s:.0f} s: {self.explain_pods()}")
             time.sleep(0.1)
-        if autoscaler is not None:
-            self.plane.apply(autoscaler)
 
     def explain_pods(self) -> str:
         """The pods of the pools and the latest warnings about them, in one line."""

@@ -45,6 +45,7 @@ class PoolSpec:
     grace_s: int = 15
     drain_s: int = 2  # between the deletion and SIGTERM: gateways learn of it meanwhile
     annotations: Mapping[str, str] = field(default_factory=dict)
+    gated: bool = False  # new pods wait until the autoscaler has said which scenes they load
 
 
 def foundations(scene_agent_token: str) -> list[Document]:
@@ -159,6 +160,8 @@ def pool(spec: PoolSpec) -> Document:
     }
     if spec.scheduler:
         pod["schedulerName"] = spec.scheduler
+    if spec.gated:
+        pod["schedulingGates"] = [{"name": labels.SCENES_GATE}]
     if spec.priority_class:
         pod["priorityClassName"] = spec.priority_class
     matching = {"app.kubernetes.io/name": spec.name, labels.POOL_LABEL: spec.name}
@@ -186,8 +189,10 @@ def predictive_autoscaler(name: str, spec: Mapping[str, Any]) -> Document:
     return _document(api, "PredictiveAutoscaler", name, spec={"scaleTargetRef": target, **spec})
 
 
-def horizontal_pod_autoscaler(name: str, limits: tuple[int, int], metric: str, per_pod: float) -> Document:
-    """What Kubernetes does alone: so many requests a second a pod, by an external metric; five minutes stay five."""
+def horizontal_pod_autoscaler(
+    name: str, limits: tuple[int, int], metric: str, per_pod: float, down_window_s: int = 300, period_s: int = 15
+) -> Document:
+    """What Kubernetes does alone: so many requests a second a pod, by an external metric; HPA's default steps."""
     target = {"type": "AverageValue", "averageValue": f"{round(1000 * per_pod)}m"}
     source = {"metric": {"name": metric, "selector": {"matchLabels": {"pool": name}}}, "target": target}
     spec = {
@@ -195,6 +200,18 @@ def horizontal_pod_autoscaler(name: str, limits: tuple[int, int], metric: str, p
         "minReplicas": limits[0],
         "maxReplicas": limits[1],
         "metrics": [{"type": "External", "external": source}],
+        "behavior": {
+            "scaleUp": {
+                "policies": [
+                    {"type": "Pods", "value": 4, "periodSeconds": period_s},
+                    {"type": "Percent", "value": 100, "periodSeconds": period_s},
+                ]
+            },
+            "scaleDown": {
+                "stabilizationWindowSeconds": down_window_s,
+                "policies": [{"type": "Percent", "value": 100, "periodSeconds": period_s}],
+            },
+        },
     }
     return _document("autoscaling/v2", "HorizontalPodAutoscaler", name, spec=spec)
 

@@ -18,7 +18,7 @@ from fleet import labels, metrics
 from kube.connection import Connection
 from kube.objects import PODS, Pod
 from kube.reflector import Reflector, Scope
-from local_fleet.child import Child, free_ports
+from local_fleet.child import Child
 
 SCRAPE_S = 0.25  # of the gateway: a bin of one second then has four samples
 OTHERS_SCRAPE_S = 1.0
@@ -126,11 +126,10 @@ def write_past(folder: Path, lines: Iterator[str]) -> None:
         raise RuntimeError(f"promtool could not write the past: {(done.stderr or done.stdout).strip()[-300:]}")
 
 
-def start(folder: Path, targets: Targets, log: Path) -> tuple[Child, str]:
-    """Start it over `folder`/prometheus and wait until it listens; its process and URL. Raises RuntimeError."""
+def start(folder: Path, targets: Targets, port: int, log: Path) -> Child:
+    """Start it over `folder`/prometheus and wait until it listens; raises RuntimeError."""
     config = folder / "prometheus.yaml"
     config.write_text(json.dumps(configuration(targets), indent=1))
-    port = free_ports(1)[0]
     flags = {
         "config.file": config,
         "storage.tsdb.path": folder / "prometheus",
@@ -139,5 +138,9 @@ def start(folder: Path, targets: Targets, log: Path) -> tuple[Child, str]:
         "log.level": "warn",
     }
     child = Child("prometheus", [program("prometheus"), *(f"--{key}={value}" for key, value in flags.items())], log)
-    child.wait_listening(port)
-    return child, f"http://127.0.0.1:{port}"
+    try:
+        child.wait_listening(port)
+    except BaseException:
+        child.stop()
+        raise
+    return child

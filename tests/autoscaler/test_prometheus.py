@@ -90,6 +90,87 @@ def test_values_that_are_no_counts(prometheus: Wire, text: str, outcome: Outcome
     assert text in reading.detail
 
 
+BIN_END_S = math.floor(NOW_S / 60) * 60.0
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (
+            [{"metric": {}, "values": [[BIN_END_S, "3"]]}, {"metric": {"x": "y"}, "values": [[BIN_END_S, "4"]]}],
+            "2 series",
+        ),
+        ([{"metric": {}, "values": [[BIN_END_S, "3"], [BIN_END_S, "4"]]}], "two samples at"),
+        ([{"metric": {}, "values": [[BIN_END_S + 600, "3"]]}], "where none was asked for"),
+        ([{"metric": {}, "values": [[BIN_END_S - 7, "3"]]}], "where none was asked for"),
+        ([{"metric": {}, "values": [[BIN_END_S, "many"]]}], "many"),
+        ([{"metric": {}}], "values"),
+        ([7], ""),
+    ],
+)
+def test_a_history_that_was_not_asked_for_is_refused_and_the_last_one_stays(
+    prometheus: Wire, result: list[object], said: str
+) -> None:
+    answer(prometheus, [(BIN_END_S - 60, "30")])
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    source.read(POOL, NOW_S - 60)
+    body = {"status": "success", "data": {"resultType": "matrix", "result": result}}
+    prometheus.pages["/api/v1/query_range"] = json.dumps(body)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome in (Outcome.BAD_VALUE, Outcome.UNREACHABLE), reading
+    assert said in reading.detail
+    assert reading.demand[-1] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([({}, 0.0, "3"), ({}, 0.0, "4")], "two are of one scene"),
+        ([({}, 3600.0, "3")], "3600 s from now"),
+    ],
+)
+def test_an_instant_answer_that_is_twice_or_of_the_future_is_refused(
+    prometheus: Wire, rows: list[tuple[dict[str, str], float, str]], said: str
+) -> None:
+    answer(prometheus, [(BIN_END_S, "30")])
+    result = [{"metric": metric, "value": [NOW_S + late_s, text]} for metric, late_s, text in rows]
+    body = {"status": "success", "data": {"resultType": "vector", "result": result}}
+    prometheus.pages["/api/v1/query"] = json.dumps(body)
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome is Outcome.BAD_VALUE
+    assert said in reading.detail
+
+
+@pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
+def test_a_queue_that_is_no_number_is_not_known(prometheus: Wire, text: str) -> None:
+    answer(prometheus, [(BIN_END_S, "30")])
+    body = {"status": "success", "data": {"result": [{"metric": {}, "value": [NOW_S, text]}]}}
+    prometheus.pages["/api/v1/query"] = json.dumps(body)
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert (reading.pending, reading.queue_to_compute, reading.ready) == (None, None, None)
+
+
+@pytest.mark.parametrize("page", ["/api/v1/query_range", "/api/v1/query"])
+def test_an_answer_with_warnings_is_partial(prometheus: Wire, page: str) -> None:
+    answer(prometheus, [(BIN_END_S, "30")])
+    whole = json.loads(prometheus.pages[page])
+    prometheus.pages[page] = json.dumps(whole | {"warnings": ["a store did not answer"]})
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    reading = source.read(POOL, NOW_S)
+    assert reading.outcome is Outcome.PARTIAL
+    assert "a store did not answer" in reading.detail
+    assert reading.demand[-1] == 30.0
+    prometheus.pages[page] = json.dumps(whole)
+    assert source.read(POOL, NOW_S).outcome is Outcome.OK
+    source.close()
+
+
 def test_an_error_keeps_the_history_and_is_not_retried(prometheus: Wire) -> None:
     """503 with Retry-After: 3600, which the library would obey."""
     answer(prometheus, [(math.floor(NOW_S / 60) * 60.0, "30")])

@@ -111,3 +111,23 @@ def view_of(scene: str) -> dict[str, Any]:
 
     fields: dict[str, Any] = json.loads(encode_bodies(Orbit(scene), (48, 32), {}, poses=1)[0])
     return fields
+
+
+def test_load_that_is_told_to_end_scores_what_it_has(gateway: str, tmp_path: Path) -> None:
+    """No pod is there, so every request runs into the client's patience: no frame, and no `nan` either."""
+    file = tmp_path / "load.json"
+    command = [*COMMAND, "load", "--gateway", gateway, "--scenes", SCENES[0], "--duration", "60", "--shape", "flat"]
+    process = subprocess.Popen(
+        [*command, "--mean-rate", "20", "--timeout-s", "0.2", "--json", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    time.sleep(6)
+    process.terminate()
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert json.loads(file.read_text())["requests"] > 0
+    assert "frame p50 –" in said
+    assert "nan" not in said

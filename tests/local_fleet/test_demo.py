@@ -153,3 +153,23 @@ def test_a_wrong_input_is_one_clear_line(tmp_path: Path, arguments: tuple[str, .
     assert demo.returncode == code, text
     assert needle in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--autoscaler", "hpa"], "--autoscaler hpa: needs --kubernetes"),
+        (["--placement", "default"], "--placement default: needs --kubernetes"),
+        (["--kubernetes", "--placement", "spread"], "--placement spread: with --kubernetes"),
+    ],
+)
+def test_what_only_kubernetes_has_is_told(flags: list[str], said: str) -> None:
+    demo = subprocess.run(
+        [sys.executable, "-m", "splatfleet", "demo", *flags],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 2
+    assert said in demo.stderr

@@ -25,9 +25,9 @@ def splatfleet(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def busy_day(path: Path, most_bytes: int = 1 << 30) -> None:
+def busy_day(path: Path, most_bytes: int = 1 << 30, file_bytes: int = 1 << 30) -> None:
     """Digests, bindings, deletions, expiries and 40 decisions."""
-    journal = Journal(path, most_bytes)
+    journal = Journal(path, most_bytes, file_bytes)
     cluster = RecordedCluster(journal.write, NODES, Prices(), 5.0)
     for number in range(40):
         now_s = number * 1.7
@@ -114,3 +114,21 @@ def test_the_file_stops_at_its_size_and_still_replays(tmp_path: Path) -> None:
         made = list(replay(lines))
     assert made
     assert all(not again.difference for again in made)
+
+
+def test_full_files_are_numbered_and_replay_as_one(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "decisions.jsonl"
+    busy_day(whole)
+    busy_day(path, file_bytes=5_000)
+    numbered = sorted(tmp_path.glob("decisions.jsonl.*"), key=lambda each: int(each.suffix[1:]))
+    assert len(numbered) > 3
+    assert all(each.stat().st_size <= 5_000 for each in numbered)
+    assert b"".join(each.read_bytes() for each in (*numbered, path)) == whole.read_bytes()
+    done = CliRunner().invoke(main, ["replay", str(path)])
+    assert done.exit_code == 0, done.output
+    assert "40 decisions made again, 40 the same bit for bit" in done.stdout
+    with pytest.raises(JournalError, match="another run"):
+        Journal(tmp_path / "decisions.jsonl", 1000)
+    numbered[1].unlink()
+    done = CliRunner().invoke(main, ["replay", str(path)])
+    assert (done.exit_code, "decisions.jsonl.2 is missing" in done.stderr) == (1, True), done.stderr

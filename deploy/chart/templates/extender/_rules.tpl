@@ -1,11 +1,11 @@
 {{- define "splatfleet.extenderRules" -}}
 - apiGroups: [""]
-  resources: [nodes, pods]
+  resources: [nodes]
+  verbs: [get, list, watch, patch]
+- apiGroups: [""]
+  resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [resource.k8s.io]
-  resources: [resourceclaims, resourceslices]
+  resources: [resourceclaims, resourceslices, deviceclasses]
   verbs: [get, list, watch]
-- apiGroups: [""]
-  resources: [events]
-  verbs: [create, patch]
 {{- end }}
