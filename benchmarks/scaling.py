@@ -161,8 +161,8 @@ def _head() -> str:
 Made by `make bench-scaling`. Each trace of 14 days or more is scaled to a mean of 10 busy pods; its last seven days
 are the test. Renders take 0.25 s (log-normal, variation 0.3), a request may wait 0.5 s, a pod is ready 180 s after it
 is asked for (log-normal, σ 0.35), at most 4 x the peak is allowed. Cost is pod time, starts included, over the
-clairvoyant's (O1). Ours sees bins of {BIN_S:g} s and decides every {TICK_S:g} s; rivals keep their own rhythm. A knob with *
-was chosen on the two days before the test.
+clairvoyant's (O1). Ours sees bins of {BIN_S:g} s and decides every {TICK_S:g} s; rivals keep their rhythm. A knob
+with * was chosen on the two days before the test.
 [simulator.md](../simulator.md) says how it is played and what each rival is.
 
 {machine.cpu}, {machine.cpus} cores, Python {machine.python}."""
