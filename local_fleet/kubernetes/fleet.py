@@ -28,7 +28,7 @@ from local_fleet.nodes import LocalNode
 from scheduler_extender import scheduler_config
 
 CRD = Path(__file__).resolve().parents[2] / "deploy/chart/crds/splatfleet.io_predictiveautoscalers.yaml"
-COMPONENTS_READY_S = 90.0
+COMPONENTS_READY_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)

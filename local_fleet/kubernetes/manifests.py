@@ -32,7 +32,11 @@ _RULES: Mapping[str, list[Document]] = {
     "extender": [
         {"apiGroups": [""], "resources": ["nodes"], "verbs": [*_FOLLOW, "patch"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": _FOLLOW},
-        {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices", "resourceclaims"], "verbs": _FOLLOW},
+        {
+            "apiGroups": ["resource.k8s.io"],
+            "resources": ["resourceslices", "resourceclaims", "deviceclasses"],
+            "verbs": _FOLLOW,
+        },
     ],
     "autoscaler": list(role_rules()),
 }
