@@ -23,6 +23,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from fleet.scene import SceneId
+from kube.watch_metrics import WatchCollector
 from renderer.catalogue import CatalogueEntry, load_catalogue
 from renderer.gateway.access import Access
 from renderer.gateway.hot import RenderApp, refusal_headers
@@ -91,8 +92,10 @@ class Gateway:
         )
 
     def _source(self) -> RendererSource:
-        if self.settings.watched is not None:
-            return WatchSource(self.settings.watched.renderers)
+        watched = self.settings.watched
+        if watched is not None:
+            self.metrics.registry.register(WatchCollector(lambda: [watched.renderers.reflector]))
+            return WatchSource(watched.renderers)
         if self.settings.renderers_file is None:
             raise ValueError("the gateway needs a renderers file or a pod watch to find its pods")
         return FileSource(self.settings.renderers_file)
