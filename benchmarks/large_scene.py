@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -62,8 +63,9 @@ class _Peak:
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_S):
-            self.bytes = max(self.bytes, self._process.memory_info().rss)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while not self._ended.wait(_LOOK_S):
+                self.bytes = max(self.bytes, self._process.memory_info().rss)
 
     def end(self) -> None:
         self._ended.set()
