@@ -25,7 +25,7 @@ _ROUNDS = 25
 
 
 def main() -> None:
-    """Milliseconds at the client beyond the pod's own service time, JPEG and raw, over gRPC and through shared memory."""
+    """Print the milliseconds at the client beyond the pod's service time, of files and raw pictures, both ways."""
     with tempfile.TemporaryDirectory(prefix="splatfleet-bench-") as name:
         folder = Path(name)
         ply.write(folder / "knot.ply", made.make("knot", 500))
