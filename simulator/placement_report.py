@@ -99,15 +99,15 @@ def run_one(name: str, spec: WorkloadSpec, cache_bytes: float, prices: Prices, s
 
 
 def compare(
-    spec: WorkloadSpec, cache_bytes: float, policies: Sequence[str], seeds: int, prices: Prices, processes: int = 2
+    spec: WorkloadSpec, cache_bytes: float, policies: Sequence[str], seeds: range, prices: Prices, processes: int = 2
 ) -> list[Row]:
-    """Every policy on the same seeds 0, 1, ..."""
-    jobs = [(name, seed) for seed in range(seeds) for name in policies]
+    """Every policy on the same seeds."""
+    jobs = [(name, seed) for seed in seeds for name in policies]
     played = _played(jobs, spec, cache_bytes, prices, processes)
     found: dict[tuple[str, int], Figures] = dict(zip(jobs, played, strict=True))
 
     def column(name: str, figure: str) -> list[float]:
-        return [getattr(found[name, seed], figure) for seed in range(seeds)]
+        return [getattr(found[name, seed], figure) for seed in seeds]
 
     def above(name: str, figure: str) -> Interval:
         pairs = zip(column(name, figure), column(OURS, figure), strict=True)
