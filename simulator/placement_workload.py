@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fleet.mig import EIGHT_SLICES
 from simulator.scene_trace import read_scene_trace, scenes_of
-from simulator.trace_file import read_objects
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,7 +56,6 @@ class WorkloadSpec:
     scene_trace: str = ""  # file of recorded requests whose objects are the scenes; else the fit below
     drift_per_h: float = 0.0  # share of the scenes that swap their popularity with another each hour
     burst_pods: int = 0  # one-slice pods of the rarest scene within a second, after half of the arrivals
-    scene_sequence: Path | None = None  # a recorded order of objects in the place of drawn scenes, by any start
     lost_nodes: int = 0  # nodes that fail for an hour, each with its pods and its cache, after half of the arrivals
 
     def __post_init__(self) -> None:
@@ -96,14 +94,8 @@ def draw(spec: WorkloadSpec, seed: int) -> Workload:
     arrive_s = np.cumsum(random.exponential(1 / rate_per_s, spec.arrivals))
     life_s = random.exponential(spec.mean_life_s, spec.arrivals)
     role = random.choice(len(ROLES), spec.arrivals, p=shares)
-    if spec.scene_sequence is not None:
-        scene = _recorded_scenes(spec.scene_sequence, spec.arrivals, random)
-        scenes = int(scene.max()) + 1
-        scene_bytes = _scene_bytes(scenes, random)
-    else:
-        scenes = spec.scenes
-        scene_bytes = _scene_bytes(scenes, random)
-        scene = _scenes(spec, arrive_s, random)
+    scene_bytes = _scene_bytes(spec.scenes, random)
+    scene = _scenes(spec, arrive_s, random)
     measured = np.arange(spec.arrivals) >= spec.warm_up
     half_s = float(arrive_s[spec.arrivals // 2])
     if spec.burst_pods:
@@ -112,7 +104,7 @@ def draw(spec: WorkloadSpec, seed: int) -> Workload:
         arrive_s = np.concatenate([arrive_s, at_s])[order]
         life_s = np.concatenate([life_s, random.exponential(spec.mean_life_s, spec.burst_pods)])[order]
         role = np.concatenate([role, np.zeros(spec.burst_pods, np.int64)])[order]
-        scene = np.concatenate([scene, np.full(spec.burst_pods, scenes - 1)])[order]
+        scene = np.concatenate([scene, np.full(spec.burst_pods, spec.scenes - 1)])[order]
         measured = np.concatenate([measured, np.ones(spec.burst_pods, np.bool_)])[order]
     lost = random.permutation(spec.nodes)[: spec.lost_nodes]
     losses = tuple((half_s, int(node)) for node in lost)
@@ -129,18 +121,6 @@ def scene_shares(scenes: int) -> Floats:
 def _scene_bytes(scenes: int, random: np.random.Generator) -> Floats:
     drawn = random.lognormal(0.0, _SIZE_SIGMA, scenes)
     return np.clip(drawn / max(drawn.mean(), 1e-9) * MEAN_SCENE_BYTES, *_SCENE_BYTES_LIMITS) if scenes else drawn
-
-
-def _recorded_scenes(path: Path, arrivals: int, random: np.random.Generator) -> Integers:
-    """So many requests of the recording in a row, from a start by chance, scenes numbered as they appear."""
-    objects = read_objects(path)
-    if len(objects) < arrivals:
-        raise WorkloadError(f"arrivals is {arrivals}, expected at most the {len(objects)} requests of {path.name}")
-    start = int(random.integers(0, len(objects) - arrivals + 1))
-    found, first, number = np.unique(objects[start : start + arrivals], return_index=True, return_inverse=True)
-    rank = np.empty(len(found), np.int64)
-    rank[np.argsort(first)] = np.arange(len(found))
-    return rank[number]
 
 
 def _scenes(spec: WorkloadSpec, arrive_s: Floats, random: np.random.Generator) -> Integers:

@@ -33,7 +33,6 @@ class PlacementSettings(VerbSettings):
     scene_trace: Path | None = Field(
         None, description="Recorded requests (CSV timestamp_s or seq, object, [requests]; .gz too) as scenes of pods."
     )
-    scene_sequence: Path | None = Field(None, description="CSV of recorded requests (column object): their order.")
     drift_per_h: float = Field(0.0, ge=0, le=1, description="Share of the scenes that change popularity each hour.")
     burst_pods: int = Field(0, ge=0, description="Pods of one rare scene within a second, half-way.")
     lost_nodes: int = Field(0, ge=0, description="Nodes that fail half-way, for an hour.")
@@ -56,7 +55,6 @@ def run(settings: PlacementSettings) -> None:
     from simulator.placement_report import as_json, as_markdown, compare, policy_names
     from simulator.placement_workload import WorkloadError, WorkloadSpec
     from simulator.scene_trace import read_scene_trace
-    from simulator.trace_file import SequenceError
 
     if settings.scene_trace is not None:
         try:
@@ -77,7 +75,6 @@ def run(settings: PlacementSettings) -> None:
             warm_up=settings.warm_up,
             scenes=settings.scenes,
             scene_trace=str(settings.scene_trace or ""),
-            scene_sequence=settings.scene_sequence,
             drift_per_h=settings.drift_per_h,
             burst_pods=settings.burst_pods,
             lost_nodes=settings.lost_nodes,
@@ -90,16 +87,13 @@ def run(settings: PlacementSettings) -> None:
     started_s = time.perf_counter()
     processes = settings.processes or len(os.sched_getaffinity(0))
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    try:
-        rows = compare(spec, settings.cache_gb * 1e9, names, seeds, prices, processes)
-    except (WorkloadError, SequenceError, OSError) as error:
-        raise UsageError(f"--scene-sequence: {error}") from error
+    rows = compare(spec, settings.cache_gb * 1e9, names, seeds, prices, processes)
     took_s = time.perf_counter() - started_s
     click.echo(as_markdown(rows))
     click.echo(f"\n{settings.seeds} seeds, {spec.arrivals} pods each, {took_s:.0f} s in {processes} processes")
     if settings.json_file is not None:
         report = {
-            "spec": {**dataclasses.asdict(spec), "scene_sequence": str(spec.scene_sequence or "")},
+            "spec": dataclasses.asdict(spec),
             "cache_gb": settings.cache_gb,
             "seeds": settings.seeds,
             "first_seed": settings.first_seed,

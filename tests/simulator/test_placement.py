@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from simulator.placement_oracles import BELADY, POOLED, farthest_next_use, poole
 from simulator.placement_report import COST_ROW, OURS, Interval, make_policy, policy_names, run_one
 from simulator.placement_workload import MIXES, ROLE_SLICES, ROLES, WorkloadError, WorkloadSpec, draw, scene_shares
 from simulator.scene_caches import FETCH_BYTES_PER_S, READ_BYTES_PER_S, SceneCaches
-from simulator.trace_file import SequenceError, read_objects
 
 PACKING = WorkloadSpec(mix="uniform", load=0.85, nodes=10, arrivals=3000, warm_up=600, scenes=0)
 SCENES = WorkloadSpec(mix="small", load=0.85, nodes=6, arrivals=2500, warm_up=700, scenes=30)
@@ -221,18 +219,3 @@ def test_caches_that_know_pull_no_more_than_ours() -> None:
     assert known.slice_acceptance == ours.slice_acceptance
     assert known.bytes_pulled_ratio < ours.bytes_pulled_ratio
     assert known.scene_hit_ratio > ours.scene_hit_ratio
-
-
-def test_a_recorded_order_of_requests(tmp_path: Path) -> None:
-    file = tmp_path / "objects.csv"
-    file.write_text("seq,object\n" + "".join(f"{number},{'abc'[number % 3]}\n" for number in range(50)))
-    spec = WorkloadSpec(nodes=2, arrivals=20, warm_up=5, scene_sequence=file)
-    work = draw(spec, 1)
-    assert work.scene.tolist() == [number % 3 for number in range(20)]  # numbered as they appear, whatever the start
-    assert len(work.scene_bytes) == 3
-    with pytest.raises(WorkloadError, match="at most the 50"):
-        draw(WorkloadSpec(arrivals=51, warm_up=5, scene_sequence=file), 1)
-    file.write_text("timestamp_s,object,requests\n0,a,3\n")
-    read_objects.cache_clear()
-    with pytest.raises(SequenceError, match="one row a request"):
-        draw(spec, 1)
