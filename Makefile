@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHON VENV
 
 # deploy is a folder, too
-.PHONY: deploy help install demo demo-kubernetes test check lint type imports unit control-plane test-keda bench bench-renderer bench-scaling clean
+.PHONY: deploy help install demo demo-kubernetes test check lint type imports unit control-plane test-keda bench bench-renderer bench-kubernetes bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench: install ## every benchmark, one table each
 bench-renderer: install ## frames, loads and server overhead of the renderer, to out/bench-renderer.json
 	@$(BIN)/splatfleet bench renderer --json out/bench-renderer.json
 
+bench-kubernetes: install ## pods a second of the real kube-scheduler with our extender, to out/bench-kubernetes.json
+	@$(BIN)/splatfleet bench kubernetes --nodes 1000 --pods 2000 --json out/bench-kubernetes.json
+
 bench-scaling: install ## every autoscaling policy over the recorded traces, to docs/benchmarks/scaling.md
 	@$(BIN)/python -m benchmarks.scaling
 
@@ -57,6 +60,7 @@ deploy: install ## renew what is made from code under deploy/: rules, dashboards
 	@$(BIN)/splatfleet monitoring rules --out deploy/rules
 	@$(BIN)/splatfleet monitoring dashboards --out deploy/dashboards
 	@$(BIN)/python scripts/kustomize-from-chart.py
+	@$(BIN)/python scripts/chart-values.py
 
 clean: ## what the build and the demo left
 	rm -rf out .demo build dist

@@ -5,6 +5,7 @@ A Snapshot is a value: every change makes another one, so a reader never meets h
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -178,6 +179,14 @@ def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozen
     ]
     holders = ["" if cut.pod_uid in departed else cut.pod_uid for _, cut in cuts]
     single = _single_profile(node)
+    held: dict[str, list[MigProfile | None]] = {}  # UID -> the profiles of its slices
+    free: dict[MigProfile | None, deque[int]] = {}  # profile -> places in `cuts`, in the driver's order
+    for place, ((_, cut), holder) in enumerate(zip(cuts, holders, strict=True)):
+        profile = parsed_profile(cut.profile)
+        if holder:
+            held.setdefault(holder, []).append(profile)
+        elif cut.healthy:
+            free.setdefault(profile, deque()).append(place)
     whole_gpus_used = 0
     for pod in pods:
         wanted = list(pod.profiles)
@@ -185,23 +194,16 @@ def occupancy(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozen
             whole_gpus_used += pod.gpus
         else:
             wanted += [single] * pod.gpus
-        for (_, cut), holder in zip(cuts, holders, strict=True):
-            profile = parsed_profile(cut.profile)
-            if holder == pod.uid and profile in wanted:
+        for profile in held.get(pod.uid, ()):
+            if profile in wanted:
                 wanted.remove(profile)
         for missing in wanted:
-            _take_first(cuts, holders, missing, pod.uid)
+            if free.get(missing):
+                holders[free[missing].popleft()] = pod.uid
     whole_gpus = sum(1 for gpu in node.gpus if gpu.healthy and not gpu.slices and gpu.partitions is None)
     if node.sharing is not None:
         whole_gpus = (whole_gpus if node.gpus else node.sharing.gpus) * node.sharing.replicas
     return Occupancy(tuple(cuts), tuple(holders), whole_gpus, whole_gpus_used, single)
-
-
-def _take_first(cuts: list[tuple[int, Slice]], holders: list[str], profile: MigProfile, uid: str) -> None:
-    for position, (_, cut) in enumerate(cuts):
-        if not holders[position] and cut.healthy and parsed_profile(cut.profile) == profile:
-            holders[position] = uid
-            return
 
 
 def cutting(node: Node, pods: Iterable[Pod], departed: frozenset[str] = frozenset()) -> Cutting | None:

@@ -25,6 +25,7 @@ from local_fleet.triton_files import TritonUnavailable, build_backends, library_
 __all__ = ["Ports", "TritonFailed", "TritonServer", "TritonUnavailable", "build_backends", "free_ports"]
 
 MODEL_REPOSITORY = Path(renderer.__file__).parent / "model_repository"
+SEQUENCE_REPOSITORY = MODEL_REPOSITORY.parent / "sequence_repository"  # the same model behind the sequence batcher
 HOST = "127.0.0.1"
 
 _EXIT_TIMEOUT_S = 3
@@ -54,16 +55,23 @@ class TritonServer:
     """One renderer pod as a child process; it dies with this process, however this process ends."""
 
     def __init__(
-        self, backends: Path, folder: Path, environment: Mapping[str, str], ports: Ports | None = None
+        self,
+        backends: Path,
+        folder: Path,
+        environment: Mapping[str, str],
+        ports: Ports | None = None,
+        repository: Path = MODEL_REPOSITORY,
     ) -> None:
         """`backends` as build_backends made it; the log goes to `folder`, which is the process's current folder, too.
 
         `environment` is added to our own; paths in it must be absolute. Without `ports` free ones are taken,
-        and others tried where they are lost to somebody else.
+        and others tried where they are lost to somebody else. `repository` holds the model's configuration:
+        MODEL_REPOSITORY (every frame for itself) or SEQUENCE_REPOSITORY.
         """
         self.folder = folder.resolve()
         self.log = self.folder / "triton.log"
         self._backends = backends.resolve()
+        self._repository = repository.resolve()
         self._environment = dict(environment)
         self._fixed_ports = ports is not None
         self._ports = ports or free_ports()
@@ -100,7 +108,7 @@ class TritonServer:
     def _command(self) -> list[str]:
         ports = self._ports
         flags = {
-            "model-repository": MODEL_REPOSITORY,
+            "model-repository": self._repository,
             "backend-directory": self._backends,
             "http-address": ports.host,
             "grpc-address": ports.host,

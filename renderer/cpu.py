@@ -23,6 +23,8 @@ from renderer.splats import Float32, Splats, make_splats
 THREADS_ENV = "SPLATFLEET_RENDER_THREADS"
 CGROUP = Path("/sys/fs/cgroup")
 _TASKS_PER_THREAD = 4  # tiles differ in cost; more tasks than threads even it out
+BAND = 1_000_000  # Gaussians that are projected, sorted and blended at a time
+_SAMPLED = 64  # one in so many tells where the depths lie
 _LIGHT_FRAME = 2048  # Gaussians below which handing work to threads costs more than it saves
 
 
@@ -50,23 +52,46 @@ class CpuRasterizer:
     ) -> Frame:
         """Render one frame; safe from several threads."""
         size = (camera.width, camera.height)
-        records, order, boxes = self._project(splats, _camera_values(camera, constants), sh_degree)
-        starts, lists = self._bin(records, order, boxes, size)
-        pixels = camera.width * camera.height
-        rgb, alpha = np.empty(pixels * 3, np.float32), np.empty(pixels, np.float32)
-        depth = np.empty(pixels if "depth" in layers else 0, np.float32)
-        back = (np.float32(background[0]), np.float32(background[1]), np.float32(background[2]))
+        values = _camera_values(camera, constants)
+        tiles = -(-camera.width // TILE_WIDTH) * -(-camera.height // TILE_HEIGHT)
+        accumulators = np.empty((tiles, cpu_blend.ACCUMULATED), np.float32)
+        cpu_blend.begin(accumulators, camera.width)
         limits = (
             np.float32(constants.alpha_cap),
             np.float32(constants.alpha_threshold),
             np.float32(constants.transmittance_stop),
         )
+        for near, far in _bands(splats, values):
+            values[[cpu_project.NEAR, cpu_project.FAR]] = near, far
+            self._blend(splats, values, sh_degree, size, limits, accumulators)
+        return self._finish(accumulators, size, background, "depth" in layers)
+
+    def _blend(
+        self,
+        splats: Splats,
+        camera: NDArray[np.float64],
+        sh_degree: int | None,
+        size: tuple[int, int],
+        limits: tuple[np.float32, np.float32, np.float32],
+        accumulators: Float32,
+    ) -> None:
+        """Blend what lies between the camera's near and far behind what is in the accumulators."""
+        records, order, boxes = self._project(splats, camera, sh_degree)
+        starts, lists = self._bin(records, order, boxes, size)
         spans = _equal_cost(starts, self.threads * _TASKS_PER_THREAD if self._pool else 1)
-        self._each(
-            lambda span: cpu_blend.blend(span, starts, lists, records, size, back, limits, (rgb, alpha, depth)), spans
-        )
-        shape = (camera.height, camera.width)
-        return Frame(rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape) if "depth" in layers else None)
+        self._each(lambda span: cpu_blend.blend(span, starts, lists, records, size, limits, accumulators), spans)
+
+    def _finish(
+        self, accumulators: Float32, size: tuple[int, int], background: tuple[float, float, float], with_depth: bool
+    ) -> Frame:
+        pixels = size[0] * size[1]
+        rgb, alpha = np.empty(pixels * 3, np.float32), np.empty(pixels, np.float32)
+        depth = np.empty(pixels if with_depth else 0, np.float32)
+        back = (np.float32(background[0]), np.float32(background[1]), np.float32(background[2]))
+        spans = _split(len(accumulators), self.threads)
+        self._each(lambda span: cpu_blend.finish(span, accumulators, size, back, (rgb, alpha, depth)), spans)
+        shape = (size[1], size[0])
+        return Frame(rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape) if with_depth else None)
 
     def _project(
         self, splats: Splats, camera: NDArray[np.float64], sh_degree: int | None
@@ -74,23 +99,26 @@ class CpuRasterizer:
         """(records, positions of the survivors by depth, tiles that a survivor's box touches)."""
         count = splats.count
         degree = splats.sh_degree if sh_degree is None else min(sh_degree, splats.sh_degree)
-        records = np.empty(count * RECORD, np.float32)
-        depths = np.empty(count, np.float32)
-        boxes = np.empty(count, np.int32)
-        chunks = -(-count // CHUNK)
-        counts = np.zeros(chunks, np.int64)
         flat = [part.reshape(-1) for part in (splats.means, splats.covariances, splats.opacities, splats.sh)]
         sample = sample_of(count, splats.budget)
         scene = (*flat, splats.antialiased, sample.limit, sample.growth)
-        out = (records, depths, boxes, counts)
-        parts = self._parts(count)
-        self._each(
-            lambda span: cpu_project.project(scene, camera, degree, span, out),
-            _split(chunks, parts),
-        )
+        chunks = -(-count // CHUNK)
+        spans = _split(chunks, self._parts(count))
+        bases = np.arange(0, (chunks + 1) * CHUNK, CHUNK)
+        if count > BAND:  # a segment of its own for each chunk would be mostly empty
+            bases[0] = 0
+            self._each(lambda span: cpu_project.count_in_range(flat[0], sample.limit, camera, span, bases), spans)
+            np.cumsum(bases, out=bases)
+        room = min(count, int(bases[-1]))
+        records = np.empty(room * RECORD, np.float32)
+        depths = np.empty(room, np.float32)
+        boxes = np.empty(room, np.int32)
+        counts = np.zeros(chunks, np.int64)
+        out = (records, depths, boxes, bases, counts)
+        self._each(lambda span: cpu_project.project(scene, camera, degree, span, out), spans)
         survivors = int(counts.sum())
         keys, order = np.empty((2, survivors), np.uint32), np.empty((2, survivors), np.uint32)
-        cpu_bin.depth_order(depths.view(np.uint32), counts, keys, order)
+        cpu_bin.depth_order(depths.view(np.uint32), bases, counts, keys, order)
         return records, order[1], boxes
 
     def _bin(
@@ -146,6 +174,26 @@ def _camera_values(camera: Camera, constants: Constants) -> NDArray[np.float64]:
         constants.frustum_margin, constants.blur_px2, constants.alpha_threshold, constants.compensation_floor
     )  # fmt: skip
     return values
+
+
+def _bands(splats: Splats, camera: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Ranges of depth, nearest first, of about BAND Gaussians each: what a frame needs beside the scene stays bounded.
+
+    No two depths that are the same float32 fall into different bands, so bands change no bit of a frame.
+    """
+    near, far = float(camera[cpu_project.NEAR]), float(camera[cpu_project.FAR])
+    bands = -(-splats.count // BAND)
+    if bands == 1:
+        return [(near, far)]
+    depths = splats.means[::_SAMPLED] @ camera[6:9].astype(np.float32) + np.float32(camera[11])
+    depths = depths[(depths >= near) & (depths <= far)]
+    if not len(depths):
+        return [(near, far)]
+    inner = np.quantile(depths, np.arange(1, bands) / bands).astype(np.float32)
+    # Halfway between two neighbours in float32, and in float64 no number between the end of a band and the next.
+    edges = np.unique((inner.astype(np.float64) + np.nextafter(inner, np.float32(np.inf)).astype(np.float64)) / 2)
+    edges = edges[(edges > near) & (edges < far)]
+    return list(zip([near, *np.nextafter(edges, np.inf)], [*edges, far], strict=True))
 
 
 def _split(items: int, parts: int) -> list[tuple[int, int]]:

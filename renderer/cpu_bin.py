@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from renderer.cpu_records import (
-    CHUNK,
     RADIUS_X,
     RADIUS_Y,
     RECORD,
@@ -25,15 +24,15 @@ _AHEAD = 16  # splats that a record is asked for before its turn
 
 
 @kernel()
-def depth_order(bits: Any, counts: Any, keys: Any, order: Any) -> int:
+def depth_order(bits: Any, bases: Any, counts: Any, keys: Any, order: Any) -> int:
     """Sort the survivors by depth, stably, by a radix sort of 11 bits; returns how many there are.
 
-    `bits` are the depths as unsigned integers (positive floats sort as such), `keys` and `order` are [2, N] scratch;
-    the sorted positions end in order[1].
+    The survivors of a chunk lie from bases[chunk] on. `bits` are the depths as unsigned integers (positive floats sort
+    as such), `keys` and `order` are [2, N] scratch; the sorted positions end in order[1].
     """
     total = 0
     for chunk in range(counts.shape[0]):
-        for at in range(chunk * CHUNK, chunk * CHUNK + counts[chunk]):
+        for at in range(bases[chunk], bases[chunk] + counts[chunk]):
             keys[0, total] = bits[at]
             order[0, total] = at
             total += 1

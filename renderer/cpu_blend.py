@@ -30,6 +30,7 @@ _RECHECK = 16  # splats between two looks for a pixel that still lets light thro
 _AHEAD = 8  # splats that a record is asked for before its turn
 _CHANNELS = 6  # transmittance, r, g, b, alpha, depth: TILE_WIDTH of each make a row of the accumulator
 _T, _AR, _AG, _AB, _AA, _AD = (np.uint64(TILE_WIDTH * i) for i in range(_CHANNELS))
+ACCUMULATED = TILE_WIDTH * TILE_HEIGHT * _CHANNELS  # float32 values of a tile
 _ROW = np.uint64(TILE_WIDTH * _CHANNELS)
 _WIDE = np.uint64(TILE_WIDTH)
 
@@ -120,21 +121,39 @@ def _any_alive(acc: Any, alive: Any, rows: int) -> bool:
 
 
 @kernel()
-def blend(span: Any, starts: Any, lists: Any, records: Any, size: Any, background: Any, limits: Any, out: Any) -> None:
-    """Blend the tiles `span` and write them to `out` = (rgb, alpha, depth), flat; depth may be empty."""
+def blend(span: Any, starts: Any, lists: Any, records: Any, size: Any, limits: Any, accumulators: Any) -> None:
+    """Blend the tiles `span` into their accumulators [tiles, values], which `begin` made, behind what lies there."""
+    width, height = size
+    tiles_x = (width + TILE_WIDTH - 1) // TILE_WIDTH
+    for tile in range(span[0], span[1]):
+        x0, y0 = tile % tiles_x * TILE_WIDTH, tile // tiles_x * TILE_HEIGHT
+        rows = min(TILE_HEIGHT, height - y0)
+        splats = lists[starts[tile] : starts[tile + 1]]
+        _blend_tile(accumulators[tile], np.float32(x0), np.float32(y0), rows, splats, records, limits)
+
+
+@kernel()
+def begin(accumulators: Any, width: int) -> None:
+    """Nothing blended yet: all light comes through, but for pixels past the picture's edge, which count as ended."""
+    tiles_x = (width + TILE_WIDTH - 1) // TILE_WIDTH
+    for tile in range(accumulators.shape[0]):
+        columns = min(TILE_WIDTH, width - tile % tiles_x * TILE_WIDTH)
+        accumulators[tile] = np.float32(0)
+        for row in range(TILE_HEIGHT):
+            base = row * TILE_WIDTH * _CHANNELS
+            accumulators[tile, base : base + columns] = np.float32(1)
+
+
+@kernel()
+def finish(span: Any, accumulators: Any, size: Any, background: Any, out: Any) -> None:
+    """Write the tiles `span` to `out` = (rgb, alpha, depth), flat; depth may be empty."""
     width, height = size
     rgb, alphas, depths = out
     tiles_x = (width + TILE_WIDTH - 1) // TILE_WIDTH
-    acc = np.empty(TILE_HEIGHT * TILE_WIDTH * _CHANNELS, np.float32)
     for tile in range(span[0], span[1]):
+        acc = accumulators[tile]
         x0, y0 = tile % tiles_x * TILE_WIDTH, tile // tiles_x * TILE_HEIGHT
         rows, columns = min(TILE_HEIGHT, height - y0), min(TILE_WIDTH, width - x0)
-        acc[:] = np.float32(0)
-        for row in range(rows):
-            base = row * TILE_WIDTH * _CHANNELS
-            acc[base : base + columns] = np.float32(1)  # pixels past the picture's edge count as ended
-        splats = lists[starts[tile] : starts[tile + 1]]
-        _blend_tile(acc, np.float32(x0), np.float32(y0), rows, splats, records, limits)
         for row in range(rows):
             base = row * TILE_WIDTH * _CHANNELS
             for column in range(columns):

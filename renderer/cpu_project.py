@@ -87,15 +87,29 @@ _is_drawn = kernel()(is_drawn)
 
 
 @kernel()
+def count_in_range(means: Any, limit: Any, camera: Any, span: Any, bases: Any) -> None:
+    """bases[chunk + 1]: how many Gaussians of a chunk of `span` are drawn and lie between the camera's near and far."""
+    total = means.shape[0] // 3
+    for chunk in range(span[0], span[1]):
+        found = 0
+        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, total)):
+            mx, my, mz = np.float64(means[3 * i]), np.float64(means[3 * i + 1]), np.float64(means[3 * i + 2])
+            z = camera[6] * mx + camera[7] * my + camera[8] * mz + camera[11]
+            if z >= camera[NEAR] and z <= camera[FAR] and _is_drawn(np.int64(i), limit):
+                found += 1
+        bases[chunk + 1] = found
+
+
+@kernel()
 def project(scene: Any, camera: Any, degree: int, span: Any, out: Any) -> None:
     """Project the chunks `span` = (first, past the last); survivors go to the front of their chunk's segment.
 
     `scene` is (means, covariances, opacities, sh, antialiased, limit and growth of the sample), arrays flat; `out` is
-    (records, depths, boxes, counts): a survivor's float32 record, its depth, the tiles its box touches, and the number
-    of survivors a chunk.
+    (records, depths, boxes, bases, counts): a survivor's float32 record, its depth, the tiles its box touches; where
+    the segment of a chunk begins, and the number of survivors a chunk.
     """
     means, cov, opacities, sh, antialiased, limit, growth = scene
-    records, depths, boxes, counts = out
+    records, depths, boxes, bases, counts = out
     total = opacities.shape[0]
     stride = sh.shape[0] // total
     width, height = camera[WIDTH], camera[HEIGHT]
@@ -134,7 +148,7 @@ def project(scene: Any, camera: Any, degree: int, span: Any, out: Any) -> None:
             dx, dy, dz = mx - camera[POSITION], my - camera[POSITION + 1], mz - camera[POSITION + 2]
             inverse = 1.0 / max(math.sqrt(dx * dx + dy * dy + dz * dz), 1e-30)
             dx, dy, dz = np.float32(dx * inverse), np.float32(dy * inverse), np.float32(dz * inverse)
-            at = base + found
+            at = bases[chunk] + found
             r = RECORD * at
             records[r + X] = px
             records[r + Y] = py

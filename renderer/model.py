@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,8 +24,10 @@ from renderer.pod_metrics import PodMetrics
 from renderer.pod_settings import PodSettingsError, read_settings
 from renderer.request import BadRequest
 from renderer.scene_cache import StillLoading
+from renderer.sessions import sessions_of
 
 _WATCH_S = 0.5
+_OF_TRITON = ("sequence_id", "sequence_start", "sequence_end")  # it reads these and hands them on all the same
 
 _KINDS: tuple[tuple[type[Exception], Kind], ...] = (
     (BadRequest, "bad_request"),
@@ -37,9 +40,10 @@ _KINDS: tuple[tuple[type[Exception], Kind], ...] = (
 class TritonPythonModel:
     """What the Python backend calls; one instance, one request an execution."""
 
-    def initialize(self, _args: dict[str, str]) -> None:
+    def initialize(self, args: dict[str, str]) -> None:
         """Load the pod's scenes; a pod that cannot is never Ready, and its log says why in one line."""
         threading.Thread(target=_end_with_server, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+        self._sessions = sessions_of(json.loads(args["model_config"]).get("sequence_batching"))
         try:
             settings = read_settings(os.environ)
             self._pod = RendererPod(settings, PodMetrics(triton, settings.budget_bytes))
@@ -57,17 +61,36 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Answer:
         if request.is_cancelled():
             _fail("deadline", "the client cancelled the request; not rendered")
-        parameters = json.loads(request.parameters() or "{}")
+        parameters = self._parameters(request)
         view, projection = (
             triton.get_input_tensor_by_name(request, name).as_numpy() for name in ("VIEW_MATRIX", "PROJECTION_MATRIX")
         )
         try:
-            return self._pod.answer(parameters, view, projection)
+            answer = self._pod.answer(parameters, view, projection)
         except Exception as error:
             kind: Kind = next((kind for kind_of, kind in _KINDS if isinstance(error, kind_of)), "failed")
             if kind == "failed":
                 print(f"splatfleet: {error!r}", file=sys.stderr, flush=True)
             _fail(kind, str(error) or type(error).__name__)
+        if self._sessions is not None:
+            answer.stats["sessions"] = len(self._sessions)
+        return answer
+
+    def _parameters(self, request: Any) -> Mapping[str, Any]:
+        given: dict[str, Any] = json.loads(request.parameters() or "{}")
+        for name in _OF_TRITON:
+            given.pop(name, None)
+        if self._sessions is None:
+            return given
+        flags = request.flags()
+        starts, ends = (
+            bool(flags & flag)
+            for flag in (
+                triton.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START,
+                triton.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END,
+            )
+        )
+        return self._sessions.parameters(request.correlation_id(), given, starts, ends, time.monotonic())
 
 
 def _end_with_server(server_pid: int) -> None:

@@ -133,9 +133,7 @@ class Cluster:
 
     def confirm_digest(self, name: str, now_s: float) -> None:
         """The node's digest was asked for again and had not changed."""
-        node = replace(self.snapshot.nodes[name], seen_s=now_s)
-        self._drop_departed(node, now_s)
-        self.snapshot = self.snapshot.with_node(node)
+        self._drop_departed(self.snapshot.nodes[name], now_s)
         self.table.seen_s[self.table.row(name)] = now_s
 
     def set_pod(self, pod: Pod, now_s: float) -> Bound | None:

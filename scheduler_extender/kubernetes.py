@@ -236,5 +236,5 @@ def _pod(extender: Extender, change: Change[WatchedPod]) -> None:
     pod = read_pod(change.object)
     if change.kind == "deleted":
         extender.apply(PodEvent("DELETED", (pod,)))
-    elif change.before is None or read_pod(change.before) != pod:  # most changes of a status are none to us
+    elif extender.cluster.snapshot.pods.get(pod.uid) != pod:  # most changes of a status are none to us
         extender.apply(PodEvent("MODIFIED", (pod,)))

@@ -39,6 +39,9 @@ class Tier(IntEnum):
     RESIDENT = 3  # in the memory of a pod of the node, so its file is in the page cache and locked there
 
 
+_FETCHING, _DISK, _RESIDENT = Tier.FETCHING, Tier.DISK, Tier.RESIDENT  # looked up for every scene of every digest
+
+
 @dataclass(slots=True)
 class ProfileColumns:
     """One kind of slice or device by row; `before`, `after`: the GPU's mask without and with the next one."""
@@ -73,6 +76,7 @@ class SceneColumn:
     tier: NDArray[np.uint8]
     remaining_bytes: dict[int, float] = field(default_factory=dict)
     bytes: int = 0  # 0: no node knows
+    holders: Rows = field(default_factory=lambda: np.zeros(0, np.int64))  # rows where it lies whole, in no order
     pods: dict[int, int] = field(default_factory=dict)  # row -> pods bound or reserved there that name the scene
 
 
@@ -211,7 +215,8 @@ class NodeTable:
     def set_digest(self, node: Node) -> None:
         """Write what a node holds: its cache, its bandwidths and its scenes. `set_claims` must follow."""
         row = self.row(node.name)
-        self.seen_s[row] = np.nan if node.seen_s is None else node.seen_s
+        # It may have been confirmed since.
+        self.seen_s[row] = np.nan if node.seen_s is None else np.fmax(self.seen_s[row], node.seen_s)
         self.gpus_known[row] = bool(node.gpus) or node.sharing is not None
         self.partitioned[row] = any(gpu.partitions is not None for gpu in node.gpus)
         self._priors = None
@@ -220,9 +225,9 @@ class NodeTable:
         self.free_bytes[row] = cache.free_bytes if cache else 0
         self.fetch_bytes_per_s[row] = cache.fetch_bytes_per_s if cache else 0
         self.read_bytes_per_s[row] = cache.read_bytes_per_s if cache else 0
-        tiers = dict.fromkeys((item.id for item in cache.scenes), Tier.DISK) if cache else {}
+        tiers = dict.fromkeys((item.id for item in cache.scenes), _DISK) if cache else {}
         for pod in node.pods:
-            tiers.update((item.id, Tier.RESIDENT) for item in pod.resident)
+            tiers.update((item.id, _RESIDENT) for item in pod.resident)
             for item in pod.resident:
                 self._learn_bytes(item.id, item.bytes, only_if_unknown=True)
         for cached in cache.scenes if cache else ():
@@ -312,7 +317,7 @@ class NodeTable:
     def _set_victims(self, row: int, node: Node, tiers: dict[str, Tier]) -> None:
         """What eviction would take first: least recently used, without what a pod of the node holds open."""
         cached = sorted(node.scene_cache.scenes, key=lambda item: item.last_used_s) if node.scene_cache else []
-        victims = [item for item in cached if tiers[item.id] is Tier.DISK][:MOST_VICTIMS]
+        victims = [item for item in cached if tiers[item.id] is _DISK][:MOST_VICTIMS]
         if len(victims) > len(self.victim_bytes):
             more = min(MOST_VICTIMS, 2 * len(victims)) - len(self.victim_bytes)
             self.victim_bytes = np.pad(self.victim_bytes, ((0, more), (0, 0)))
@@ -352,22 +357,24 @@ class NodeTable:
 
     def _set_tier(self, row: int, scene: str, tier: Tier) -> None:
         column = self._column(scene)
-        here = tier >= Tier.DISK
-        was_here = column.tier[row] >= Tier.DISK
-        if here == was_here:
+        here = tier >= _DISK
+        if here == (column.tier[row] >= _DISK):
             column.tier[row] = tier
         else:
-            self._add_warmth(scene, column, -1.0)
-            self.copies[column.index] += int(here) - int(was_here)
+            self._move(row, scene, column, here)
             column.tier[row] = tier
-            self._add_warmth(scene, column, 1.0)
-        if tier is not Tier.FETCHING:
+        if tier is not _FETCHING:
             column.remaining_bytes.pop(row, None)
 
-    def _add_warmth(self, scene: str, column: SceneColumn, sign: float) -> None:
-        if self._warmth is not None:
-            worth_bytes = sign * self._warmth.worth_bytes(scene, column, self.copies)
-            self._warmth.by_row += worth_bytes * (column.tier >= Tier.DISK)
+    def _move(self, row: int, scene: str, column: SceneColumn, here: bool) -> None:
+        """A scene came to a node or left it: the worth of all its copies changes, and only theirs."""
+        warmth = self._warmth
+        before_bytes = warmth.worth_bytes(scene, column, self.copies) if warmth else 0.0
+        column.holders = np.append(column.holders, row) if here else column.holders[column.holders != row]
+        self.copies[column.index] = len(column.holders)
+        if warmth is not None:
+            warmth.by_row[row] += before_bytes if here else -before_bytes
+            warmth.by_row[column.holders] += warmth.worth_bytes(scene, column, self.copies) - before_bytes
 
     def _grow(self) -> None:
         self._allocate *= 2

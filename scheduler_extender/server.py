@@ -28,6 +28,7 @@ from scheduler_extender.prices import Prices
 from scheduler_extender.state import DigestPoller
 
 HANDSHAKE_S = 3.0
+SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ def _line(event: Any, **_: Any) -> str:
 def serve(settings: Settings, listen: tuple[str, int]) -> None:
     """Serve until SIGTERM or SIGINT; raises OSError where the address is taken, TlsError for bad certificates."""
     log_lines_to(sys.stderr)
+    # Watches are read in threads; with Python's own 5 ms a call would wait that long for each of them.
+    sys.setswitchinterval(SWITCH_S)
     tls = None if settings.tls is None else ReloadingContext.of(settings.tls)
     extender = make_extender(settings)
     if tls is not None:

@@ -13,6 +13,7 @@ from scheduler_extender.demand import Demand, demand_of
 Key = TypeVar("Key")
 
 STARTS_REMEMBERED = 1000  # pods whose profiles and scenes make the demand mix
+MOST_LAG = 0.02
 
 
 class Starts:
@@ -23,6 +24,7 @@ class Starts:
         self._profiles: Counter[MigProfile] = Counter()
         self._scenes: Counter[str] = Counter()
         self._demand: Demand | None = None
+        self._since = 0  # starts that `_demand` does not know
 
     def __iter__(self) -> Iterator[Pod]:
         return iter(self._pods)
@@ -36,12 +38,15 @@ class Starts:
         self._pods.append(pod)
         self._profiles.update(pod.profiles)
         self._scenes.update(pod.scenes)
-        self._demand = None
+        self._since += 1
 
     @property
     def demand(self) -> Demand:
-        """The demand mix that these starts make."""
-        if self._demand is None:
+        """The demand mix that these starts make; it may lag behind by `MOST_LAG` of them.
+
+        A mix made anew for every pod costs a burst more than everything else that a decision does.
+        """
+        if self._demand is None or self._since > MOST_LAG * len(self._pods):
             roles: dict[str, Counter[str]] = {name: Counter() for name in PARTS}
             for name, part in PARTS.items():
                 for profile, count in self._profiles.items():
@@ -49,6 +54,7 @@ class Starts:
                     if role is not None:
                         roles[name][role.name] += count
             self._demand = demand_of(roles, self._scenes)
+            self._since = 0
         return self._demand
 
 

@@ -152,6 +152,23 @@ def cache(settings: CacheSettings) -> None:
         raise UsageError(f"--traces {folder}: {error.strerror}: {error.filename}") from error
 
 
+class LargeSceneSettings(PlainSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_LARGE_SCENE_", populate_by_name=True)
+
+    gaussians: int = Field(5_000_000, ge=1000, le=5_000_000, description="Of the made scene, SH degree 3.")
+
+
+def large_scene(settings: LargeSceneSettings) -> int:
+    """A scene of over a gigabyte from its source to a frame: seconds, and the most memory the pod takes."""
+    from benchmarks.large_scene import main
+    from local_fleet.triton_server import TritonUnavailable
+
+    try:
+        return main(settings.gaussians, lambda line: click.echo(line, err=True), settings.json_file)
+    except TritonUnavailable as error:
+        raise click.ClickException(str(error)) from error
+
+
 class AutoscalerSettings(PlainSettings):
     pools: int = Field(1000, ge=1, le=20_000, description="Pools, each with two weeks of minutes behind it.")
     ticks: int = Field(12, ge=4, description="Ticks that are measured; four make a bin.")
@@ -162,6 +179,28 @@ def autoscaler(settings: AutoscalerSettings) -> None:
     from benchmarks.autoscaler import main
 
     main(settings.pools, settings.ticks, settings.json_file)
+
+
+class KubernetesSettings(PlainSettings):
+    model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_KUBERNETES_")
+
+    nodes: int = Field(1000, ge=1, le=5000, description="Emulated nodes, seven slices each.")
+    pods: int = Field(2000, ge=10, le=20_000, description="Pods in the queue of each run; every one asks for a slice.")
+    rounds: int = Field(3, ge=1, description="Times that each setup is measured, in turn; the median counts.")
+
+
+def kubernetes(settings: KubernetesSettings) -> None:
+    """Pods a second of the real kube-scheduler: alone, with an extender that does nothing, and with ours."""
+    from benchmarks.kubernetes import main
+    from local_fleet.control_plane.binaries import BinariesError
+    from local_fleet.control_plane.plane import ControlPlaneError
+
+    if settings.pods > 7 * settings.nodes:
+        raise UsageError(f"--pods {settings.pods}: {settings.nodes} nodes have {7 * settings.nodes} slices")
+    try:
+        main(settings.nodes, settings.pods, settings.rounds, settings.json_file)
+    except (BinariesError, ControlPlaneError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 def everything(settings: PlainSettings) -> int:
@@ -192,8 +231,15 @@ COMMAND = click.Group(
         verb("forecast", PlainSettings, forecast, "splatfleet bench forecast --json out.json"),
         verb("gateway", GatewaySettings, gateway, "splatfleet bench gateway --sessions 2000 --json out.json"),
         verb("cache", CacheSettings, cache, "splatfleet bench cache --json out.json"),
+        verb("large-scene", LargeSceneSettings, large_scene, "splatfleet bench large-scene --json out.json"),
         verb("scenes", ScenesSettings, scenes, "splatfleet bench scenes --size-mb 30 --json out.json"),
         verb("autoscaler", AutoscalerSettings, autoscaler, "splatfleet bench autoscaler --pools 1000 --json out.json"),
+        verb(
+            "kubernetes",
+            KubernetesSettings,
+            kubernetes,
+            "splatfleet bench kubernetes --nodes 1000 --pods 2000 --json out.json",
+        ),
         verb("all", PlainSettings, everything, "splatfleet bench all"),
     ],
     help="Measure a part on this machine and print a table.\n\n\b\nExample:\n  splatfleet bench renderer",

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import math
+import signal
 import time
 import urllib.request
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,15 +135,26 @@ def ask_gateway(url: str) -> dict[str, Any]:
         raise click.ClickException(f"--gateway {url}: no gateway answers there ({error})") from error
 
 
+async def _until_told(run: Coroutine[Any, Any, object]) -> None:
+    """Run it; SIGTERM ends it early, as Ctrl-C does, and what was answered until then is scored."""
+    task = asyncio.ensure_future(run)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+
+def _ms(seconds: float) -> str:
+    return "–" if math.isnan(seconds) else f"{seconds * 1000:.0f} ms"
+
+
 def show(summary: LoadSummary) -> str:
     """The summary as two lines for people."""
     return (
         f"{summary.requests} requests, {summary.frames} frames, {summary.violations} violations "
         f"({summary.violation_ratio:.1%}), {summary.refused} refused, {summary.deadlines} too late, "
         f"{summary.errors} errors, {summary.cold_requests} cold\n"
-        f"wait p50 {summary.wait_p50_s * 1000:.0f} ms, p99 {summary.wait_p99_s * 1000:.0f} ms; "
-        f"frame p50 {summary.frame_p50_s * 1000:.0f} ms, p99 {summary.frame_p99_s * 1000:.0f} ms; "
-        f"service p50 {summary.service_p50_s * 1000:.0f} ms; {summary.bytes_received / 1e6:.1f} MB"
+        f"wait p50 {_ms(summary.wait_p50_s)}, p99 {_ms(summary.wait_p99_s)}; "
+        f"frame p50 {_ms(summary.frame_p50_s)}, p99 {_ms(summary.frame_p99_s)}; "
+        f"service p50 {_ms(summary.service_p50_s)}; {summary.bytes_received / 1e6:.1f} MB"
     )
 
 
@@ -164,8 +177,8 @@ def run(settings: LoadSettings) -> int | None:
         saving = Saving(settings.frames, settings.frame_every)
     limits = LoadLimits(settings.max_open, settings.timeout_s)
     client = LoadClient(settings.gateway, plan, limits, saving)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(client.run(_monotonic_s(settings.start_at)))
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(_until_told(client.run(_monotonic_s(settings.start_at))))
     if not client.records:
         raise click.ClickException("interrupted before the first answer")
     summary = summarize(client.records)

@@ -23,7 +23,8 @@ class PlacementSettings(VerbSettings):
     load: float = Field(0.85, gt=0, le=10, description="Memory slices asked for over those there are.")
     cache_gb: float = Field(15.0, gt=0, description="Scene cache of a node in GB (10^9 bytes).")
     policies: str = Field("all", description="all, or names separated by commas.")
-    seeds: int = Field(3, ge=1, le=1000, description="Runs of each policy, on seeds 0, 1, ...")
+    seeds: int = Field(3, ge=1, le=1000, description="Runs of each policy, one seed each.")
+    first_seed: int = Field(0, ge=0, description="The first of the seeds; prices are proved on others than found them.")
     arrivals: int = Field(20_000, ge=10, description="Pods in a run.")
     warm_up: int = Field(3_000, ge=0, description="First pods that no figure counts.")
     nodes: int = Field(25, ge=1, le=5000, description="Nodes of the fleet.")
@@ -85,7 +86,8 @@ def run(settings: PlacementSettings) -> None:
     prices = dataclasses.replace(Prices(), **{key: value for key, value in changed.items() if value is not None})
     started_s = time.perf_counter()
     processes = settings.processes or len(os.sched_getaffinity(0))
-    rows = compare(spec, settings.cache_gb * 1e9, names, settings.seeds, prices, processes)
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    rows = compare(spec, settings.cache_gb * 1e9, names, seeds, prices, processes)
     took_s = time.perf_counter() - started_s
     click.echo(as_markdown(rows))
     click.echo(f"\n{settings.seeds} seeds, {spec.arrivals} pods each, {took_s:.0f} s in {processes} processes")
@@ -94,6 +96,7 @@ def run(settings: PlacementSettings) -> None:
             "spec": dataclasses.asdict(spec),
             "cache_gb": settings.cache_gb,
             "seeds": settings.seeds,
+            "first_seed": settings.first_seed,
             "prices": dataclasses.asdict(prices),
             "took_s": round(took_s, 1),
             "rows": as_json(rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -17,6 +18,18 @@ from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from local_fleet.triton_server import Ports
+
+_FLAGS = {
+    labels.CATALOGUE_ENV: "--catalogue",
+    labels.SCENE_CACHE_ENV: "--store",
+    labels.SCENES_ENV: "--load",
+    labels.DEFAULT_SCENE_ENV: "--default-scene",
+    labels.DEFAULT_SIZE_ENV: "--default-size",
+    labels.POD_BUDGET_ENV: "--budget-bytes",
+    labels.STORE_CAPACITY_ENV: "--store-capacity-bytes",
+    labels.FETCH_LIMIT_ENV: "--fetch-bytes-per-s",
+    labels.RASTERIZER_ENV: "--rasterizer",
+}
 
 
 class TritonSettings(VerbSettings):
@@ -38,17 +51,28 @@ class TritonSettings(VerbSettings):
     store_capacity_bytes: int = Field(20 << 30, description="Scenes that the store may keep, bytes.", gt=0)
     fetch_bytes_per_s: float = Field(0.0, description="Bandwidth cap of downloads into the store; 0 is none.", ge=0)
     rasterizer: Literal["auto", "cpu", "oracle", "gpu"] = Field("auto", description="What renders.")
+    sequences: bool = Field(False, description="Serve the model behind the sequence batcher (docs/triton.md).")
 
 
 def run(settings: TritonSettings) -> int:
     """Start one real renderer server (Triton) on this machine and keep it until Ctrl-C."""
     from local_fleet.triton_files import DEFAULT_BACKENDS
-    from local_fleet.triton_server import TritonFailed, TritonServer, TritonUnavailable, build_backends
+    from local_fleet.triton_server import (
+        MODEL_REPOSITORY,
+        SEQUENCE_REPOSITORY,
+        TritonFailed,
+        TritonServer,
+        TritonUnavailable,
+        build_backends,
+    )
 
     with tempfile.TemporaryDirectory(prefix="splatfleet-triton-") as folder:
         environment = _environment(settings, Path(folder))
+        _check(environment)
+        repository = SEQUENCE_REPOSITORY if settings.sequences else MODEL_REPOSITORY
         try:
-            server = TritonServer(build_backends(DEFAULT_BACKENDS), Path(folder), environment, _ports(settings))
+            backends = build_backends(DEFAULT_BACKENDS)
+            server = TritonServer(backends, Path(folder), environment, _ports(settings), repository)
         except TritonUnavailable as error:
             raise click.ClickException(str(error)) from error
         ended = threading.Event()
@@ -82,6 +106,19 @@ def _environment(settings: TritonSettings, folder: Path) -> dict[str, str]:
     }
 
 
+def _check(environment: dict[str, str]) -> None:
+    """Refuse here what the pod would refuse, in the words of this command."""
+    from renderer.pod_settings import PodSettingsError, read_settings
+
+    try:
+        read_settings(environment)
+    except PodSettingsError as error:
+        text = str(error)
+        for variable, flag in _FLAGS.items():
+            text = text.replace(f"{variable}=", f"{flag} ")
+        raise UsageError(text) from error
+
+
 def _catalogue_of(settings: TritonSettings, folder: Path) -> Path:
     from renderer.catalogue import save_catalogue
     from renderer.scene_folder import build_catalogue
@@ -105,11 +142,35 @@ def _catalogue_of(settings: TritonSettings, folder: Path) -> Path:
 def _ports(settings: TritonSettings) -> Ports | None:
     from local_fleet.triton_server import Ports, free_ports
 
-    given = (settings.http_port, settings.grpc_port, settings.metrics_port)
-    if not any(given):
+    given = {
+        "--http-port": settings.http_port,
+        "--grpc-port": settings.grpc_port,
+        "--metrics-port": settings.metrics_port,
+    }
+    taken: dict[int, str] = {}
+    for flag, port in given.items():
+        if port is None:
+            continue
+        if port in taken:
+            raise UsageError(f"{flag} is {port}, and so is {taken[port]}; each needs a port of its own")
+        taken[port] = flag
+        if not _is_free(port):
+            raise click.ClickException(f"{flag} {port}: somebody listens there already; take another, or leave it out")
+    if not taken:
         return None
     free = free_ports()
-    return Ports(given[0] or free.http, given[1] or free.grpc, given[2] or free.metrics)
+    http, grpc, metrics = given.values()
+    return Ports(http or free.http, grpc or free.grpc, metrics or free.metrics)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what just closed there does not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _announce(http: str, grpc: str, metrics: str) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class ControlPlane:
         self.server = f"https://{HOST}:{self._ports.apiserver}"
         self.access = Access(folder / "users", self._authority, self.server)
         self.kubeconfig = self.access.user("admin", (ADMINISTRATORS,))
+        self._administrator = self._authority.issue("administrator", (ADMINISTRATORS,))
         self._tls = self._administrator_tls()
 
     def start(self) -> ControlPlane:
@@ -101,7 +102,7 @@ class ControlPlane:
         of_default = name == "kube-scheduler"
         port = port or (self._ports.scheduler if of_default else free_ports(1)[0])
         child = self.start_program(name, commands.scheduler(port, user, path), "kube-scheduler")
-        self._until(lambda: self._answers(f"https://{HOST}:{port}/healthz"), name)
+        self._until(lambda: self._serves_metrics(port), name)  # the last thing that a scheduler is ready for
         return child
 
     def start_program(self, name: str, arguments: Sequence[str], program: str = "") -> Child:
@@ -128,7 +129,7 @@ class ControlPlane:
 
     def wait_ready(self) -> None:
         """Wait until the API server says that it is; raises ControlPlaneError."""
-        self._until(lambda: self._answers(f"{self.server}/readyz"), "kube-apiserver")
+        self._until(lambda: self._answers("/readyz"), "kube-apiserver")
 
     def request(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
         """One request as administrator, JSON in and out; raises urllib's HTTPError with Kubernetes' own message."""
@@ -143,6 +144,13 @@ class ControlPlane:
                 said = json.loads(said).get("message", said)
             error.msg = f"{error.msg}: {said[:500]}"
             raise
+
+    def metrics(self, port: int) -> str:
+        """What a scheduler or the controllers say under /metrics, as text; raises OSError."""
+        context = ssl._create_unverified_context()  # they serve with a certificate that they signed themselves
+        context.load_cert_chain(self._administrator.certificate, self._administrator.key)
+        with urllib.request.urlopen(f"https://{HOST}:{port}/metrics", timeout=10.0, context=context) as reply:
+            return str(reply.read().decode())
 
     def exists(self, path: str) -> bool:
         try:
@@ -191,20 +199,23 @@ class ControlPlane:
 
     def _administrator_tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self._authority.certificate))
-        pair = self._authority.issue("administrator", (ADMINISTRATORS,))
-        context.load_cert_chain(pair.certificate, pair.key)
+        context.load_cert_chain(self._administrator.certificate, self._administrator.key)
         return context
 
-    def _answers(self, url: str) -> bool:
-        # The scheduler serves with a certificate that it signed itself; only the API server's is ours.
-        context = self._tls if url.startswith(self.server) else ssl._create_unverified_context()
+    def _answers(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=2.0, context=context) as reply:
+            with urllib.request.urlopen(f"{self.server}{path}", timeout=2.0, context=self._tls) as reply:
                 return bool(reply.status == 200)
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return False
 
-    def _until(self, holds: Any, what: str) -> None:
+    def _serves_metrics(self, port: int) -> bool:
+        try:
+            return bool(self.metrics(port))
+        except OSError:
+            return False
+
+    def _until(self, holds: Callable[[], bool], what: str) -> None:
         end_s = time.monotonic() + READY_WITHIN_S
         while not holds():
             self.check()

@@ -13,6 +13,10 @@ TOLERANCE = 0.1
 SYNC_S = 15.0
 
 
+def _within(ratio: float) -> bool:
+    return 1.0 - TOLERANCE <= ratio <= 1.0 + TOLERANCE  # to the last bit as the controller compares
+
+
 def pods_metric_replicas(
     values: Sequence[float], target: float, replicas: int, missing: int = 0, pending: int = 0
 ) -> int:
@@ -22,11 +26,11 @@ def pods_metric_replicas(
     ratio = sum(values) / len(values) / target
     up_with_pending = pending > 0 and ratio > 1.0
     if not up_with_pending and missing == 0:
-        return replicas if abs(1.0 - ratio) <= TOLERANCE else math.ceil(ratio * len(values) - 1e-9)
+        return replicas if _within(ratio) else math.ceil(ratio * len(values) - 1e-9)
     filled = sum(values) + (target * missing if ratio < 1.0 else 0.0)
     count = len(values) + missing + (pending if up_with_pending else 0)
     again = filled / count / target
-    if abs(1.0 - again) <= TOLERANCE or (ratio < 1.0 < again) or (again < 1.0 < ratio):
+    if _within(again) or (ratio < 1.0 < again) or (again < 1.0 < ratio):
         return replicas
     proposed = math.ceil(again * count - 1e-9)
     if (again < 1.0 and proposed > replicas) or (again > 1.0 and proposed < replicas):
@@ -36,7 +40,7 @@ def pods_metric_replicas(
 
 def average_value_replicas(total: float, target: float, replicas: int) -> int:
     """Replicas for an object or external metric with an AverageValue target: total / target, outside the tolerance."""
-    if replicas > 0 and abs(1.0 - total / (target * replicas)) <= TOLERANCE:
+    if replicas > 0 and _within(total / (target * replicas)):
         return replicas
     return math.ceil(total / target - 1e-9)
 
@@ -44,7 +48,7 @@ def average_value_replicas(total: float, target: float, replicas: int) -> int:
 def value_replicas(value: float, target: float, replicas: int, ready: int) -> int:
     """Replicas for an object or external metric with a Value target: ratio x ready pods, outside the tolerance."""
     ratio = value / target
-    return replicas if abs(1.0 - ratio) <= TOLERANCE else math.ceil(ratio * ready - 1e-9)
+    return replicas if _within(ratio) else math.ceil(ratio * ready - 1e-9)
 
 
 @dataclass
@@ -60,6 +64,8 @@ class HpaBehavior:
 
     def limit(self, now_s: float, current: int, desired: int, bounds: tuple[int, int]) -> int:
         """The desired count after stabilization, the rate limits and [min, max]."""
+        if not self._recommended:
+            self._recommended.append((now_s, current))  # what it finds is its first recommendation
         self._recommended.append((now_s, desired))
         while self._recommended[0][0] <= now_s - self.down_window_s:
             self._recommended.popleft()
@@ -67,7 +73,7 @@ class HpaBehavior:
         stable = desired if desired >= current else min(current, highest)
         while self._changes and self._changes[0][0] <= now_s - self.period_s:
             self._changes.popleft()
-        start = current - sum(change for _, change in self._changes if change > 0)
+        start = current - sum(change for _, change in self._changes)  # what it was a period ago
         most = max(start + self.up_pods, math.ceil(start * self.up_factor))
         limited = min(stable, max(most, current)) if stable > current else stable
         result = max(bounds[0], min(limited, bounds[1]))

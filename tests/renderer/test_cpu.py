@@ -122,6 +122,27 @@ def test_any_number_of_threads_gives_the_same_bytes() -> None:
         assert frame.alpha.tobytes() == results[0].alpha.tobytes()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bands_of_depth_change_no_bit(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = CpuRasterizer(threads)
+    cases = [(splats, camera) for _, splats, camera in random_cases(40)]
+    rng = np.random.default_rng(17)
+    cases.append((random_splats(rng, 9000, 1), random_camera(rng, 70, 50)))
+    cases.append(
+        (spheres([(0, 0, 2.0)] * 300, [0.5] * 300, [0.4] * 300, [(1, 0, 0)] * 300), front_camera())
+    )  # one depth
+    whole = [draw(*case, BACKGROUND, None, ALL_LAYERS, DEFAULT) for case in cases]
+    for band in (7, 100, 3000):
+        monkeypatch.setattr(cpu, "BAND", band)
+        for case, expected in zip(cases, whole, strict=True):
+            frame = draw(*case, BACKGROUND, None, ALL_LAYERS, DEFAULT)
+            assert frame.rgb.tobytes() == expected.rgb.tobytes()
+            assert frame.alpha.tobytes() == expected.alpha.tobytes()
+            assert frame.depth is not None
+            assert expected.depth is not None
+            assert frame.depth.tobytes() == expected.depth.tobytes()
+
+
 def test_one_rasterizer_serves_several_callers_at_once() -> None:
     rng = np.random.default_rng(12)
     splats = random_splats(rng, 5000, 1)

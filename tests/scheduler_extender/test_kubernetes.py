@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 
@@ -272,3 +273,44 @@ def test_the_verb_answers_kube_scheduler_over_mutual_tls(plane: ControlPlane, tm
         child.stop()
         plane.kubectl("delete", "pods,nodes", "--all", "--force", "--grace-period=0")
     assert child.exit_code() == 0
+
+
+def test_an_extender_that_is_killed_in_a_burst_costs_nothing_and_its_successor_knows_all(
+    plane: ControlPlane, tmp_path: Path, free_port: int
+) -> None:
+    flags = ["--kubernetes", "--listen", f"127.0.0.1:{free_port}"]
+    account = {"KUBECONFIG": str(allow_extender(plane))}
+    first = verb_child("extender", flags, tmp_path / "first.log", account)
+    try:
+        first.wait_listening(free_port)
+        plane.start_scheduler(generate([SLICE], Wanted(f"http://127.0.0.1:{free_port}", "burst")), name="burst")
+        for name in ("burst-0", "burst-1", "burst-2"):
+            add_node(plane, name, {SLICE: 7})
+        names = [f"burst-{number}" for number in range(21)]
+        for number, name in enumerate(names):
+            plane.request("POST", "/api/v1/namespaces/default/pods", pod(name, {SLICE: 1}, "burst"))
+            if number == 10:
+                os.kill(first.pid, signal.SIGKILL)
+        end_s = time.monotonic() + 20.0
+        while not all(node_of(plane, name) for name in names):
+            assert time.monotonic() < end_s, "pods wait for an extender that is gone"
+            time.sleep(0.2)
+        places = [node_of(plane, name) for name in names]
+        assert {places.count(node) for node in places} == {7}  # every slice once, as kube-scheduler counts too
+        second = verb_child("extender", flags, tmp_path / "second.log", account)
+        try:
+            second.wait_listening(free_port)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{free_port}", trust_env=False) as client:
+                end_s = time.monotonic() + 20.0
+                while client.get("/-/ready").status_code != 200:
+                    assert time.monotonic() < end_s, client.get("/-/ready").text
+                    time.sleep(0.1)
+                text = client.get("/metrics").text
+            assert "splatfleet_extender_reservations 0.0" in text
+            assert 'splatfleet_extender_placements_total{tier="none"} 21.0' in text
+        finally:
+            second.stop()
+    finally:
+        plane.stop_program("burst")
+        first.stop()
+        plane.kubectl("delete", "pods,nodes", "--all", "--force", "--grace-period=0")

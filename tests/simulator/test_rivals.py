@@ -61,6 +61,7 @@ def test_hpa_external_metric() -> None:
     assert average_value_replicas(8600, 2150, replicas=3) == 4
     assert average_value_replicas(10.9, 1.0, replicas=10) == 10  # the deadband
     assert average_value_replicas(11.1, 1.0, replicas=10) == 12
+    assert average_value_replicas(77.0, 10.0, replicas=7) == 7  # 1.1 exactly, as the real controller takes it
 
 
 def test_hpa_behavior() -> None:
@@ -72,6 +73,13 @@ def test_hpa_behavior() -> None:
     assert behavior.limit(314.0, 10, 3, (1, 100)) == 10
     assert behavior.limit(331.0, 10, 3, (1, 100)) == 3
     assert behavior.limit(700.0, 3, 0, (1, 100)) == 1
+
+
+def test_hpa_holds_what_it_finds_for_the_window() -> None:
+    behavior = HpaBehavior()
+    assert behavior.limit(0.0, 5, 2, (1, 100)) == 5
+    assert behavior.limit(285.0, 5, 2, (1, 100)) == 5
+    assert behavior.limit(300.0, 5, 2, (1, 100)) == 2
 
 
 # knative: autoscaler_test.go

@@ -19,6 +19,7 @@ from fleet import labels
 from local_fleet.triton_server import Ports, TritonFailed, TritonServer, free_ports
 from renderer.camera import look_at, matrices
 from renderer.client import RendererError, render_once
+from splatfleet import triton
 from splatfleet.probe import COMMAND as PROBE
 from tests.triton.conftest import MakeServer
 
@@ -235,3 +236,16 @@ def test_triton_verb_names_a_bad_folder(tmp_path: Path) -> None:
     )
     assert said.returncode == 2
     assert said.stderr.strip() == f"Error: --scenes: {tmp_path / 'none'} is not a folder with scenes"
+
+
+def test_ports_that_clash_are_named_by_their_flags(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for flags, said in (
+            (["--http-port", str(port)], f"--http-port {port}: somebody listens there already"),
+            (["--http-port", "19001", "--grpc-port", "19001"], "--grpc-port is 19001, and so is --http-port"),
+            (["--default-size", "0x9"], "--default-size '0x9': size is"),
+        ):
+            done = CliRunner().invoke(triton.COMMAND, ["--catalogue", str(tmp_path / "catalogue.json"), *flags])
+            assert done.exit_code in (1, 2)
+            assert said in done.output.splitlines()[-1]

@@ -1,0 +1,96 @@
+"""What stands around kube-scheduler in its benchmark: an extender that does nothing, and a thousand exporters."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from multiprocessing.connection import Connection
+
+import msgspec
+
+from benchmarks.extender import GB, SCENES
+from fleet.digest import CachedScene, GpuDigest, NodeDigest, SceneCache, Slice
+
+SLICES = 7  # of each node
+
+
+def node_digest(number: int, seeded: random.Random) -> NodeDigest:
+    """A node of one H100 in seven free slices, with 20 of SCENES scenes in a cache that is nearly full."""
+    cuts = tuple(Slice("1g.10gb", start) for start in range(SLICES))
+    held = seeded.sample(range(SCENES), 20)
+    scenes = tuple(CachedScene(f"scene-{scene}", "0" * 64, 2 * GB, float(age)) for age, scene in enumerate(held))
+    cache = SceneCache(41 * GB, GB, 1.0 * GB, 3.0 * GB, scenes)
+    return NodeDigest(node_name(number), 1, 1.0, cache, (GpuDigest(f"GPU-{number}", "H100-80", slices=cuts),))
+
+
+def node_name(number: int) -> str:
+    return f"gpu-{number:04d}"
+
+
+def answer_digests(nodes: int, pipe: Connection) -> None:
+    """The exporters of all nodes as one process, each on a port of its own, 304 to whoever has the digest."""
+
+    async def serve() -> None:
+        seeded = random.Random(1)
+        ports = []
+        for number in range(nodes):
+            body = msgspec.json.encode(node_digest(number, seeded))
+            server = await asyncio.start_server(_answer(body), "127.0.0.1", 0)
+            ports.append(server.sockets[0].getsockname()[1])
+            servers.append(server)
+        pipe.send(ports)
+        await asyncio.Event().wait()
+
+    servers: list[asyncio.Server] = []
+    asyncio.run(serve())
+
+
+def _answer(body: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    whole = b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: %d\r\n\r\n' % len(body) + body
+    unchanged = b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\n\r\n'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                writer.write(unchanged if b'if-none-match: "1"' in head.lower() else whole)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    return answer
+
+
+def serve_no_op(pipe: Connection) -> None:
+    """An extender of the same server and the same messages that lets every node pass and scores them alike."""
+    from fastapi import Request, Response
+
+    from scheduler_extender import wire
+    from scheduler_extender.app import Extender
+    from scheduler_extender.cluster import Cluster
+    from scheduler_extender.server import Server, listen_on
+    from scheduler_extender.state import DigestPoller
+
+    cluster = Cluster()
+    server = Server(Extender(cluster, DigestPoller(cluster, {}, 5.0, 2.0, lambda: 0.0)))
+
+    async def filter_nodes(request: Request) -> Response:
+        args = wire.decode_args(await request.body())
+        return Response(wire.encode_filter(args, {}, {}), media_type="application/json")
+
+    async def prioritize(request: Request) -> Response:
+        args = wire.decode_args(await request.body())
+        return Response(wire.encode_scores(args.names, [0] * len(args.names)), media_type="application/json")
+
+    async def run() -> None:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.05)
+        pipe.send(listener.getsockname()[1])
+        await serving
+
+    router = server.config.app.router  # type: ignore[union-attr]
+    router.add_route("/no-op/filter", filter_nodes, methods=["POST"])
+    router.add_route("/no-op/prioritize", prioritize, methods=["POST"])
+    listener = listen_on(("127.0.0.1", 0))
+    asyncio.run(run())
