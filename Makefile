@@ -60,6 +60,7 @@ deploy: install ## renew what is made from code under deploy/: rules, dashboards
 	@$(BIN)/splatfleet monitoring rules --out deploy/rules
 	@$(BIN)/splatfleet monitoring dashboards --out deploy/dashboards
 	@$(BIN)/python scripts/kustomize-from-chart.py
+	@$(BIN)/python scripts/chart-values.py
 
 clean: ## what the build and the demo left
 	rm -rf out .demo build dist

@@ -19,13 +19,6 @@ from tests.deploy.restricted import violations
 every_example = pytest.mark.parametrize("example", ["", *EXAMPLES])
 
 
-# Flags that the chart passes already and that their verbs are about to take.
-COMING = {
-    "extender": ("--kubernetes",),
-    "autoscaler": ("--kubernetes", "--namespace", "--lease-namespace", "--scene-agent-token-file", "--keda-listen"),
-}
-
-
 def pools_of(items: Sequence[Object]) -> list[Object]:
     """The Deployments of renderer pods."""
     deployments = [item for item in items if item["kind"] == "Deployment"]
@@ -100,9 +93,6 @@ def parse(words: list[str]) -> None:
         command = command.get_command(context, words[0])
         words = words[1:]
     assert command is not None
-    known = {flag for option in command.params for flag in option.opts}
-    coming = set(COMING.get(command.name or "", ())) - known
-    words = [word for word in words if word.partition("=")[0] not in coming]
     command.make_context(command.name, list(words))
 
 
@@ -125,8 +115,8 @@ def test_ports_and_names_are_those_of_the_code(helm: Helm, example: str) -> None
                     assert port["containerPort"] == ports[port["name"]]
             known = {value for name, value in vars(labels).items() if name.endswith("_ENV")}
             ours = {one["name"] for one in container.get("env", ()) if one["name"].startswith("SPLATFLEET_")}
-            assert ours <= known
-            if container["name"] == "triton":
+            assert ours - {"SPLATFLEET_PROBE_GRPC"} <= known
+            if container["name"] == "renderer":
                 assert {port["containerPort"] for port in container["ports"]} == {
                     labels.TRITON_HTTP_PORT,
                     labels.TRITON_GRPC_PORT,
@@ -316,3 +306,19 @@ def test_no_example_holds_a_credential() -> None:
         text = path.read_text().lower()
         assert "password" not in text
         assert "secret_access_key" not in text
+
+
+def test_the_commands_of_canary_and_blue_green(helm: Helm) -> None:
+    """The flags of docs/operations.md, on the default values."""
+    canary = ("pools.canary.image=example.com/renderer:0.2.0", "pools.canary.minReplicas=1,pools.canary.maxReplicas=4",
+              "pools.canary.trafficWeight=5", "pools.renderer.trafficWeight=95")  # fmt: skip
+    both = helm.render("", *(part for text in canary for part in ("--set", text)))
+    assert [containers(pool)[0]["image"] for pool in pools_of(both)] == [
+        "example.com/renderer:0.2.0",
+        "splatfleet/renderer:0.1.0",
+    ]
+    gateway = next(one for item in both for one in containers(item) if one["name"] == "gateway")
+    assert {"--pool=renderer", "--pool=canary", "--split=canary=5", "--split=renderer=95"} <= set(gateway["args"])
+    after = helm.render("", *(part for text in (*canary, "pools.canary.enabled=false") for part in ("--set", text)))
+    assert len(pools_of(after)) == 1
+    assert not any(item["metadata"]["name"].endswith("canary") for item in after)

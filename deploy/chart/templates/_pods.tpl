@@ -146,8 +146,8 @@ envFrom:
 
 {{- /* Pools by name, the default one (renderer, else the first by name) first, as --pool flags. */ -}}
 {{- define "splatfleet.poolFlags" -}}
-{{- $names := keys .Values.pools | sortAlpha -}}
-{{- if hasKey .Values.pools "renderer" }}{{ $names = concat (list "renderer") (without $names "renderer") }}{{ end -}}
+{{- $names := keys (include "splatfleet.pools" . | fromJson) | sortAlpha -}}
+{{- if has "renderer" $names }}{{ $names = concat (list "renderer") (without $names "renderer") }}{{ end -}}
 {{- range $names }}
 - --pool={{ . }}
 {{- end }}
@@ -156,6 +156,13 @@ envFrom:
 {{- /* Every resource that a renderer pod may ask for, for kube-scheduler. */ -}}
 {{- define "splatfleet.managedResources" -}}
 {{- $preset := include "splatfleet.preset" . | fromJson }}{{ $found := .Values.scheduler.extraManagedResources -}}
-{{- range .Values.pools }}{{ $found = append $found (.resource | default $preset.resource) }}{{ end -}}
+{{- range include "splatfleet.pools" . | fromJson }}{{ $found = append $found (.resource | default $preset.resource) }}{{ end -}}
 {{- toJson (without ($found | uniq | sortAlpha) "") }}
+{{- end }}
+
+{{- /* The pools that are not switched off; a value that was once set cannot be taken away by an upgrade. */ -}}
+{{- define "splatfleet.pools" -}}
+{{- $found := dict -}}
+{{- range $name, $pool := .Values.pools }}{{ if dig "enabled" true $pool }}{{ $_ := set $found $name $pool }}{{ end }}{{ end -}}
+{{- toJson $found }}
 {{- end }}

@@ -28,7 +28,7 @@
 
 {{- define "splatfleet.poolDeployments" -}}
 {{- $found := list }}{{ $full := include "splatfleet.fullname" . -}}
-{{- range $name := keys .Values.pools | sortAlpha }}{{ $found = append $found (printf "%s-%s" $full $name) }}{{ end -}}
+{{- range $name := keys (include "splatfleet.pools" . | fromJson) | sortAlpha }}{{ $found = append $found (printf "%s-%s" $full $name) }}{{ end -}}
 {{- toJson $found }}
 {{- end }}
 

@@ -7,7 +7,7 @@
 {{- if and (not $ca) (not $second) -}}
 {{- fail "certificates.caData: scheduler.mode is configuration and certificates.mode is not chart, so give the extender's CA (base64 of PEM); without it kube-scheduler silently verifies nothing" -}}
 {{- end -}}
-{{- $tls := dict "certFile" "/etc/splatfleet/tls/tls.crt" "keyFile" "/etc/splatfleet/tls/tls.key" -}}
+{{- $tls := dict "serverName" (printf "%s-extender.%s.svc" $full .Release.Namespace) "certFile" "/etc/splatfleet/tls/tls.crt" "keyFile" "/etc/splatfleet/tls/tls.key" -}}
 {{- if $ca }}{{ $_ := set $tls "caData" $ca }}{{ else }}{{ $_ := set $tls "caFile" "/etc/splatfleet/tls/ca.crt" }}{{ end -}}
 apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
