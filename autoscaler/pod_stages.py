@@ -9,6 +9,7 @@ from kube.objects import Node, Pod, time_s
 
 KEPT = 50  # starts of one pool
 YOUNG_S = 600.0  # a pod that was ready when it was first seen counts only where it is younger: readiness may come back
+LATE_S = 5.0  # a watch that shows readiness later than this was away meanwhile
 TRUNCATION_S = 1.5  # the API's times are whole seconds; a pod seen so soon after its creation is timed by our clock
 
 
@@ -72,7 +73,7 @@ class StartupBook:
         self._done[uid] = None
         while len(self._done) > 100 * KEPT:
             del self._done[next(iter(self._done))]
-        ready_s = _ready_s(pod, now_s) if first else now_s
+        ready_s = _ready_s(pod, now_s, first)
         if first and now_s - asked > YOUNG_S:
             return None
         start = _measure(pod, pool, node, asked, max(ready_s, asked))
@@ -119,8 +120,12 @@ def _changed_s(pod: Pod, kind: str) -> float | None:
     return None
 
 
-def _ready_s(pod: Pod, now_s: float) -> float:
-    return _changed_s(pod, "Ready") or now_s
+def _ready_s(pod: Pod, now_s: float, first: bool) -> float:
+    """When a pod became ready: by our clock where the watch showed it happen, by the API's where it was late."""
+    told_s = _changed_s(pod, "Ready")
+    if told_s is None or (not first and now_s - told_s < LATE_S):
+        return now_s
+    return min(told_s, now_s)
 
 
 def _running_s(pod: Pod) -> float | None:

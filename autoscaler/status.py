@@ -21,7 +21,6 @@ class EventReason(StrEnum):
 
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"
-    DRAINING = "Draining"
     SCALE_FAILED = "ScaleFailed"
     INVALID_SPEC = "InvalidSpec"
     SECOND_WRITER = "SecondWriter"

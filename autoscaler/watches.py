@@ -26,10 +26,12 @@ from kube.objects import (
     Node,
     Pod,
 )
-from kube.reflector import Reflector, Scope
+from kube.reflector import Reflector, Scope, Timings
 from kube.watch_store import Change
 
 SCALED_OBJECTS_EVERY_S = 30.0
+# After an outage decisions must not be made for long by what was true before it.
+TIMINGS = Timings(backoff_most_s=5.0)
 log = structlog.get_logger()
 
 
@@ -47,11 +49,13 @@ class Watches:
         self.on_pod: Callable[[Change[Pod]], None] | None = None
         self._namespace = namespace
         scope = Scope(namespace)
-        self._resources = Reflector(connection, PREDICTIVE_AUTOSCALERS, scope)
-        self._deployments = Reflector(connection, DEPLOYMENTS, scope)
-        self._hpas = Reflector(connection, HORIZONTAL_POD_AUTOSCALERS, scope)
-        self._nodes = Reflector(connection, NODES)
-        self._pods = Reflector(connection, PODS, Scope(namespace, label_selector=POOL_LABEL), self._pod_changed)
+        self._resources = Reflector(connection, PREDICTIVE_AUTOSCALERS, scope, timings=TIMINGS)
+        self._deployments = Reflector(connection, DEPLOYMENTS, scope, timings=TIMINGS)
+        self._hpas = Reflector(connection, HORIZONTAL_POD_AUTOSCALERS, scope, timings=TIMINGS)
+        self._nodes = Reflector(connection, NODES, timings=TIMINGS)
+        self._pods = Reflector(
+            connection, PODS, Scope(namespace, label_selector=POOL_LABEL), self._pod_changed, TIMINGS
+        )
         self._services = Reflector(
             connection, PODS, Scope(namespace, label_selector=f"{COMPONENT_LABEL}={NODE_COMPONENT}")
         )

@@ -12,9 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from simulator.world import StartUp
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "benchmarks" / "scaling.md"
 TEST_DAYS = 7.0
+BIN_S, TICK_S = 60.0, 30.0  # of what ours sees, and between its decisions: half of what a pool has costs half the time
 START_UPS_S = (30.0, 420.0)  # beside the 180 s of the tables
 SENSITIVE = ("splatfleet", 0.95)  # policy and knob that are played at them
 REGULAR_R2 = 0.9  # of the daily cycle: from here on a trace is regular
@@ -76,22 +76,16 @@ class Figures:
             rest = [job for job in left if job not in own]
             chunk = own + rest[:CHUNK]
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / f"{setting.name}.jsonl").open("a") as file:
-                play_all(
-                    setting, chunk, self.workers, lambda row: print(json.dumps(asdict(row)), file=file, flush=True)
-                )
+            play_all(setting, chunk, self.workers, log=self.folder / f"{setting.name}.jsonl")
             left = [job for job in left if job not in chunk]
         return True
-
-
-def _append(file: TextIO, row: Row) -> None:
-    print(json.dumps(asdict(row)), file=file, flush=True)
 
 
 def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds: int) -> None:
     """Every trace with one seed; then other start-ups, and more seeds of ours and of the two best rivals."""
     settings = {
-        name: Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS) for name, trace in traces.items()
+        name: Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS, bin_s=BIN_S, tick_s=TICK_S)
+        for name, trace in traces.items()
     }
     for name, setting in settings.items():
         began_s = time.perf_counter()
@@ -167,7 +161,8 @@ def _head() -> str:
 Made by `make bench-scaling`. Each trace of 14 days or more is scaled to a mean of 10 busy pods; its last seven days
 are the test. Renders take 0.25 s (log-normal, variation 0.3), a request may wait 0.5 s, a pod is ready 180 s after it
 is asked for (log-normal, σ 0.35), at most 4 x the peak is allowed. Cost is pod time, starts included, over the
-clairvoyant's (O1). A knob with * was chosen on the two days before the test.
+clairvoyant's (O1). Ours sees bins of {BIN_S:g} s and decides every {TICK_S:g} s; rivals keep their rhythm. A knob
+with * was chosen on the two days before the test.
 [simulator.md](../simulator.md) says how it is played and what each rival is.
 
 {machine.cpu}, {machine.cpus} cores, Python {machine.python}."""

@@ -99,8 +99,9 @@ class Elector:
             self._tell()
             wait_s = self._terms.retry_s * (1.0 + 0.2 * random.random())
             held = self._election.leadership
-            if held is not None:  # wake when it ends, to say so
-                wait_s = max(0.01, min(wait_s, held.until_s - time.monotonic()))
+            left_s = held.until_s - time.monotonic() if held is not None else 0.0
+            if left_s > 0.0:  # wake when it ends, to say so; one that ended long ago is no reason to hurry
+                wait_s = min(wait_s, left_s + 0.01)
             self._stopping.wait(wait_s)
 
     def _round(self) -> None:

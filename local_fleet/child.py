@@ -43,7 +43,7 @@ class Child:
     def exit_code(self) -> int | None:
         return self._process.poll()
 
-    def wait_listening(self, port: int, deadline_s: float = 20.0) -> None:
+    def wait_listening(self, port: int, deadline_s: float = 60.0) -> None:
         """Wait until the port answers; raises RuntimeError with the end of the log when the process dies or is late."""
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:

@@ -157,6 +157,11 @@ class LocalCluster:
             return False
         return any(stored["id"] == scene for stored in listing["scenes"])
 
+    def is_resident(self, pod: Pod, scene: SceneId) -> bool:
+        """Whether a pod holds a scene in memory, as its node's exporter says now."""
+        self._refresh_digests()
+        return scene in self._pod_state(pod).resident
+
     def warmed(self) -> WarmTotals:
         """What the agents did, from their own metrics; an agent that does not answer counts as nothing."""
         totals = WarmTotals()

@@ -29,7 +29,7 @@ PREDICTED, UNPREDICTED = parse_scene_id("premiere-predicted"), parse_scene_id("p
 _SIZE_LIMITS_BYTES = (1_000_000, 60_000_000)
 _SHAPES = {PREDICTED: "knot", UNPREDICTED: "terrain"}
 _ANSWER_WITHIN_S = 60.0
-_POLL_S = 0.1
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +106,36 @@ class FirstVisitors:
         cluster.warm(cluster.pools()[0], [WarmAsk(PREDICTED, "disk", self._lead_s, node=node)])
 
     def visit(self, cluster: LocalCluster, pods: Pods, note: Callable[[str], None]) -> Visits:
-        """Both visitors, the unpredicted one first; raises RuntimeError where a frame does not come."""
+        """Both visitors, the predicted one first: a pod may be too small for both scenes.
+
+        Raises RuntimeError where a frame does not come.
+        """
         if self._node:
-            self._into_memory(cluster, pods)
-        unpredicted_wait_s = self._wait_s(UNPREDICTED)
-        note(f"the unpredicted visitor waited {unpredicted_wait_s:.2f} s; the predicted one comes at its time")
+            self._into_memory(cluster, pods, note)
         time.sleep(max(0.0, self._visit_s - time.monotonic()))
         predicted_wait_s = self._wait_s(PREDICTED)
-        return Visits(self._lead_s, self._fetch_s, predicted_wait_s, unpredicted_wait_s, self._node)
+        return Visits(self._lead_s, self._fetch_s, predicted_wait_s, self._wait_s(UNPREDICTED), self._node)
 
-    def _into_memory(self, cluster: LocalCluster, pods: Pods) -> None:
-        """A pod of the told node takes the scene from its disk, once it is there."""
-        end_s = self._visit_s
+    def _into_memory(self, cluster: LocalCluster, pods: Pods, note: Callable[[str], None]) -> None:
+        """A pod of the told node takes the scene from its disk, once it is there.
+
+        Every ask is repeated until it is carried out, as the autoscaler repeats its own: each may get lost.
+        """
         pod = next((pod for pod in pods.listing() if pod.node == self._node and pod.stage == "ready"), None)
         if pod is None:
             raise RuntimeError(f"no pod of {self._node} is ready; see the notes above")
-        while time.monotonic() < end_s and not cluster.has_on_disk(self._node, PREDICTED):
+        to_memory = WarmAsk(PREDICTED, "memory", self._lead_s, pod_uid=pod.uid)
+        to_disk = WarmAsk(PREDICTED, "disk", self._lead_s, node=self._node)
+        while time.monotonic() < self._visit_s:
+            if cluster.is_resident(pod, PREDICTED):
+                note(
+                    f"{self._visit_s - time.monotonic():.0f} s before the visit the scene is in memory on {self._node}"
+                )
+                return
+            is_on_disk = cluster.has_on_disk(self._node, PREDICTED)
+            cluster.warm(cluster.pools()[0], [to_memory if is_on_disk else to_disk])
             time.sleep(_POLL_S)
-        cluster.warm(cluster.pools()[0], [WarmAsk(PREDICTED, "memory", self._lead_s, pod_uid=pod.uid)])
+        note("the predicted scene is not in memory yet, and its visitor is there")
 
     def _wait_s(self, scene: SceneId) -> float:
         body = encode_bodies(orbit_of(self._premieres.entries[scene]), (256, 256), {"format": "jpeg"}, poses=1)[0]

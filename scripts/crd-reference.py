@@ -13,7 +13,8 @@ HEAD = """# PredictiveAutoscaler
 
 `splatfleet.io/v1alpha1`, short name `pa`. Made by `scripts/crd-reference.py` from
 [its definition](../deploy/chart/crds/splatfleet.io_predictiveautoscalers.yaml);
-[the autoscaler](autoscaler.md) says what the settings do together.
+[the autoscaler](autoscaler.md) says what the settings do together,
+[the autoscaler on Kubernetes](autoscaler-kubernetes.md) what becomes of a decision.
 
 ```yaml
 apiVersion: splatfleet.io/v1alpha1

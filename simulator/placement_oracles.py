@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from simulator.placement import Figures
-from simulator.placement_workload import ROLE_SLICES, Workload
+from simulator.gpu_cluster import Place
+from simulator.placement import Figures, Fleet, Policy, Request
+from simulator.placement_workload import ROLE_SLICES, Floats, Workload
 from simulator.scene_caches import READ_BYTES_PER_S
 
 POOLED = "oracle-pooled"
+BELADY = "oracle-belady"
 
 
 def pooled(workload: Workload) -> Figures:
@@ -47,3 +51,69 @@ def pooled(workload: Workload) -> Figures:
         ready_p95_s=float(np.percentile(load_s, 95)),
         stranded_slices=0.0,
     )
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A policy that remembers where it put each scene: (pod, node, scene) in the order of the starts."""
+
+    policy: Policy
+    starts: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def choose(self, fleet: Fleet, request: Request) -> Place | None:
+        return self.policy.choose(fleet, request)
+
+    def placed(self, request: Request, place: Place) -> None:
+        self.policy.placed(request, place)
+        if request.scene >= 0:
+            self.starts.append((request.uid, place.node, request.scene))
+
+
+def with_caches_that_know(workload: Workload, figures: Figures, recorded: Recorded, cache_bytes: float) -> Figures:
+    """The same placements over caches that evict what is wanted again last (Belady): what foresight there is worth.
+
+    Scenes differ in size, so it is no strict bound, and the placements stay those that were made for caches without it.
+    """
+    if not recorded.starts:
+        return figures
+    by_node: dict[int, list[tuple[bool, int]]] = {}
+    for uid, node, scene in recorded.starts:
+        counted = uid >= len(workload.measured) or bool(workload.measured[uid])
+        by_node.setdefault(node, []).append((counted, scene))
+    pulled_bytes, misses, starts = 0.0, 0, 0
+    for sequence in by_node.values():
+        missed = farthest_next_use([scene for _, scene in sequence], workload.scene_bytes, cache_bytes)
+        for (counted, scene), miss in zip(sequence, missed, strict=True):
+            starts += counted
+            misses += counted and miss
+            pulled_bytes += float(workload.scene_bytes[scene]) * (counted and miss)
+    compulsory_bytes = float(workload.scene_bytes[np.unique(workload.scene[workload.measured])].sum())
+    return replace(
+        figures,
+        scene_hit_ratio=1 - misses / max(1, starts),
+        bytes_pulled_ratio=pulled_bytes / compulsory_bytes,
+        ready_p95_s=float("nan"),
+    )
+
+
+def farthest_next_use(scenes: Sequence[int], scene_bytes: Floats, capacity_bytes: float) -> list[bool]:
+    """Which starts of one node miss where the cache throws out what is wanted again last, the new scene included."""
+    never = len(scenes)
+    next_use = [never] * len(scenes)
+    seen: dict[int, int] = {}
+    for place in range(len(scenes) - 1, -1, -1):
+        next_use[place] = seen.get(scenes[place], never)
+        seen[scenes[place]] = place
+    held: dict[int, int] = {}  # scene -> when it is wanted again
+    free_bytes = capacity_bytes
+    missed: list[bool] = []
+    for place, scene in enumerate(scenes):
+        missed.append(scene not in held)
+        if scene not in held:
+            free_bytes -= float(scene_bytes[scene])
+        held[scene] = next_use[place]
+        while free_bytes < 0:
+            last = max(held, key=held.__getitem__)
+            free_bytes += float(scene_bytes[last])
+            del held[last]
+    return missed

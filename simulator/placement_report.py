@@ -13,7 +13,7 @@ import numpy as np
 from scheduler_extender.prices import Prices
 from simulator.extender_policy import ExtenderPolicy
 from simulator.placement import Figures, Policy, demand_fragmentation, simulate
-from simulator.placement_oracles import POOLED, pooled
+from simulator.placement_oracles import BELADY, POOLED, Recorded, pooled, with_caches_that_know
 from simulator.placement_rivals import rivals
 from simulator.placement_workload import MIXES, WorkloadSpec, draw
 
@@ -44,7 +44,7 @@ _T95 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2
 def policy_names() -> tuple[str, ...]:
     """Every policy, ours first, bounds last."""
     flat = demand_fragmentation("uniform")
-    return (OURS, f"{OURS}-driver-order", COST_ROW, *rivals(MIXES["uniform"], flat), POOLED)
+    return (OURS, f"{OURS}-driver-order", COST_ROW, *rivals(MIXES["uniform"], flat), BELADY, POOLED)
 
 
 def make_policy(name: str, mix: str, prices: Prices) -> Policy:
@@ -95,6 +95,9 @@ def run_one(name: str, spec: WorkloadSpec, cache_bytes: float, prices: Prices, s
     workload = draw(spec, seed)
     if name == POOLED:
         return pooled(workload)
+    if name == BELADY:
+        ours = Recorded(ExtenderPolicy(prices))
+        return with_caches_that_know(workload, simulate(workload, ours, cache_bytes, seed), ours, cache_bytes)
     return simulate(workload, make_policy(name, spec.mix, prices), cache_bytes, seed)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 
@@ -149,11 +151,12 @@ def jobs_for(names: str, seeds: int, seeds_of_rivals: int, training: bool) -> li
 
 _setting: Setting | None = None  # of a worker process
 _cases: dict[tuple[int, bool], Case] = {}
+_log: Path | None = None
 
 
-def _prepare(setting: Setting) -> None:
-    global _setting
-    _setting = setting
+def _prepare(setting: Setting, log: Path | None = None) -> None:
+    global _setting, _log
+    _setting, _log = setting, log
     _cases.clear()
 
 
@@ -166,6 +169,9 @@ def _play(jobs: Sequence[Job]) -> list[Row]:
             _cases[seed, training] = _setting.case(seed, training)
         case = _cases[seed, training]
         rows.append(run(case, policy, knob, _setting.name, training, _setting.prices))
+        if _log is not None:
+            with _log.open("a") as file:  # a line is written whole, so processes may share the file
+                file.write(json.dumps(asdict(rows[-1])) + "\n")
     return rows
 
 
@@ -180,14 +186,19 @@ def _together(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def play_all(
-    setting: Setting, jobs: Sequence[Job], workers: int = 1, report: Callable[[Row], None] = lambda _: None
+    setting: Setting,
+    jobs: Sequence[Job],
+    workers: int = 1,
+    report: Callable[[Row], None] = lambda _: None,
+    log: Path | None = None,
 ) -> list[Row]:
     """Play the jobs, in so many processes; the rows of the test days, the tuned ones marked.
 
-    `report` is called with every row as it comes, those of the training days too.
+    `report` is called with every row as it comes, those of the training days too, and each is a line of `log` at
+    once, so that a run which is cut short loses none.
     """
     rows = []
-    with _workers(setting, workers) as stream:
+    with _workers(setting, workers, log) as stream:
         for row in stream(jobs):
             report(row)
             rows.append(row)
@@ -198,13 +209,13 @@ def play_all(
 
 
 @contextmanager
-def _workers(setting: Setting, workers: int) -> Iterator[Callable[[Sequence[Job]], Iterator[Row]]]:
+def _workers(setting: Setting, workers: int, log: Path | None) -> Iterator[Callable[[Sequence[Job]], Iterator[Row]]]:
     if workers <= 1:
-        _prepare(setting)
+        _prepare(setting, log)
         yield lambda jobs: (row for group in _together(jobs) for row in _play(group))
         _cases.clear()
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (setting,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (setting, log)) as pool:
         yield lambda jobs: (
             row
             for done in as_completed([pool.submit(_play, group) for group in _together(jobs)])

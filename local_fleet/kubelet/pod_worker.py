@@ -94,6 +94,11 @@ class PodWorker:
     def ready(self) -> bool:
         return bool(self._containers) and all(running.view.ready for running in self._containers)
 
+    @property
+    def restarts(self) -> int:
+        """Starts of its containers beyond the first."""
+        return sum(running.view.restarts for running in self._containers)
+
     def processes(self) -> list[Process]:
         """What runs now, for faults."""
         return [running.process for running in self._containers if running.process is not None]

@@ -14,7 +14,7 @@ import yaml
 
 from fleet import labels
 from kube.connection import Connection
-from local_fleet.child import free_ports
+from local_fleet.child import Child, free_ports
 from local_fleet.control_plane.binaries import find
 from local_fleet.control_plane.plane import ControlPlane
 from local_fleet.kubelet.emulated_node import EmulatedNode
@@ -28,7 +28,7 @@ from local_fleet.nodes import LocalNode
 from scheduler_extender import scheduler_config
 
 CRD = Path(__file__).resolve().parents[2] / "deploy/chart/crds/splatfleet.io_predictiveautoscalers.yaml"
-COMPONENTS_READY_S = 90.0
+COMPONENTS_READY_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class KubernetesFleet:
         flags = {"kube-controller-manager": list(settings.flags.controllers)}
         self.plane = ControlPlane(find(), self.folder / "control-plane", flags)
         self._stack = contextlib.ExitStack()
+        self.prometheus: Child | None = None
         self._prometheus_port = free_ports(1)[0]
         self.prometheus_url = f"http://127.0.0.1:{self._prometheus_port}"
 
@@ -101,6 +102,7 @@ class KubernetesFleet:
             start=starter(self.settings.backends),
             provisioning=self.settings.provisioning,
             restart_first_s=1.0,
+            heartbeat_s=2.0,
             credentials=self.plane.access.service_account,
             before_end=self.settings.before_end,
         )
@@ -134,8 +136,19 @@ class KubernetesFleet:
             prometheus.write_past(self.folder / "prometheus", past)
         targets = prometheus.Targets(self.connection, NAMESPACE, self.folder).start()
         self._stack.callback(targets.stop)
-        child = prometheus.start(self.folder, targets, self._prometheus_port, self.folder / "prometheus.log")
-        self._stack.callback(child.stop)
+        self._targets = targets
+        self._stack.callback(self._stop_prometheus)
+        self.restart_prometheus()
+
+    def restart_prometheus(self) -> None:
+        """Start it again over the same data, whether it runs, was stopped or killed."""
+        self._stop_prometheus()
+        log = self.folder / "prometheus.log"
+        self.prometheus = prometheus.start(self.folder, self._targets, self._prometheus_port, log)
+
+    def _stop_prometheus(self) -> None:
+        if self.prometheus is not None:
+            self.prometheus.stop()
 
     def _start_scheduler(self) -> None:
         """A second kube-scheduler whose profile asks the extender, as the chart installs it."""

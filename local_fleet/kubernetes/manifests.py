@@ -18,6 +18,12 @@ PROFILE = "1g.10gb"
 NODE_ROLE_LABEL = "splatfleet.io/node-role"  # `gpu` or `system`, to keep the two apart
 TOLERATE_GPU = [{"key": labels.GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}]
 
+# A renderer on a node that fell silent serves nobody; Kubernetes' own default waits five minutes.
+LEAVE_SILENT_NODE = [
+    {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+    for key in ("unreachable", "not-ready")
+]
+
 Document = dict[str, Any]
 _FOLLOW = ["get", "list", "watch"]
 _RULES: Mapping[str, list[Document]] = {
@@ -26,7 +32,11 @@ _RULES: Mapping[str, list[Document]] = {
     "extender": [
         {"apiGroups": [""], "resources": ["nodes"], "verbs": [*_FOLLOW, "patch"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": _FOLLOW},
-        {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices", "resourceclaims"], "verbs": _FOLLOW},
+        {
+            "apiGroups": ["resource.k8s.io"],
+            "resources": ["resourceslices", "resourceclaims", "deviceclasses"],
+            "verbs": _FOLLOW,
+        },
     ],
     "autoscaler": list(role_rules()),
 }
@@ -155,7 +165,7 @@ def pool(spec: PoolSpec) -> Document:
     pod: Document = {
         "containers": [container],
         "volumes": [{"name": "scenes", "hostPath": {"path": SCENE_STORE}}],
-        "tolerations": TOLERATE_GPU,
+        "tolerations": [*TOLERATE_GPU, *LEAVE_SILENT_NODE],
         "terminationGracePeriodSeconds": spec.grace_s,
     }
     if spec.scheduler:

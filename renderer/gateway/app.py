@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from fleet.scene import SceneId
+from kube.watch_metrics import WatchCollector
 from renderer.catalogue import CatalogueEntry, load_catalogue
 from renderer.gateway.access import Access
 from renderer.gateway.hot import RenderApp, refusal_headers
@@ -87,12 +89,15 @@ class Gateway:
                 Route("/-/healthy", self._healthy),
                 Route("/-/ready", self._ready),
             ],
+            exception_handlers={HTTPException: _no_such_thing},
             lifespan=self._lifespan,
         )
 
     def _source(self) -> RendererSource:
-        if self.settings.watched is not None:
-            return WatchSource(self.settings.watched.renderers)
+        watched = self.settings.watched
+        if watched is not None:
+            self.metrics.registry.register(WatchCollector(lambda: [watched.renderers.reflector]))
+            return WatchSource(watched.renderers)
         if self.settings.renderers_file is None:
             raise ValueError("the gateway needs a renderers file or a pod watch to find its pods")
         return FileSource(self.settings.renderers_file)
@@ -235,6 +240,16 @@ class Gateway:
         if watched is not None and not watched.renderers.synced:
             return PlainTextResponse(watched.renderers.problem + "\n", 503)
         return PlainTextResponse("ok\n")
+
+
+async def _no_such_thing(request: Request, error: Exception) -> Response:
+    """A path or a method that is none here, in the words of every other refusal."""
+    assert isinstance(error, HTTPException)
+    wrong_method = error.status_code == 405
+    allowed = (error.headers or {}).get("Allow", "")
+    message = f"{request.url.path[:120]} takes {allowed}" if wrong_method else f"no {request.url.path[:120]} here"
+    refusal = Refusal(error.status_code, "wrong_method" if wrong_method else "no_such_path", message)
+    return Response(refusal.body(), refusal.status, dict(error.headers or {}), media_type="application/json")
 
 
 def server_config(gateway: Gateway, timeout_graceful_shutdown: int) -> uvicorn.Config:

@@ -194,3 +194,21 @@ def test_shapes() -> None:
     sparse = shape_for(20.0, 1.0, 6.0, (40.0,), 0.95, None)
     assert (sparse.average_bins, sparse.lead_bins, sparse.quantiles) == (3, 7, (0.5, 0.9, 0.95))
     assert shape_for(20.0, 1.0, 30.0, (40.0,), 0.9, None).seasons == ()  # a day shorter than two leads is noise
+
+
+def test_a_series_that_is_mostly_zero_keeps_its_coverage() -> None:
+    """Spells of a few bins in office hours, nine bins of ten empty: quantiles hold, and foreseeing still pays."""
+    random = np.random.default_rng(1)
+    counts = np.zeros(14 * 288)
+    index = 0
+    while index < counts.size:
+        hour = index % 288 / 12
+        if random.random() < (0.06 if 8 < hour < 19 else 0.01):
+            spell = min(int(random.integers(2, 7)), counts.size - index)
+            counts[index : index + spell] += random.poisson(25, spell)
+            index += spell
+        index += 1
+    assert (counts == 0).mean() > 0.8
+    ours, persistence, covered = score(counts, 300.0, 1800.0, (86_400.0, 604_800.0), counts.size // 2)
+    assert 0.86 < covered < 0.94
+    assert ours < 0.95 * persistence

@@ -341,3 +341,20 @@ async def test_status_says_who_holds_what(tmp_path: Path, pods: Any) -> None:
     assert status["pools"]["renderer"]["pods"]["pod-a"]["resident"] == {"robot": 300}
     assert status["pools"]["renderer"]["pods"]["pod-a"]["state"] == "ready"
     assert status["pools"]["canary"]["pods"] == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/v1/render", 405, "wrong_method"), ("GET", "/v1/nothing", 404, "no_such_path"),
+     ("DELETE", "/v1/status", 405, "wrong_method"), ("POST", "/viewer", 404, "no_such_path")],
+)  # fmt: skip
+async def test_another_path_or_method_is_refused_like_anything_else(
+    method: str, path: str, status: int, code: str, tmp_path: Path
+) -> None:
+    write_renderers(tmp_path / "renderers.json")
+    async with serving(GatewaySettings(renderers_file=tmp_path / "renderers.json")) as front:
+        answer = await front.client.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert path in answer.json()["error"]["message"]
+        assert answer.headers["content-type"] == "application/json"
+        assert ("allow" in answer.headers) == (status == 405)

@@ -113,9 +113,15 @@ def view_of(scene: str) -> dict[str, Any]:
     return fields
 
 
-def test_load_that_is_told_to_end_scores_what_it_has(gateway: str, tmp_path: Path) -> None:
+def test_load_that_is_told_to_end_scores_what_it_has(tmp_path: Path) -> None:
     """No pod is there, so every request runs into the client's patience: no frame, and no `nan` either."""
-    file = tmp_path / "load.json"
+    save_catalogue(Catalogue([CatalogueEntry(SceneId(SCENES[0]), "file:///nowhere.ply")]), tmp_path / "catalogue.json")
+    write_renderers(tmp_path / "renderers.json")
+    with running_gateway(tmp_path) as gateway:
+        _end_early(gateway, tmp_path / "load.json")
+
+
+def _end_early(gateway: str, file: Path) -> None:
     command = [*COMMAND, "load", "--gateway", gateway, "--scenes", SCENES[0], "--duration", "60", "--shape", "flat"]
     process = subprocess.Popen(
         [*command, "--mean-rate", "20", "--timeout-s", "0.2", "--json", str(file)],
@@ -124,7 +130,11 @@ def test_load_that_is_told_to_end_scores_what_it_has(gateway: str, tmp_path: Pat
         text=True,
         cwd=REPOSITORY,
     )
-    time.sleep(6)
+    end_s = time.monotonic() + 60
+    while 'requests_total{pool="renderer",scene=' not in httpx2.get(f"{gateway}/metrics", trust_env=False).text:
+        assert time.monotonic() < end_s, "no request came"
+        time.sleep(0.1)
+    time.sleep(1.0)
     process.terminate()
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 1

@@ -11,6 +11,7 @@ import time
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,12 @@ class Space:
     def path(self, plural: str, name: str = "", group: str = "apis/apps/v1") -> str:
         return f"/{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
-    def deploy(self, name: str = "renderer", replicas: int = 1, pool: str = "") -> None:
-        labels = {POOL_LABEL: pool or self.namespace, "app": name}
-        container = {"name": "renderer", "image": "none", "ports": [{"name": "http", "containerPort": 8000}]}
+    def deploy(self, name: str = "renderer", replicas: int = 1, asked: dict[str, str] | None = None) -> None:
+        """`asked` are the extended resources of a pod."""
+        labels = {POOL_LABEL: self.namespace, "app": name}
+        resources = {"requests": asked or {}, "limits": asked or {}}
+        ports = [{"name": "http", "containerPort": 8000}]
+        container = {"name": "renderer", "image": "none", "ports": ports, "resources": resources}
         template = {
             "metadata": {"labels": labels},
             "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
@@ -135,7 +139,7 @@ def ready_pods(space: Space, address: str = "127.0.9.9") -> Iterator[None]:
 
     def work() -> None:
         while not stopping.wait(0.1):
-            with suppress(urllib.error.URLError):
+            with suppress(OSError, HTTPException):  # the API server may be away
                 for pod in space.pods():
                     _settle(space, pod, address)
 

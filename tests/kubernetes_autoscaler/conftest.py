@@ -10,7 +10,17 @@ import pytest
 
 from local_fleet.control_plane.plane import ControlPlane
 from tests.control_plane.objects import add_node
-from tests.kubernetes_autoscaler.cluster import ACCOUNT, NODE, Demand, Process, Space, demand_of, install, ready_pods
+from tests.kubernetes_autoscaler.cluster import (
+    ACCOUNT,
+    NODE,
+    Demand,
+    Process,
+    Space,
+    demand_of,
+    install,
+    ready_pods,
+    until,
+)
 
 _numbers = itertools.count(1)
 
@@ -54,8 +64,10 @@ def start(space: Space, demand: Demand, tmp_path: Path) -> Iterator[Callable[...
     def begin(*flags: str) -> Process:
         usual = ["--gateway", demand.url, "--namespace", space.namespace, "--lease-namespace", space.namespace]
         quick = ["--interval-s", "0.5", "--lease-s", "5", "--drain-s", "0.5"]
-        running.append(Process(kubeconfig, tmp_path, f"autoscaler-{len(running)}", [*usual, *quick, *flags]))
-        return running[-1]
+        process = Process(kubeconfig, tmp_path, f"autoscaler-{len(running)}", [*usual, *quick, *flags])
+        running.append(process)
+        until(lambda: "follows" in process.text, 120)  # a busy machine takes its time to import
+        return process
 
     yield begin
     for process in running:
