@@ -81,7 +81,7 @@ def test_pod_that_cannot_start_is_never_ready_and_says_why(
     assert not any(name.startswith(server._shm_prefix) for name in regions())
 
 
-def test_dead_stub_still_says_ready_but_fails_the_probe(make_server: MakeServer) -> None:
+def test_dead_stub_still_says_ready_but_fails_the_probe(make_server: MakeServer, tmp_path: Path) -> None:
     server = make_server(**{labels.SCENES_ENV: "knot"})
     server.start()
     server.wait_ready()
@@ -92,9 +92,9 @@ def test_dead_stub_still_says_ready_but_fails_the_probe(make_server: MakeServer)
     stub.kill()
     assert gone([stub])
     assert server.ready, "Triton learnt to notice a dead stub; this test and the probe's reason are out of date"
-    dead = CliRunner().invoke(PROBE, [*probe, "--json", "-"])
+    dead = CliRunner().invoke(PROBE, [*probe, "--json", str(tmp_path / "dead.json")])
     assert dead.exit_code == 1
-    assert json.loads(dead.stdout)["error"] == "unavailable"
+    assert json.loads((tmp_path / "dead.json").read_text())["error"] == "unavailable"
     assert "is not healthy" in dead.stderr
     server.stop(0.5)
     assert not any(name.startswith(server._shm_prefix) for name in regions())
