@@ -65,6 +65,11 @@ def annotations(space: Space) -> dict[str, dict[str, str]]:
     return {pod["metadata"]["name"]: pod["metadata"].get("annotations", {}) for pod in space.pods()}
 
 
+def marked(space: Space) -> set[str]:
+    """Names of the pods that the autoscaler drains."""
+    return {name for name, found in annotations(space).items() if found.get(DRAINING_ANNOTATION) == "true"}
+
+
 def test_victims_drain_before_the_count_is_lowered_and_are_the_ones_that_go(
     space: Space, demand: Demand, start: Start
 ) -> None:
@@ -73,10 +78,8 @@ def test_victims_drain_before_the_count_is_lowered_and_are_the_ones_that_go(
     until(lambda: sum(pod["status"]["phase"] == "Running" for pod in space.pods()) == 4)
     demand.rate_per_s = 0.01
     start("--drain-s", "6")
-    until(lambda: any(DRAINING_ANNOTATION in found for found in annotations(space).values()), 40)
-    draining = {name for name, found in annotations(space).items() if found.get(DRAINING_ANNOTATION) == "true"}
+    draining = until(lambda: len(found := marked(space)) == 2 and found, 40)  # marked one after the other
     assert space.replicas() == 4
-    assert len(draining) == 2
     costs = {name: int(found.get(DELETION_COST_ANNOTATION, "0")) for name, found in annotations(space).items()}
     assert max(costs[name] for name in draining) < min(cost for name, cost in costs.items() if name not in draining)
     # Demand is back before they went: nobody goes, nobody drains.
