@@ -51,7 +51,8 @@ class Child:
                 raise RuntimeError(f"{self.name} ended with {self.exit_code()}: {self.log_tail()}")
             with socket.socket() as probe:
                 probe.settimeout(0.5)
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                # A free port of the ephemeral range can be dealt to the probe itself, which then connects to itself.
+                if probe.connect_ex(("127.0.0.1", port)) == 0 and probe.getsockname() != probe.getpeername():
                     return
             time.sleep(0.05)
         raise RuntimeError(f"{self.name} does not listen on port {port} after {deadline_s:.0f} s: {self.log_tail()}")
