@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fleet import metrics as m
-from monitoring.board import Board, Panel, by_label, rate, select
+from monitoring.board import Board, Panel, Query, by_label, rate, select
 
 ANSWERED = 'code="200"'
 
 _PODS = f"max by (pool) ({select(m.AUTOSCALER_CURRENT)})"
+_MONEY = rate("use, pool_namespace", select(m.COST_MONEY))
 _ARRIVALS = rate("pool, scene", select(m.GATEWAY_REQUESTS))
 
 COST = Board(
@@ -53,6 +54,31 @@ COST = Board(
                     "Replicas above what reacting alone would have asked for.",
                     "short",
                     by_label(f"{_PODS} - max by (pool) ({select(m.AUTOSCALER_FLOOR)})", "pool"),
+                ),
+            ),
+        ),
+        (
+            "Paid for",
+            (
+                Panel(
+                    "Slices by use and capacity type",
+                    "Compute slices allocated to a pool or idle (a whole GPU is 7), on reserved and on-demand nodes.",
+                    "short",
+                    (Query(rate("use, capacity_type", select(m.COST_SLICE_SECONDS)), "{{use}} {{capacity_type}}"),),
+                    "stacked",
+                    12,
+                ),
+                Panel(
+                    "Money an hour by namespace",
+                    "In the money of the price table; capacity types without a price are missing.",
+                    "short",
+                    (
+                        Query(
+                            f"3600 * {rate('use, pool_namespace', select(m.COST_MONEY))}", "{{use}} {{pool_namespace}}"
+                        ),
+                    ),
+                    "stacked",
+                    12,
                 ),
             ),
         ),

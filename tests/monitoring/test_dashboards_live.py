@@ -22,6 +22,8 @@ BOARDS = sorted((REPOSITORY / "deploy" / "dashboards").glob("*.json"))
 NOT_HERE = {
     "Start-up": "pods are started by Kubernetes alone",
     "KEDA": "nobody asks the external scaler",
+    "Slices by use and capacity type": "the cost of nodes is counted on Kubernetes alone",
+    "Money an hour by namespace": "the cost of nodes is counted on Kubernetes alone",
     "Scenes asked ahead": "alone the autoscaler sees no node that it could ask",
 }
 
