@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from kube.connection import Connection
 from kube.objects import DEPLOYMENTS
@@ -56,6 +58,10 @@ def simulated(questions: Sequence[Question], doubt_s: float = 0.0) -> list[int]:
     return course
 
 
+@pytest.mark.skipif(
+    not os.environ.get("SPLATFLEET_QUIET_MACHINE"),
+    reason="compares ticks in time, which other work shifts; on a quiet machine: make test-hpa",
+)
 def test_it_equals_the_real_controller_on_recorded_traffic(
     control_plane_binaries: Binaries, tmp_path: Path, data_dir: Path
 ) -> None:
