@@ -171,6 +171,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
         wait: bool = True,
         fault: Fault | None = None,
         connections: Connections | None = None,
+        poll_timeout_s: float = 1.0,
         **digests: NodeDigest | None,
     ) -> Rig:
         clock = Clock()
@@ -185,7 +186,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
                 exporters[name].stop()
         urls = {name: exporter.url for name, exporter in exporters.items()}
         cluster = Cluster(list(urls), Prices(), time_to_live_s=30.0)
-        poller = DigestPoller(cluster, urls, poll_s, 1.0, clock)
+        poller = DigestPoller(cluster, urls, poll_s, poll_timeout_s, clock)
         extender = Extender(cluster, poller, clock, most_body_bytes, body_deadline_s=1.0)
         server = Server(extender, connections=connections)
         listener = listen_on(("127.0.0.1", 0))

@@ -437,7 +437,7 @@ def test_ready_once_every_digest_was_tried(rig: Start) -> None:
         go_on.wait(5)
         handler.send_error(503)
 
-    started = rig(wait=False, fault=late, one=digest("one"))
+    started = rig(wait=False, fault=late, poll_timeout_s=10.0, one=digest("one"))
     reply = started.client.get("/-/ready")
     assert (reply.status_code, reply.json()) == (503, {"ready": False, "waiting_for": ["one"]})
     assert started.client.get("/-/healthy").status_code == 200
