@@ -20,8 +20,9 @@ from autoscaler.answers import HPA_TOLERANCE, METRIC, TARGET, Answers, NoAnswer,
 from autoscaler.decision import Decision
 from autoscaler.keda import externalscaler_pb2 as messages
 from autoscaler.keda import externalscaler_pb2_grpc as service
-from autoscaler.keda.certificates import CertificateFiles, reloading_credentials
+from autoscaler.keda.certificates import reloading_credentials
 from fleet import metrics
+from kube.tls import TlsFiles
 
 SERVICE = "externalscaler.ExternalScaler"
 OWN_KEYS = frozenset({"pool", "tolerance"})
@@ -161,9 +162,9 @@ class ExternalScalerServer:
         listen: tuple[str, int],
         fresh_s: float,
         registry: CollectorRegistry,
-        certificates: CertificateFiles | None = None,
+        certificates: TlsFiles | None = None,
     ) -> None:
-        """Raises CertificateError, and OSError where the address cannot be had."""
+        """Raises TlsError, and OSError where the address cannot be had."""
         self._answers = Answers(fresh_s)
         metric = metrics.AUTOSCALER_KEDA_REQUESTS
         self._requests = Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=registry)

@@ -143,8 +143,7 @@ class LiveCluster:
         """Where a ready pod's Triton answers over HTTP."""
         for pod in self._watches.pods():
             if pod.metadata.uid == uid and pod.ready and pod.status.pod_ip:
-                host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
-                return f"http://{host}:{pod.port(HTTP_PORT_NAME, TRITON_HTTP_PORT)}"
+                return f"http://{pod.address(HTTP_PORT_NAME, TRITON_HTTP_PORT)}"
         return None
 
     def report(self, decisions: Sequence[Decision]) -> None:

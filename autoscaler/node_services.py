@@ -35,10 +35,9 @@ def addresses_of(pods: Iterable[Pod], given: Addresses) -> Addresses:
     exporters, agents = {}, {}
     for pod in pods:
         if pod.status.pod_ip and pod.spec.node_name and not pod.terminating:
-            host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
-            exporters[pod.spec.node_name] = f"http://{host}:{pod.port(EXPORTER_PORT_NAME, EXPORTER_PORT)}"
-            agent_port = pod.port(SCENE_AGENT_PORT_NAME, SCENE_AGENT_PORT)
-            agents[pod.spec.node_name] = f"{given.agent_scheme}://{host}:{agent_port}"
+            exporters[pod.spec.node_name] = f"http://{pod.address(EXPORTER_PORT_NAME, EXPORTER_PORT)}"
+            agent = pod.address(SCENE_AGENT_PORT_NAME, SCENE_AGENT_PORT)
+            agents[pod.spec.node_name] = f"{given.agent_scheme}://{agent}"
     return Addresses(exporters | dict(given.exporters), agents | dict(given.agents))
 
 

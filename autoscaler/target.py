@@ -19,6 +19,7 @@ from kube.objects import DEPLOYMENTS, PODS, Anything, Pod, Resource
 from kube.writes import ScaleTarget, patch
 
 GATE_RETRY_S = 2.0
+SCALE_TRIES = 5
 FIRST_TO_GO = -1_000_000  # deletion cost of the first victim
 log = structlog.get_logger()
 
@@ -51,14 +52,21 @@ class Writes:
     def scale(self, namespace: str, name: str, current: int, replicas: int) -> None:
         """Change `current` into `replicas`, and only that: raises ScaleMoved where the count is another by now."""
         target = ScaleTarget(DEPLOYMENTS.path(namespace, name))
-        found = target.get(self._connection)
-        if found.spec.replicas != current:
-            raise ScaleMoved(
-                f"Deployment {namespace}/{name} has {found.spec.replicas} replicas, {current} were observed"
-            )
-        self._guard(self._write_s)
-        # By the version that was read: of two writers one is refused, whatever either believes.
-        target.set(self._connection, replicas, found.metadata.resource_version, self._write_s)
+        for tries_left in reversed(range(SCALE_TRIES)):
+            found = target.get(self._connection)
+            if found.spec.replicas != current:
+                raise ScaleMoved(
+                    f"Deployment {namespace}/{name} has {found.spec.replicas} replicas, {current} were observed"
+                )
+            self._guard(self._write_s)
+            try:
+                # By the version that was read: of two writers one is refused, whatever either believes.
+                target.set(self._connection, replicas, found.metadata.resource_version, self._write_s)
+                return
+            except Refused as error:
+                if not error.conflict or not tries_left:  # mostly the controller, that wrote the status meanwhile
+                    raise
+                log.info("count not written, the object moved; read again", deployment=f"{namespace}/{name}")
 
     def drain(self, pods: Sequence[Pod], victims: Sequence[str]) -> int:
         """Make the victims drain and go first; how many of them have drained long enough, or serve nobody."""

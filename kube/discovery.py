@@ -15,22 +15,17 @@ READY_WITHIN_S = 10.0
 
 def renderer_of(pod: Pod) -> Renderer | None:
     """The row of a renderer pod; None where it has no address yet, has ended, or is none."""
-    pool, address = pod.metadata.label(labels.POOL_LABEL), pod.status.pod_ip
-    if not pool or not address or pod.finished:
+    pool = pod.metadata.label(labels.POOL_LABEL)
+    if not pool or not pod.status.pod_ip or pod.finished:
         return None
     draining = pod.terminating or pod.metadata.annotation(labels.DRAINING_ANNOTATION) == "true"
-
-    def at(port_name: str, otherwise: int) -> str:
-        host = f"[{address}]" if ":" in address else address
-        return f"{host}:{pod.port(port_name, otherwise)}"
-
     return Renderer(
         uid=pod.metadata.uid,
         pool=pool,
         node=pod.spec.node_name,
-        grpc_address=at(labels.GRPC_PORT_NAME, labels.TRITON_GRPC_PORT),
-        http_address=at(labels.HTTP_PORT_NAME, labels.TRITON_HTTP_PORT),
-        metrics_address=at(labels.METRICS_PORT_NAME, labels.TRITON_METRICS_PORT),
+        grpc_address=pod.address(labels.GRPC_PORT_NAME, labels.TRITON_GRPC_PORT),
+        http_address=pod.address(labels.HTTP_PORT_NAME, labels.TRITON_HTTP_PORT),
+        metrics_address=pod.address(labels.METRICS_PORT_NAME, labels.TRITON_METRICS_PORT),
         ready=pod.ready and not pod.terminating,
         draining=draining,
     )
@@ -72,12 +67,11 @@ class RendererPods:
 
 def node_urls(pods: Iterable[Pod], port_name: str, port: int) -> dict[str, str]:
     """Base URL of a service by node, from the pods of the DaemonSet that serves nodes; ready ones only."""
-    found: dict[str, str] = {}
-    for pod in pods:
-        if pod.ready and not pod.terminating and pod.status.pod_ip and pod.spec.node_name:
-            host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
-            found[pod.spec.node_name] = f"http://{host}:{pod.port(port_name, port)}"
-    return found
+    return {
+        pod.spec.node_name: f"http://{pod.address(port_name, port)}"
+        for pod in pods
+        if pod.ready and not pod.terminating and pod.status.pod_ip and pod.spec.node_name
+    }
 
 
 class NodePods:

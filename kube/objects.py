@@ -236,6 +236,13 @@ class Pod(Object):
                     return port.container_port
         return otherwise
 
+    def address(self, name: str, otherwise: int) -> str:
+        """`host:port` of the container port of that name, an IPv6 host in brackets; empty without a podIP."""
+        host = self.status.pod_ip
+        if not host:
+            return ""
+        return f"[{host}]:{self.port(name, otherwise)}" if ":" in host else f"{host}:{self.port(name, otherwise)}"
+
 
 class Counter(Projection):
     value: Quantity = 0

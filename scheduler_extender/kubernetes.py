@@ -178,8 +178,7 @@ class ClusterWatch:
         urls = self._exporters.setdefault(node, {})
         urls.pop(pod.metadata.uid, None)
         if change.kind != "deleted" and pod.status.pod_ip and not pod.finished:
-            host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
-            urls[pod.metadata.uid] = f"http://{host}:{pod.port(EXPORTER_PORT_NAME, EXPORTER_PORT)}{DIGEST_PATH}"
+            urls[pod.metadata.uid] = f"http://{pod.address(EXPORTER_PORT_NAME, EXPORTER_PORT)}{DIGEST_PATH}"
         if not urls:
             del self._exporters[node]
         self._ask(extender, node)

@@ -151,16 +151,16 @@ def open_scaler(settings: AutoscalerSettings, registry: CollectorRegistry) -> Ex
     if (settings.keda_certificate is None) != (settings.keda_key is None) or (files[2] and files[0] is None):
         raise UsageError("--keda-certificate, --keda-key: give both (--keda-client-ca needs them as well)")
     from autoscaler.external_scaler import ExternalScalerServer
-    from autoscaler.keda.certificates import CertificateError, CertificateFiles
+    from kube.tls import TlsError, TlsFiles
 
     certificates = None
     if settings.keda_certificate is not None and settings.keda_key is not None:
-        certificates = CertificateFiles(settings.keda_certificate, settings.keda_key, settings.keda_client_ca)
+        certificates = TlsFiles(settings.keda_certificate, settings.keda_key, settings.keda_client_ca)
     listen = parse_listen(settings.keda_listen, "--keda-listen")
     try:
         fresh_s = max(3 * settings.interval_s, 10.0)
         server = ExternalScalerServer(listen, fresh_s, registry, certificates)
-    except CertificateError as error:
+    except TlsError as error:
         raise UsageError(f"--keda-certificate: {error}") from error
     except OSError as error:
         raise UsageError(f"--keda-listen {settings.keda_listen}: {error}") from error

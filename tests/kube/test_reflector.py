@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from fleet.metrics import WATCH_FAILURES, WATCH_SYNCED
 from kube.backoff import Backoff
 from kube.connection import Connection
 from kube.objects import PODS, Pod
 from kube.reflector import Reflector, Scope, Timings
+from kube.watch_metrics import WatchCollector
 from kube.watch_store import Change
 from tests.kube.stub_server import StubServer, pod
 
@@ -189,3 +192,27 @@ def test_backoff_doubles_to_the_cap_with_jitter() -> None:
     assert backoff.failed(retry_after_s=3600.0) == 10.0
     backoff.succeeded()
     assert backoff.failed() == 0.5
+
+
+def test_two_watches_of_one_resource_are_one_series(stub: StubServer, connection: Connection) -> None:
+    """The extender watches waiting pods beside those that are bound; Prometheus refuses a series told twice."""
+    stub.put(pod("p0", 1))
+    both = [Reflector(connection, PODS, Scope("default", selector), lambda _: None, FAST) for selector in ("", "a=b")]
+    registry = CollectorRegistry()
+    registry.register(WatchCollector(lambda: both))
+    of_pods = {"resource": "pods"}
+    try:
+        both[0].start()
+        assert both[0].wait_synced(5)
+        assert registry.get_sample_value(WATCH_SYNCED.name, of_pods) == 0.0  # the other one is not there yet
+        both[1].start()
+        assert both[1].wait_synced(5)
+        assert registry.get_sample_value(WATCH_SYNCED.name, of_pods) == 1.0
+        both[0].counts.failures += 2
+        both[1].counts.failures += 3
+        assert registry.get_sample_value(WATCH_FAILURES.name, of_pods) == 5.0
+        series = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+        assert len(series) == len({line.rsplit(" ", 1)[0] for line in series})
+    finally:
+        for reflector in both:
+            reflector.stop()

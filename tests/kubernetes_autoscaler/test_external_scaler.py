@@ -23,7 +23,7 @@ from autoscaler.answers import METRIC, UNKNOWN, served_replicas
 from autoscaler.decision import Decision, Reason
 from autoscaler.external_scaler import SERVICE, ExternalScalerServer
 from autoscaler.keda import externalscaler_pb2 as messages
-from autoscaler.keda.certificates import CertificateError, CertificateFiles
+from kube.tls import TlsError, TlsFiles
 from simulator.rivals.hpa import average_value_replicas
 from tests.kubernetes_autoscaler.keda_client import KedaClient
 
@@ -231,11 +231,11 @@ def test_the_hpa_with_its_default_tolerance_never_stays_below_the_decision(desir
         assert reached == desired or abs(desired - current) <= 0.1 * current
 
 
-def pems(folder: Path, ca: trustme.CA, name: str) -> CertificateFiles:
+def pems(folder: Path, ca: trustme.CA, name: str) -> TlsFiles:
     made = ca.issue_cert(name)
     made.private_key_pem.write_to_path(folder / "tls.key")
     made.cert_chain_pems[0].write_to_path(folder / "tls.crt")
-    return CertificateFiles(folder / "tls.crt", folder / "tls.key")
+    return TlsFiles(folder / "tls.crt", folder / "tls.key")
 
 
 def test_certificates_are_read_again_and_a_bad_one_changes_nothing(tmp_path: Path, registry: CollectorRegistry) -> None:
@@ -270,7 +270,7 @@ def test_a_caller_without_a_certificate_is_refused_where_one_is_asked_for(
     ca = trustme.CA()
     files = pems(tmp_path, ca, "scaler.test")
     ca.cert_pem.write_to_path(tmp_path / "ca.crt")
-    mutual = CertificateFiles(files.certificate, files.key, tmp_path / "ca.crt")
+    mutual = TlsFiles(files.certificate, files.key, tmp_path / "ca.crt")
     server = ExternalScalerServer(("127.0.0.1", 0), 30.0, registry, mutual)
     own = ca.issue_cert("keda.test")
     good = grpc.ssl_channel_credentials(
@@ -294,8 +294,8 @@ def test_a_caller_without_a_certificate_is_refused_where_one_is_asked_for(
 def test_unusable_certificates_are_named_at_the_start(tmp_path: Path, registry: CollectorRegistry) -> None:
     (tmp_path / "tls.crt").write_text("no certificate")
     (tmp_path / "tls.key").write_text("no key")
-    files = CertificateFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
-    with pytest.raises(CertificateError, match=r"tls\.crt"):
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+    with pytest.raises(TlsError, match=r"tls\.crt"):
         ExternalScalerServer(("127.0.0.1", 0), 30.0, registry, files)
 
 

@@ -17,6 +17,7 @@ from fleet.labels import (
     PAUSED_SCALE_DOWN_ANNOTATION,
 )
 from kube.connection import Connection
+from kube.writes import patch
 from splatfleet.autoscaler_kubernetes import LEASE
 from tests.kubernetes_autoscaler.cluster import Demand, Process, Space, until
 
@@ -58,6 +59,29 @@ def test_a_count_that_somebody_changed_meanwhile_is_not_overwritten(space: Space
     assert space.replicas() == 2
     writes.scale(space.namespace, "renderer", 2, 3)
     assert space.replicas() == 3
+    connection.close()
+
+
+def test_a_count_is_written_though_the_object_moved_between_the_read_and_the_write(space: Space) -> None:
+    space.deploy(replicas=2)
+    connection = Connection.open(space.plane.kubeconfig)
+    path = space.path("deployments", "renderer")
+    moves = itertools.count()
+
+    def somebody_annotates(_write_s: float) -> None:  # the guard stands between the read and the write
+        if (count := next(moves)) < 3:
+            patch(connection, path, {"metadata": {"annotations": {"example.com/moved": str(count)}}})
+
+    Writes(connection, somebody_annotates, write_s=4.0, drain_s=0.0).scale(space.namespace, "renderer", 2, 3)
+    assert space.replicas() == 3
+    assert next(moves) >= 4  # three writes were refused
+
+    def somebody_scales(_write_s: float) -> None:
+        patch(connection, f"{path}/scale", {"spec": {"replicas": 7}})
+
+    with pytest.raises(ScaleMoved, match="has 7 replicas, 3 were observed"):
+        Writes(connection, somebody_scales, write_s=4.0, drain_s=0.0).scale(space.namespace, "renderer", 3, 1)
+    assert space.replicas() == 7
     connection.close()
 
 
