@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -412,12 +412,12 @@ class Play:
         )
         return self.run(totals)
 
-    def run(self, totals: RunTotals) -> Run:
-        """What the requests' records and these totals come to."""
+    def run(self, totals: RunTotals, pod_names: Mapping[str, str] | None = None) -> Run:
+        """What the requests' records and these totals come to; `pod_names` by UID, where the two differ."""
         records = read_records(self.records)
         credits = self.scenes.credits
         samples = [
-            FrameSample(path, scene, t_s, pod, credits.get(scene, ""))
+            FrameSample(path, scene, t_s, (pod_names or {}).get(pod, pod), credits.get(scene, ""))
             for path, scene, t_s, pod in _sampled(self.frames, records)
         ]
         return Run(self.timeline, score(records, totals, self.timeline), records, samples, credits)

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from kube import writes
 from kube.connection import Connection
-from kube.errors import KubeError, Refused
-from kube.objects import NODES
+from kube.errors import KubeError
 from kube.reflector import Reflector, Scope, Timings
 from kube.watch_store import Change
 from local_fleet.kubelet.container_plan import ContainerPlan, Place, plan
@@ -102,12 +100,8 @@ class Kubelet:
         """Take a node away as a cloud does: its processes die, its heartbeats end, its object goes."""
         self.lose_node(name)
         with self._lock:
-            del self.nodes[name]
-        try:
-            writes.delete(self.connection, NODES.path(None, name))
-        except Refused as error:
-            if not error.absent:
-                raise
+            node = self.nodes.pop(name)
+        node.deregister(self.connection)
 
     def lose_node(self, name: str) -> None:
         """The node falls silent: every process on it dies at once, and nobody tells the API server."""
@@ -162,6 +156,7 @@ class Kubelet:
         return Surroundings(
             connection=self.connection,
             devices=node.devices,
+            allocate=lambda pod: node.allocate(self.connection, pod),
             addresses=self._addresses,
             node_ip=node_ip,
             faults=self.faults,

@@ -260,7 +260,7 @@ class KubernetesPlay:
             settings=told | {"kubernetes": fleet.plane.binaries.folder.name},
             seed=self._settings.seed,
         )
-        return play.run(totals)
+        return play.run(totals, {life.uid: life.name for life in lives})
 
 
 def _last(reading: Reading) -> float | None:

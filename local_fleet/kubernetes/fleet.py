@@ -146,6 +146,12 @@ class KubernetesFleet:
         log = self.folder / "prometheus.log"
         self.prometheus = prometheus.start(self.folder, self._targets, self._prometheus_port, log)
 
+    def add_past(self, past: Iterator[str]) -> None:
+        """Give the Prometheus that runs a past (OpenMetrics): it is away for a second or two meanwhile."""
+        self._stop_prometheus()
+        prometheus.write_past(self.folder / "prometheus", past)
+        self.restart_prometheus()
+
     def _stop_prometheus(self) -> None:
         if self.prometheus is not None:
             self.prometheus.stop()
