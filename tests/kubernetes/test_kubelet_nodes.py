@@ -39,9 +39,8 @@ def device_class(control_plane: ControlPlane) -> Iterator[None]:
 
 @pytest.mark.usefixtures("device_class")
 def test_devices_of_a_resource_slice_are_given_by_claims(
-    control_plane: ControlPlane, connection: Connection, make_kubelet: MakeKubelet, catalogue: Path,
-    namespace: str, tmp_path: Path,
-) -> None:  # fmt: skip
+    control_plane: ControlPlane, make_kubelet: MakeKubelet, catalogue: Path, namespace: str, tmp_path: Path
+) -> None:
     """The real scheduler chooses devices, the kubelet gives those; the third pod gets the one that is freed."""
     folder = tmp_path / "k-dra"
     dynamic = EmulatedNode(
