@@ -53,7 +53,7 @@ def new_content(standing: Standing, folder: Path) -> Path:
     ply.write(folder / "new" / f"{scene}.ply", made.make(scene, 5000, seed=99))
     replaced = build_catalogue(folder / "new")[0].entries
     path = folder / "catalogue-2.json"
-    save_catalogue(Catalogue([*(standing.scenes.catalogue.entries | replaced).values()]), path)
+    save_catalogue(Catalogue([*(dict(standing.scenes.catalogue.entries) | dict(replaced)).values()]), path)
     return path
 
 
