@@ -111,6 +111,13 @@ class Kubelet:
         for worker in victims:
             worker.lose()
 
+    def return_node(self, name: str) -> None:
+        """A node that fell silent beats again, with nothing running on it; raises KubeError."""
+        node = self.nodes[name]
+        self._join(node)
+        with self._lock:
+            node.lost = False
+
     def live(self) -> list[PodWorker]:
         """Workers of pods that have not ended."""
         with self._lock:

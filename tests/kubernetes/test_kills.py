@@ -247,10 +247,10 @@ def test_a_renderer_is_killed(rig: Rig) -> None:
 
 
 def test_a_node_falls_silent(rig: Rig) -> None:
-    """Its pods are replaced elsewhere, and no reservation stays behind."""
+    """Its pods are replaced elsewhere, and no reservation stays behind; then it is back, and empty."""
     before = rig.level(HIGH_PER_S)
-    quick = ("--node-monitor-grace-period=8s", "--node-monitor-period=1s")
-    rig.fleet.plane.restart_program("kube-controller-manager", *quick)
+    monitor = "--node-monitor-grace-period={}"
+    rig.fleet.plane.restart_program("kube-controller-manager", monitor.format("8s"), "--node-monitor-period=1s")
     homes = [life.node for life in rig.standing.ready(POOL)]
     gone = max(set(homes), key=homes.count)
     begun_s = time.monotonic()
@@ -259,8 +259,16 @@ def test_a_node_falls_silent(rig: Rig) -> None:
     def elsewhere() -> bool:
         return sum(life.node != gone for life in rig.standing.ready(POOL)) >= before
 
-    took_s = back(rig, elsewhere, 90, f"its pods run elsewhere than {gone}")
-    killed(rig, f"node with {homes.count(gone)} of {len(homes)} pods lost", begun_s, took_s)
-    port = labels.EXTENDER_PORT
-    eventually(lambda: rig.sample("extender", port, metrics.EXTENDER_RESERVATIONS.name) == 0.0, 40, "reservations end")
-    assert rig.sample("extender", port, metrics.EXTENDER_RESERVATION_LEAKS.name) == 0.0
+    try:
+        took_s = back(rig, elsewhere, 90, f"its pods run elsewhere than {gone}")
+        killed(rig, f"node with {homes.count(gone)} of {len(homes)} pods lost", begun_s, took_s)
+        port = labels.EXTENDER_PORT
+        reserved = metrics.EXTENDER_RESERVATIONS.name
+        eventually(lambda: rig.sample("extender", port, reserved) == 0.0, 40, "reservations end")
+        assert rig.sample("extender", port, metrics.EXTENDER_RESERVATION_LEAKS.name) == 0.0
+    finally:
+        rig.fleet.plane.restart_program("kube-controller-manager", monitor.format("24h"))
+        on_it = ("pods", "--field-selector", f"spec.nodeName={gone}")
+        rig.standing.kubectl("delete", *on_it, "--force", "--grace-period=0")  # nobody there can say that they ended
+        rig.fleet.kubelet.return_node(gone)
+        eventually(lambda: gone in rig.fleet.exporter_urls(), 60, "the node serves again")
