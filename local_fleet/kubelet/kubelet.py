@@ -114,9 +114,13 @@ class Kubelet:
     def return_node(self, name: str) -> None:
         """A node that fell silent beats again, with nothing running on it; raises KubeError."""
         node = self.nodes[name]
+        node.tell_devices()
         self._join(node)
         with self._lock:
             node.lost = False
+        for pod in self._pods.items():
+            if pod.spec.node_name == name:
+                self._changed(Change("added", pod, None))
 
     def live(self) -> list[PodWorker]:
         """Workers of pods that have not ended."""
