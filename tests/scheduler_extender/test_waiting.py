@@ -10,7 +10,7 @@ import msgspec
 from fleet.digest import GpuDigest, Slice
 from fleet.mig import MigProfile
 from fleet.snapshot import Gpu, Pod
-from kube.objects import ResourceClaim, ResourceSlice
+from kube.device_objects import ResourceClaim, ResourceSlice
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.devices import gpus_of, holders_of
 from scheduler_extender.fit import FITS, Reason
