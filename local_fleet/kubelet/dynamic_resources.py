@@ -10,8 +10,9 @@ import msgspec
 from fleet.digest import GpuDigest, Slice
 from kube import writes
 from kube.connection import Connection
+from kube.device_objects import RESOURCE_CLAIMS, RESOURCE_SLICES, ResourceClaim
 from kube.errors import Refused
-from kube.objects import RESOURCE_CLAIMS, RESOURCE_SLICES, Projection, ResourceClaim
+from kube.objects import Projection
 from local_fleet.kubelet.devices import device_name
 from local_fleet.kubelet.pod_spec import RunPod
 from scheduler_extender.devices import DRIVER, holders_of
