@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(30
 POOL = "steady"
 LOW_PER_S, HIGH_PER_S = 6.0, 14.0
 BLIND_S = 8.0
-OUTAGE_S = 30.0
+OUTAGE_S, HANG_S = 30.0, 12.0
 MOST_LOST = 0  # the gateway asks another pod once
 
 
@@ -222,18 +222,28 @@ def leads(worker: PodWorker) -> bool:
     return f"{metrics.AUTOSCALER_LEADER.name} 1.0" in httpx2.get(url, trust_env=False, timeout=5).text
 
 
-def test_the_api_server_is_away_for_thirty_seconds(rig: Rig) -> None:
+def test_the_api_server_hangs_and_dies_and_is_away_for_thirty_seconds(rig: Rig) -> None:
+    """First it accepts and never answers, then it is gone: nobody may write, and frames need none of it."""
     before = rig.level(HIGH_PER_S)
-    begun_s, leases = time.monotonic(), rig.lease()["leaseTransitions"]
-    os.kill(rig.fleet.plane.pid("kube-apiserver"), signal.SIGKILL)
+    autoscalers = rig.workers("autoscaler")
+    begun_s, leases, process = time.monotonic(), rig.lease()["leaseTransitions"], rig.fleet.plane.pid("kube-apiserver")
+    os.kill(process, signal.SIGSTOP)
     rig.traffic.rate_per_s = LOW_PER_S
-    time.sleep(OUTAGE_S)
+    time.sleep(HANG_S)
+    assert not any(leads(worker) for worker in autoscalers), "a lease that cannot be renewed ends by its own clock"
+    os.kill(process, signal.SIGKILL)
+    time.sleep(OUTAGE_S - HANG_S)
     rig.fleet.plane.restart_program("kube-apiserver")
     rig.fleet.plane.wait_ready()
     restarted_s = time.monotonic()
     back(rig, lambda: rig.follows(lambda n: n < before), 90, "it follows demand again")
     assert rig.lease()["leaseTransitions"] <= leases + 1
-    killed(rig, f"API server killed, {OUTAGE_S:g} s without", begun_s, time.monotonic() - restarted_s)
+    for worker in autoscalers:
+        log = (rig.fleet.folder / "kubelet/pods" / worker.pod.metadata.uid / "autoscaler.log").read_text()
+        assert "Traceback" not in log
+        assert log.count("lease not renewed") < 4 * OUTAGE_S, "looked for again, not in a spin"
+    what = f"API server hung for {HANG_S:g} s, then gone for {OUTAGE_S - HANG_S:g} s"
+    killed(rig, what, begun_s, time.monotonic() - restarted_s)
 
 
 def test_a_renderer_is_killed(rig: Rig) -> None:
