@@ -66,10 +66,10 @@ class Standing:
     @contextmanager
     def pool(self, spec: PoolSpec, autoscaler: Mapping[str, Any] | None = None) -> Iterator[None]:
         """A pool from its first ready pods until none of it is left."""
-        self.fleet.start_pool(spec)
-        if autoscaler is not None:
-            self.fleet.plane.apply(manifests.predictive_autoscaler(spec.name, autoscaler))
         try:
+            self.fleet.start_pool(spec)
+            if autoscaler is not None:
+                self.fleet.plane.apply(manifests.predictive_autoscaler(spec.name, autoscaler))
             yield
         finally:
             plural = f"/apis/splatfleet.io/v1alpha1/namespaces/{NAMESPACE}/predictiveautoscalers/{spec.name}"
@@ -100,6 +100,18 @@ class Standing:
         path = f"/apis/splatfleet.io/v1alpha1/namespaces/{NAMESPACE}/predictiveautoscalers/{pool}"
         found: dict[str, Any] = self.fleet.plane.request("GET", path).get("status") or {}
         return found
+
+    def rolled(self, deployment: str, within_s: float = 120.0) -> None:
+        """Wait until a Deployment is as its template says, as `kubectl rollout status` does."""
+        path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{deployment}"
+
+        def done() -> bool:
+            found = self.fleet.plane.request("GET", path)
+            status, wanted = found["status"], found["spec"]["replicas"]
+            counts = [status.get(f"{name}eplicas", 0) for name in ("r", "updatedR", "availableR")]
+            return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
+
+        eventually(done, within_s, f"{deployment} is rolled out")
 
     def kubectl(self, *arguments: str) -> str:
         return self.fleet.plane.kubectl("-n", NAMESPACE, *arguments)
