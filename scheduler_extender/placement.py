@@ -3,9 +3,9 @@
     cost_s = time_to_ready_s + fragmentation_s + eviction_s + crowding_s + node_s
 
     time_to_ready_s  what the pod waits for its scenes:
-                     (queued + missing bytes) / fetch bandwidth, or the rest of a download in flight if that ends
-                     later, then the load: bytes / read bandwidth from disk, / page-cache bandwidth if another pod
-                     of the node holds the scene
+                     queued bytes / fetch bandwidth + missing bytes / bandwidth (from peers, where another node has
+                     them), or the rest of a download in flight if that ends later, then the load:
+                     bytes / read bandwidth from disk, / page-cache bandwidth if another pod of the node holds the scene
     fragmentation_s  fragmentation_s_per_slice * (F(after) - F(before)), F as in fleet.mig.fragmentation_table
     eviction_s       eviction_weight * sum over the scenes thrown out of
                      bytes / fetch bandwidth * share of requests * nodes / copies
@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.demand import Demand
-from scheduler_extender.node_table import NodeTable, ProfileColumns
+from scheduler_extender.node_table import Bandwidths, NodeTable, ProfileColumns
 from scheduler_extender.offers import Ask
 from scheduler_extender.prices import Prices
-from scheduler_extender.scene_table import FETCHING, REMOTE, RESIDENT, Floats, Rows, Tier
+from scheduler_extender.scene_table import FETCHING, RESIDENT, Floats, Rows, Tier
 
 FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
 
@@ -43,7 +43,7 @@ FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weig
 class Cost:
     """One node's price for one pod."""
 
-    tier: str  # resident, disk, fetching, remote; none where the pod names no scene
+    tier: str  # resident, disk, fetching, peer, remote; none where the pod names no scene
     time_to_ready_s: float
     fragmentation_s: float
     eviction_s: float
@@ -115,24 +115,21 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
     certain = trust >= 1.0
     known = None if certain.all() else certain  # None: every digest is trusted whole, so nothing fades
     sizes = scene_sizes(pod, table, prices)
-    # A node that has measured nothing yet is taken for the median of those that have.
-    fetch_median, read_median = table.measured_bytes_per_s()
-    fetch_prior, read_prior = fetch_median or prices.fetch_bytes_per_s, read_median or prices.read_bytes_per_s
-    fetch, read = (by_row[rows] for by_row in table.bandwidths(fetch_prior, read_prior))
-    scenes = _scenes_there(sizes, rows, table, read, prices)
+    bandwidths = table.bandwidths(prices.fetch_bytes_per_s, prices.read_bytes_per_s)
+    fetch = bandwidths.fetch[rows]
+    scenes = _scenes_there(sizes, rows, table, bandwidths, prices)
     queued_bytes = table.queued_bytes[rows]
     missing = scenes.missing_bytes > 0
-    pulled_bytes = np.where(missing, queued_bytes + scenes.missing_bytes, 0.0)
-    pull_s = pulled_bytes / fetch
+    pull_s = np.where(missing, queued_bytes / fetch + scenes.missing_s, 0.0)
     if scenes.arriving_bytes is not None:
         pull_s = np.maximum(pull_s, scenes.arriving_bytes / fetch)
     ready_s = pull_s + scenes.load_s
     fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
-    need_bytes = np.where(missing, pulled_bytes - table.free_bytes[rows], 0.0)
+    need_bytes = np.where(missing, scenes.missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
     eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
-    crowding_s = prices.crowding_weight * _crowded_s(pod, sizes, rows, table, demand, fetch_prior)
+    crowding_s = prices.crowding_weight * _crowded_s(pod, sizes, rows, table, demand, bandwidths.fetch_median)
     if known is not None:
-        cold_s = sum(size / fetch_prior + size / read_prior for size in sizes.values())
+        cold_s = sum(size / bandwidths.fetch_median + size / bandwidths.read_median for size in sizes.values())
         ready_s = trust * ready_s + (1 - trust) * cold_s
     return Costs(
         tier=scenes.worst_tier,
@@ -151,22 +148,33 @@ class _There:
 
     worst_tier: NDArray[np.int8]
     missing_bytes: Floats
+    missing_s: Floats  # to fetch those, once nothing else is in the queue
     load_s: Floats
     arriving_bytes: Floats | None  # of downloads in flight; None where there is none
 
 
-def _scenes_there(sizes: Mapping[str, float], rows: Rows, table: NodeTable, read: Floats, prices: Prices) -> _There:
+def _scenes_there(
+    sizes: Mapping[str, float], rows: Rows, table: NodeTable, bandwidths: Bandwidths, prices: Prices
+) -> _There:
     nothing = np.zeros(len(rows))
     if not sizes:
-        return _There(np.full(len(rows), -1, np.int8), nothing, nothing, None)
+        return _There(np.full(len(rows), -1, np.int8), nothing, nothing, nothing, None)
+    fetch, read = bandwidths.fetch[rows], bandwidths.read[rows]
     worst = np.full(len(rows), RESIDENT, np.int8)
-    missing_bytes = load_s = nothing
+    missing_bytes = missing_s = load_s = nothing
     arriving_bytes = None
     for scene, size_bytes in sizes.items():
         column = table.scenes.get(scene)
-        tier = column.tier[rows] if column is not None else np.zeros(len(rows), np.uint8)
+        if column is None:
+            tier = np.zeros(len(rows), np.uint8)
+        else:
+            tier = table.scenes.tiers(column, rows, bandwidths.peer is not None)
         worst = np.minimum(worst, tier.view(np.int8))
-        missing_bytes = missing_bytes + size_bytes * (tier == REMOTE)
+        here_bytes = size_bytes * (tier < FETCHING)
+        missing_bytes = missing_bytes + here_bytes
+        # Peers are asked before the object store.
+        from_peer = bandwidths.peer is not None and column is not None and table.scenes.copies[column.index] > 0
+        missing_s = missing_s + here_bytes / (bandwidths.peer[rows] if from_peer else fetch)
         resident = tier == RESIDENT
         from_disk_s = size_bytes / read
         if resident.any():
@@ -174,9 +182,9 @@ def _scenes_there(sizes: Mapping[str, float], rows: Rows, table: NodeTable, read
         load_s = load_s + from_disk_s
         if column is not None and column.remaining_bytes:
             remaining = _sparse(column.remaining_bytes, rows, len(table.seen_s))
-            here = np.where(tier == FETCHING, remaining, 0.0)
-            arriving_bytes = here if arriving_bytes is None else np.maximum(arriving_bytes, here)
-    return _There(worst, missing_bytes, load_s, arriving_bytes)
+            coming_bytes = np.where(tier == FETCHING, remaining, 0.0)
+            arriving_bytes = coming_bytes if arriving_bytes is None else np.maximum(arriving_bytes, coming_bytes)
+    return _There(worst, missing_bytes, missing_s, load_s, arriving_bytes)
 
 
 def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[Pod], Costs]) -> Costs:

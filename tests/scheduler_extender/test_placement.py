@@ -14,7 +14,7 @@ from fleet.digest import CachedScene, FetchingScene, NodeDigest, PodDigest, Resi
 from fleet.mig import MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
-from scheduler_extender.cluster import Cluster
+from scheduler_extender.cluster import Bound, Cluster
 from scheduler_extender.fit import FITS, REASONS
 from scheduler_extender.placement import trust_in
 from scheduler_extender.prices import Prices
@@ -159,6 +159,21 @@ def test_a_node_without_bandwidth_takes_the_median_of_the_fleet() -> None:
     pod = replace(asks("x"), scene_bytes={"x": GB})
     costs = cluster.decide(pod, ["b"], 1.0).costs
     assert costs[0].time_to_ready_s == pytest.approx(1 / 0.2 + 1)
+
+
+def test_what_another_node_has_comes_from_there() -> None:
+    """Peers are asked before the object store: at the speed of the node, else at that of the others."""
+    told = [digest("holder", {"x": GB}), digest("near"), digest("far")]
+    alone = cluster_of(*told).decide(asks("x"), ["near"], 1.0)
+    assert alone.costs[0].tier == "remote"  # no node ever fetched from another
+    near, far = (replace(said.scene_cache, peer_bytes_per_s=rate) for said, rate in ((told[1], 0.5 * GB), (told[2], 0)))
+    cluster = cluster_of(told[0], replace(told[1], scene_cache=near), replace(told[2], scene_cache=far))
+    costs = cluster.decide(asks("x"), ["holder", "near", "far"], 1.0).costs
+    assert [costs[index].tier for index in range(3)] == ["disk", "peer", "peer"]
+    assert costs.time_to_ready_s == pytest.approx([1.0, 2.0 + 1.0, 2.0 + 1.0])
+    nobody_has = cluster.decide(replace(asks("y"), scene_bytes={"y": GB}), ["near"], 1.0).costs
+    assert (nobody_has[0].tier, nobody_has[0].time_to_ready_s) == ("remote", pytest.approx(10.0 + 1.0))
+    assert cluster.set_pod(replace(asks("x"), node="near"), 1.0) == Bound(replace(asks("x"), node="near"), "peer")
 
 
 def test_reasons_are_told_apart() -> None:
