@@ -9,8 +9,8 @@
     fragmentation_s  fragmentation_s_per_slice * (F(after) - F(before)), F as in fleet.mig.fragmentation_table
     eviction_s       eviction_weight * sum over the scenes thrown out of
                      bytes / fetch bandwidth * share of requests * nodes / copies
-    crowding_s       crowding_weight * the same sum over the other scenes that lie there / slices of the profile that
-                     are free there: the last slices beside warm scenes are for the pods of those scenes
+    crowding_s       crowding_weight * the same sum over the scenes that lie there * the part of the node's places that
+                     the pod takes, each profile's by its share of requests: they are for the pods of those scenes
     node_s           what the node itself is worth: unreserved_s where it is paid by the hour, empty_node_s where nobody
                      is on it (an empty node can go), hot_spot_s where it already has its share of a scene's pods
 
@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.mig import MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.demand import Demand
@@ -127,7 +128,7 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
     fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
     need_bytes = np.where(missing, scenes.missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
     eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
-    crowding_s = prices.crowding_weight * _crowded_s(pod, sizes, rows, table, demand, bandwidths.fetch_median)
+    crowding_s = prices.crowding_weight * _crowded_s(pod, rows, table, demand, bandwidths.fetch_median)
     if known is not None:
         cold_s = sum(size / bandwidths.fetch_median + size / bandwidths.read_median for size in sizes.values())
         ready_s = trust * ready_s + (1 - trust) * cold_s
@@ -295,22 +296,36 @@ def _evicted_s(
     return lost_s
 
 
-def _crowded_s(
-    pod: Pod, sizes: Mapping[str, float], rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float
-) -> Floats:
-    """[rows]: what the other scenes of a node save later pods, over the places of the pod's kind that are left."""
+def _crowded_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float) -> Floats:
+    """[rows]: what the scenes of a node save later pods, times the part of the node's places that the pod takes."""
     warmth_bytes = table.scenes.warmth_bytes(demand.scene_share, demand.other_share)[rows]
-    for scene, size_bytes in sizes.items():
-        column = table.scenes.get(scene)
-        if column is not None:
-            share = demand.scene_share.get(scene, demand.other_share)
-            own_bytes = share * size_bytes / max(1.0, float(table.scenes.copies[column.index]))
-            warmth_bytes = warmth_bytes - own_bytes * (column.tier[rows] > FETCHING)
-    places = table.whole_gpus_free[rows]
-    for profile in pod.profiles[:1]:
-        if profile in table.profiles:
-            places = table.profiles[profile].free[rows]
-    per_byte_s = table.known_nodes / fetch_bytes_per_s
+    warmth_s = np.maximum(warmth_bytes, 0.0) * (table.known_nodes / fetch_bytes_per_s)
     # Rounded, so that sums kept in step and sums made anew agree to the last bit.
-    crowded: Floats = np.round(np.maximum(warmth_bytes, 0.0) * per_byte_s / np.maximum(places, 1), 6)
+    crowded: Floats = np.round(warmth_s * _part_taken(pod, rows, table, demand), 6)
     return crowded
+
+
+def _part_taken(pod: Pod, rows: Rows, table: NodeTable, demand: Demand) -> Floats:
+    """[rows]: of the places that are left there, the part that goes with the pod's first slice.
+
+    Each profile's places count by its share of the requests. A slice that exists takes one place of its own profile;
+    one that is cut takes places of every profile that its memory could have served.
+    """
+    asks: tuple[Ask, ...] = (*pod.profiles[:1], *pod.devices[:1])
+    columns = next((table.profiles[ask] for ask in asks if ask in table.profiles), None)
+    if columns is None:
+        return 1.0 / np.maximum(table.whole_gpus_free[rows], 1)
+    part = columns.part[rows]
+    taken: Floats = 1.0 / np.maximum(columns.free[rows], 1)
+    if isinstance(asks[0], MigProfile):
+        taken = taken * demand.share(asks[0])[part]
+    cut = table.partitioned[rows]
+    if not cut.any():
+        return taken
+    before, after = columns.before[rows], columns.after[rows]
+    lost = np.zeros(len(rows))
+    for ask, there in table.profiles.items():
+        if isinstance(ask, MigProfile):
+            places = demand.places(ask)
+            lost += (places[part, before] - places[part, after]) / np.maximum(there.free[rows], 1)
+    return np.where(cut, lost, taken)
