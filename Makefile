@@ -35,7 +35,7 @@ imports: install
 
 unit: install
 	@scripts/install-prometheus.sh .tools/prometheus || echo "make test: tests that need Prometheus will skip"
-	@$(BIN)/python -m pytest $(TESTS)
+	@scripts/run-tests.sh $(BIN)/python $(TESTS)
 
 control-plane: install ## a real Kubernetes control plane for the tests and the demo, built once (6 minutes on two cores)
 	@$(BIN)/python -m local_fleet.control_plane.build
