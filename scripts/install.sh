@@ -41,7 +41,7 @@ put() {
 say "1/4 virtual environment in $VENV (Python $version)"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 uv=
-if pip install --quiet --no-compile "$UV_WHEEL"; then
+if pip install --quiet --no-compile "$UV_WHEEL" && "$VENV/bin/uv" --version >/dev/null; then
   uv=$VENV/bin/uv
   pip_settings=$(pip config list)
   index=$(pip_setting index-url) more=$(pip_setting extra-index-url) authorities=$(pip_setting cert)
