@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
+# Some images forbid it, and then every process of every test compiles all that it imports again.
+export PYTHONDONTWRITEBYTECODE :=
 
 # deploy is a folder, too
 .PHONY: deploy help install demo demo-kubernetes test check lint type imports unit control-plane test-keda test-hpa bench bench-renderer bench-kubernetes bench-scaling clean
