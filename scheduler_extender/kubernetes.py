@@ -16,19 +16,16 @@ import structlog
 from fleet.digest import DIGEST_PATH
 from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT, EXPORTER_PORT_NAME, FREED_ANNOTATION, NODE_COMPONENT
 from kube.connection import Connection
-from kube.errors import KubeError, Refused
-from kube.objects import (
+from kube.device_objects import (
     DEVICE_CLASSES,
-    NODES,
-    PODS,
     RESOURCE_CLAIMS,
     RESOURCE_SLICES,
     DeviceClass,
-    Node,
-    Pod,
     ResourceClaim,
     ResourceSlice,
 )
+from kube.errors import KubeError, Refused
+from kube.objects import NODES, PODS, Node, Pod
 from kube.reflector import Reflector, Scope, Timings
 from kube.watch_store import Change
 from kube.writes import annotate

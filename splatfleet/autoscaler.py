@@ -113,13 +113,16 @@ def open_source(settings: AutoscalerSettings, exporters: Callable[[], Sequence[s
     return DirectScrape(settings.gateway or "", found, settings.bin_s or settings.interval_s, settings.deadline_s)
 
 
-def write_json(path: Path, decisions: Sequence[Decision]) -> None:
-    """Put the decisions into the file in one rename, so that a reader never sees half of them."""
+def write_json(path: Path, decisions: Sequence[Decision], mode: str) -> None:
+    """Put the decisions into the file in one rename, so that a reader never sees half of them.
+
+    `mode` is `shadow` where nothing is written, `kubernetes` where each resource's own mode rules.
+    """
     rows = [dataclasses.asdict(decision) for decision in decisions]
     for row in rows:
         if row["forecast"] is not None:
             row["forecast"]["quantiles"] = {f"{q:g}": v for q, v in row["forecast"]["quantiles"].items()}
-    report = {"mode": "shadow", "decisions": rows}
+    report = {"mode": mode, "decisions": rows}
     part = path.with_name(f".{path.name}.part")
     try:
         if path.is_relative_to(DESCRIPTORS):  # a stream gets a line a tick
@@ -220,7 +223,7 @@ def _decide(
         for decision in decisions:
             print(f"{time.strftime('%H:%M:%S')} {decision.pool} {decision.explanation}", flush=True)
         if settings.json_file is not None:
-            write_json(settings.json_file, decisions)
+            write_json(settings.json_file, decisions, "kubernetes" if settings.kubernetes else "shadow")
 
     _open_status(settings, metrics, runner, stack)
     if settings.once and settings.kubernetes:
