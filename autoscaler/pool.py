@@ -61,7 +61,7 @@ class Behavior:
     blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
     idle_s: float = 300.0  # min_replicas 0: so long without an arrival, and the pool may go to zero
     wake_probability: float = 0.5  # min_replicas 0: share of past days with traffic at this time that wakes or keeps it
-    spend: float = 0.05  # share of the objective's late requests that may be spent on fewer pods, where they are counted
+    spend: float = 0.05  # of the late requests that the objective allows: to be spent on fewer pods
     max_margin: float = 2.0  # late requests widen the forecast's margin over its median up to this factor; 1: never
 
 

@@ -251,8 +251,8 @@ def test_late_requests_widen_the_margin_and_a_clean_record_takes_it_back() -> No
 def test_one_burst_of_a_clean_day_widens_nothing() -> None:
     """Ten ticks of a day in which every request is late: a third of a per cent."""
     budget = Budget()
-    for tick in range(2880):
-        budget.spend(1000.0 if 1000 <= tick < 1010 else 0.0, 1000.0, math.exp(-1 / 2880))
+    for number in range(2880):
+        budget.spend(1000.0 if 1000 <= number < 1010 else 0.0, 1000.0, math.exp(-1 / 2880))
         budget.pace(0.01, 0.0, 0.1)
         assert budget.margin == 1.0
 
