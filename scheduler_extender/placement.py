@@ -174,8 +174,8 @@ def _scenes_there(
         here_bytes = size_bytes * (tier < FETCHING)
         missing_bytes = missing_bytes + here_bytes
         # Peers are asked before the object store.
-        from_peer = bandwidths.peer is not None and column is not None and table.scenes.copies[column.index] > 0
-        missing_s = missing_s + here_bytes / (bandwidths.peer[rows] if from_peer else fetch)
+        peer = bandwidths.peer if column is not None and table.scenes.copies[column.index] else None
+        missing_s = missing_s + here_bytes / (fetch if peer is None else peer[rows])
         resident = tier == RESIDENT
         from_disk_s = size_bytes / read
         if resident.any():
