@@ -16,14 +16,14 @@ from renderer import formats
 from renderer.catalogue import CatalogueEntry
 from renderer.download import Download, Heartbeat, Source
 from renderer.fetch_terms import Terms
+from renderer.peers import PEER_RANGES
 from renderer.scene_roots import SceneRoots
-from renderer.scene_source import SceneSource, SourceError
+from renderer.scene_source import SourceError
+from renderer.sources import open_source
 from renderer.splats import SceneFileError
 from renderer.store_files import Pace, locked, read_json, sync_folder, tree_bytes, write_json
 from renderer.store_space import StoreFull, StoreSpace
 from renderer.stored_scene import StoredScene
-
-_PEER_RANGES = 3  # an agent is one process in Python: more at once do not make it faster
 
 
 class _OtherBytes(SourceError):
@@ -56,11 +56,16 @@ class StoreRates:
     def __init__(self, layout: StoreLayout, capacity_bytes: int) -> None:
         self._layout, self._capacity_bytes = layout, capacity_bytes
 
-    def add(self, fetch_bytes_per_s: float = 0.0, read_bytes_per_s: float = 0.0) -> None:
+    def add(self, fetch_bytes_per_s: float = 0.0, read_bytes_per_s: float = 0.0, peer_bytes_per_s: float = 0.0) -> None:
         """Fold a measurement into store.json (half its weight to the newest)."""
         known = read_json(self._layout.store_file) or {}
         rates = {}
-        for name, new in (("fetch_bytes_per_s", fetch_bytes_per_s), ("read_bytes_per_s", read_bytes_per_s)):
+        measured = {
+            "fetch_bytes_per_s": fetch_bytes_per_s,
+            "read_bytes_per_s": read_bytes_per_s,
+            "peer_bytes_per_s": peer_bytes_per_s,
+        }
+        for name, new in measured.items():
             old = float(known.get(name, 0.0))
             rates[name] = (old + new) / 2 if old and new else new or old
         record = dataclasses.asdict(StoreRecord(self._capacity_bytes, **rates))
@@ -96,11 +101,11 @@ class Fetch:
             for peer in self._peers.find(entry.digest):
                 try:
                     return self.bring(
-                        entry, key, peer, dataclasses.replace(terms, retries=0, ranges=min(_PEER_RANGES, terms.ranges))
+                        entry, key, peer, dataclasses.replace(terms, retries=0, ranges=min(PEER_RANGES, terms.ranges))
                     )
                 except SourceError as error:
                     self._peers.failed(peer, str(error))
-        source = SceneSource(entry.uri, terms=terms)
+        source = open_source(entry.uri, terms, self._roots)
         try:
             return self.bring(entry, key, source, terms)
         except _OtherBytes as error:
@@ -125,8 +130,9 @@ class Fetch:
                     got = download.run(heartbeat.progress)
             finally:
                 self._count(download.fetched_bytes, is_peer)
-            if got.fetched_bytes and got.seconds > 0 and not is_peer:
-                self._rates.add(fetch_bytes_per_s=got.fetched_bytes / got.seconds)
+            if got.fetched_bytes and got.seconds > 0:
+                rate = got.fetched_bytes / got.seconds
+                self._rates.add(**{"peer_bytes_per_s" if is_peer else "fetch_bytes_per_s": rate})
             self._check(entry, source, got.digest, download.kept_bytes)
             with contextlib.ExitStack() as stack:
                 if got.digest != key:

@@ -51,7 +51,7 @@ class Bound:
     """A pod seen on its node for the first time."""
 
     pod: Pod
-    tier: str  # where its scenes lay there: resident, disk, fetching, remote; none where it names none
+    tier: str  # where its scenes lay there: resident, disk, fetching, peer, remote; none where it names none
 
 
 class Cluster:
@@ -238,6 +238,12 @@ class Cluster:
         if pod.uid and decision.winner and not (known is not None and known.holds):
             self._unsettled |= self.reservations.reserve(pod, decision.winner, now_s)
 
+    @property
+    def reservations_without_pod(self) -> int:
+        """Reservations less the living pods that they are for: what a missed word about a pod leaves behind."""
+        pods = self.snapshot.pods
+        return sum(uid not in pods or pods[uid].finished for uid in self.reservations.uids)
+
     def settle(self) -> None:
         """Bring the rows of fresh reservations in step now; whoever reads them next would do it otherwise."""
         if self._unsettled:
@@ -250,10 +256,12 @@ class Cluster:
         return self._starts.demand
 
     def _tier(self, pod: Pod) -> str:
-        row = self.table.rows.get(pod.node, UNKNOWN_ROW)
-        columns = [self.table.scenes.get(scene) for scene in pod.scenes]
-        tiers = [Tier(int(column.tier[row])) if column else Tier.REMOTE for column in columns]
-        return min(tiers).name.lower() if tiers else "none"
+        row = np.array([self.table.rows.get(pod.node, UNKNOWN_ROW)])
+        peers = bool((self.table.peer_bytes_per_s > 0).any())
+        scenes = self.table.scenes
+        columns = [scenes.get(scene) for scene in pod.scenes]
+        tiers = [int(scenes.tiers(column, row, peers)[0]) if column else Tier.REMOTE for column in columns]
+        return Tier(min(tiers)).name.lower() if tiers else "none"
 
     def _forget(self, uid: str, now_s: float) -> None:
         changed = self.reservations.release(uid)

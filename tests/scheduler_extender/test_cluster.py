@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,6 +111,40 @@ def test_no_reservation_outlives_its_time_or_its_pod(events: list[tuple[object, 
                 assert held is None or known.finished  # asked for again after it had finished
     cluster.expire(now_s + 30.0)
     assert len(cluster.reservations) == 0
+
+
+FAULTS: dict[str, list[tuple[object, ...]]] = {
+    "killed before it is bound, and nobody says so": [],
+    "deleted before it is bound": [("deleted", UIDS[0])],
+    "bound elsewhere": [("bound", UIDS[0], NODES[2], "a")],
+    "finished unseen": [("finished", UIDS[0], NODES[0])],
+    "asked about again by a scheduler that restarted": [("placed", UIDS[0], "a"), ("placed", UIDS[0], "b")],
+    "its node goes": [("node gone", NODES[0]), ("node gone", NODES[1]), ("node gone", NODES[2])],
+    "the watch breaks and lists another world": [("list", [])],
+}
+
+
+@pytest.mark.parametrize("events", FAULTS.values(), ids=FAULTS)
+def test_no_place_is_held_for_nobody_after_the_time_to_live(events: list[tuple[object, ...]]) -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for name in NODES:
+        cluster.apply_digest(name, digest(name), 0.0)
+    asked = pod(UIDS[0], "a")
+    free = [int(cluster.table.profiles[ONE_G].free[row]) for row in cluster.table.rows.values()]
+    cluster.reserve(cluster.decide(asked, NODES, 0.0), 0.0)
+    assert cluster.reservations_without_pod == 1  # nobody has told us of the pod yet
+    for event in events:
+        if event[0] == "list":
+            cluster.set_pods([], 1.0)
+        else:
+            apply(cluster, event, 1.0)
+    cluster.expire(31.1)
+    assert (len(cluster.reservations), cluster.reservations_without_pod) == (0, 0)
+    cluster.set_pods([], 32.0)
+    for name in NODES:
+        cluster.add_node(name)
+        cluster.apply_digest(name, digest(name), 33.0)
+    assert [int(cluster.table.profiles[ONE_G].free[row]) for row in cluster.table.rows.values()] == free
 
 
 @settings(max_examples=50, deadline=None)
