@@ -122,7 +122,7 @@ def gateway(flags: Sequence[str]) -> Document:
     """Replaced without a lost request, as the chart's is: it serves on until all who ask it know that it goes."""
     made = _component("gateway", ["gateway", "--kubernetes", *flags], ("http", labels.GATEWAY_PORT))
     pod = made["spec"]["template"]["spec"]
-    pod["terminationGracePeriodSeconds"] = 30
+    pod["terminationGracePeriodSeconds"] = 75
     pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 1}}}
     return made
 

@@ -90,10 +90,11 @@ def deployment(name: str, namespace: str, replicas: int, template: dict[str, Any
     }
 
 
-def eventually(holds: Callable[[], Any], within_s: float, what: str = "") -> Any:
-    """The first true answer; raises AssertionError when the time is over."""
+def eventually(holds: Callable[[], Any], within_s: float, what: str | Callable[[], str] = "") -> Any:
+    """The first true answer; raises AssertionError when the time is over, saying what was waited for."""
     end_s = time.monotonic() + within_s
     while not (found := holds()):
-        assert time.monotonic() < end_s, f"not within {within_s:g} s: {what}"
+        if time.monotonic() >= end_s:
+            raise AssertionError(f"not within {within_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.05)
     return found

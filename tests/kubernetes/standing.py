@@ -98,8 +98,8 @@ class Standing:
 
     def autoscaler_status(self, pool: str) -> dict[str, Any]:
         path = f"/apis/splatfleet.io/v1alpha1/namespaces/{NAMESPACE}/predictiveautoscalers/{pool}"
-        found: dict[str, Any] = self.fleet.plane.request("GET", path).get("status") or {}
-        return found
+        found: dict[str, Any] = (self.fleet.plane.request("GET", path) if self.fleet.plane.exists(path) else {}) or {}
+        return found.get("status") or {}
 
     def rolled(self, deployment: str, within_s: float = 120.0) -> None:
         """Wait until a Deployment is as its template says, as `kubectl rollout status` does."""
@@ -112,6 +112,14 @@ class Standing:
             return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
 
         eventually(done, within_s, f"{deployment} is rolled out")
+
+    def told(self, pool: str) -> str:
+        """How a pool stands, for the message of a test that waited in vain."""
+        status = self.autoscaler_status(pool)
+        return (
+            f"{len(self.ready(pool))} ready of {self.fleet.replicas(pool)} asked for; "
+            f"{status.get('explanation', 'no autoscaler')}; {self.fleet.explain_pods()}"
+        )
 
     def kubectl(self, *arguments: str) -> str:
         return self.fleet.plane.kubectl("-n", NAMESPACE, *arguments)

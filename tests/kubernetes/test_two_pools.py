@@ -65,7 +65,7 @@ def test_the_interactive_pool_wins_the_coldest_goes_and_nobody_flaps(classes: St
         standing.traffic(BATCH, BATCH_PER_S, small) as traffic,
     ):
         cold = standing.ready(BATCH)[0]
-        eventually(lambda: len(standing.ready(BATCH)) == 2, 60, "both slices are taken")
+        eventually(lambda: len(standing.ready(BATCH)) == 2, 60, lambda: standing.told(BATCH))
         # The younger of two is kube-scheduler's own choice; here it is the one that holds the more.
         warm = next(life for life in standing.ready(BATCH) if life.uid != cold.uid)
         load(standing.fleet.kubelet.workers[warm.uid].pod_ip, large)
@@ -84,7 +84,7 @@ def test_the_interactive_pool_wins_the_coldest_goes_and_nobody_flaps(classes: St
                 assert standing.fleet.replicas(BATCH) == 2
                 time.sleep(0.2)
             assert len(standing.lives(BATCH)) == 3, "one pod lost its place once"
-        eventually(lambda: len(standing.ready(BATCH)) == 2, 60, "batch has both slices again")
+        eventually(lambda: len(standing.ready(BATCH)) == 2, 60, lambda: standing.told(BATCH))
     assert not traffic.lost(), traffic.lost()[:3]
     assert not standing.twice_allocated()
 
