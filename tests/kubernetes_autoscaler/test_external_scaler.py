@@ -323,7 +323,7 @@ def test_the_autoscaler_serves_keda() -> None:
         assert refused(keda).code() is grpc.StatusCode.UNAVAILABLE
         keda.close()
         child.terminate()
-        child.communicate(timeout=20)
+        child.communicate(timeout=40)
         assert child.returncode == 0
     finally:
         child.kill()
