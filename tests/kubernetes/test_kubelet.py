@@ -118,7 +118,7 @@ def test_a_slow_start_and_a_missing_configuration_are_seen_as_such(
     control_plane: ControlPlane, make_kubelet: MakeKubelet, catalogue: Path, namespace: str, tmp_path: Path
 ) -> None:
     kubelet = make_kubelet(node("k-slow", tmp_path))
-    kubelet.faults.slow_start_s = 1.5
+    kubelet.faults.slow_start_s = 3.0
     template = renderer_template(catalogue, "k-slow")
     template["spec"]["containers"][0]["envFrom"] = [{"configMapRef": {"name": "later"}}]
     begun_s = time.monotonic()
