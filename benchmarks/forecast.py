@@ -20,6 +20,7 @@ from autoscaler.forecast import Forecaster, shape_for
 from benchmarks.machine import describe
 from fleet.labels import DATA_ENV
 from fleet.traffic import Floats, parse_rate_trace
+from simulator.forecasts import days_near
 
 HORIZONS_S = (600.0, 1800.0)
 QUANTILE = 0.9
@@ -36,6 +37,7 @@ class Row:
     pinball_relative: float
     coverage: float
     worst_day_coverage: float
+    days_near: float  # share of the days whose coverage is within 6 points of the quantile
     ms_per_step: float
     build_ms: float  # from nothing to ready, over the whole history
 
@@ -78,7 +80,15 @@ def score(name: str, bin_s: float, counts: Floats, horizon_s: float, quantile: f
     per_step_ms = spent_s / rates.size * 1e3
     relative = float(loss[0] / loss[1])
     return Row(
-        name, bin_s, horizon_s, relative, float(met.mean()), min(by_day, default=math.nan), per_step_ms, spent_s * 1e3
+        name,
+        bin_s,
+        horizon_s,
+        relative,
+        float(met.mean()),
+        min(by_day, default=math.nan),
+        days_near(by_day, quantile),
+        per_step_ms,
+        spent_s * 1e3,
     )
 
 
@@ -101,7 +111,7 @@ def main(json_path: Path | None = None) -> list[Row]:
     default = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get(DATA_ENV, default)) / "traces"
     rows = []
-    print(f"{'trace':34} {'horizon':>8} {'pinball':>8} {'coverage':>9} {'worst day':>9} {'ms/step':>8}")
+    print(f"{'trace':34} {'horizon':>8} {'pinball':>8} {'coverage':>9} {'worst day':>9} {'days near':>9} {'ms/step':>8}")
     for path in sorted(folder.glob("rate_*.csv.gz")):
         bin_s, counts = load_counts(path)
         if counts.size * bin_s < 4 * DAY_S:
@@ -111,7 +121,7 @@ def main(json_path: Path | None = None) -> list[Row]:
             rows.append(row)
             print(
                 f"{row.trace:34} {row.horizon_s:7.0f}s {row.pinball_relative:8.2f} {row.coverage:9.3f}"
-                f" {row.worst_day_coverage:9.2f} {row.ms_per_step:8.3f}"
+                f" {row.worst_day_coverage:9.2f} {row.days_near:9.2f} {row.ms_per_step:8.3f}"
             )
     for horizon_s in HORIZONS_S:
         values = [row.pinball_relative for row in rows if row.horizon_s == horizon_s]
