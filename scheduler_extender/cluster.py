@@ -25,6 +25,7 @@ from scheduler_extender.scene_table import Rows, Tier
 from scheduler_extender.scores import scores
 from scheduler_extender.starts import Starts
 
+FORESEEN_FOR_S = 1.0
 DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
 
 
@@ -40,6 +41,7 @@ class Decision:
     scores: NDArray[np.int64]
     age_s: NDArray[np.float64]  # of each digest; NaN where there was none
     winner: str  # empty where no node fits
+    now_s: float  # when it was priced
 
     def reason(self, index: int) -> Reason | None:
         verdict = int(self.verdict[index])
@@ -75,6 +77,8 @@ class Cluster:
         self._inventory: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as the API server knows them
         self._sharing: dict[str, Sharing] = {}
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
+        self._changes = 0  # of anything that a price follows from
+        self._foreseen: tuple[int, Decision] | None = None
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
@@ -98,6 +102,7 @@ class Cluster:
         self.table.set_claims(Node(name), (), frozenset())
         self.snapshot = self.snapshot.without_node(name)
         self.table.drop(name)
+        self._changes += 1
         self._seen_gpus.pop(name, None)
         self._sharing.pop(name, None)
         self._freed.discard(name)
@@ -136,6 +141,7 @@ class Cluster:
         """The node's digest was asked for again and had not changed."""
         self._drop_departed(self.snapshot.nodes[name], now_s)
         self.table.seen_s[self.table.row(name)] = now_s
+        self._changes += 1
 
     def set_pod(self, pod: Pod, now_s: float) -> Bound | None:
         """A pod came or changed; the answer is set when it is seen on its node for the first time."""
@@ -205,7 +211,12 @@ class Cluster:
         return sum(self.table.scenes.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
 
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
-        """Price every node. Changes nothing; `reserve` holds the place."""
+        """Price every node, or say what was foreseen. Changes nothing; `reserve` holds the place."""
+        if self._foreseen is not None:
+            changes, foreseen = self._foreseen
+            same = changes == self._changes and foreseen.pod == pod and foreseen.names == names
+            if same and 0.0 <= now_s - foreseen.now_s <= FORESEEN_FOR_S:
+                return foreseen
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
             verdict = fits(pod, rows, self.table)
@@ -213,16 +224,24 @@ class Cluster:
         total_s = np.where(verdict == FITS, costs.total_s, np.inf)
         best = int(total_s.argmin()) if len(total_s) else -1
         winner = names[best] if best >= 0 and np.isfinite(total_s[best]) else ""
-        return Decision(pod, names, verdict, costs, total_s, scores(total_s), now_s - self.table.seen_s[rows], winner)
+        age_s = now_s - self.table.seen_s[rows]
+        return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s)
+
+    def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
+        """Price now what will be asked about next; whatever changes until then makes it worthless."""
+        decision = self.decide(pod, names, now_s)
+        self._foreseen = self._changes, decision
 
     def set_capacity_type(self, name: str, capacity_type: str) -> None:
         """Take what a node's label says: `reserved`, `on-demand`, `spot`, or empty where it says nothing."""
         if name in self.table.rows:
             self.table.unreserved[self.table.rows[name]] = capacity_type not in ("", "reserved")
+            self._changes += 1
 
     def set_forecast(self, pool: str, demand: Mapping[SceneId, float]) -> None:
         """Take the demand that is forecast for a pool, by scene, in any one unit; empty forgets it."""
         self._forecast[pool] = dict(demand)
+        self._changes += 1
 
     def _costs(self, pod: Pod, rows: Rows, now_s: float) -> Costs:
         def price(asked: Pod) -> Costs:
@@ -298,6 +317,7 @@ class Cluster:
             claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]
             departed = frozenset(uid for uid, (of_node, _) in self._departed.items() if of_node == name) | aside
             self.table.set_claims(self.snapshot.nodes[name], claims, departed)
+            self._changes += 1
 
     @contextmanager
     def _without(self, uid: str) -> Iterator[None]:

@@ -21,18 +21,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A test that starts real servers, or measures times, is played while nothing else runs (scripts/run-tests.sh).
-ALONE_FIXTURES = {"control_plane_binaries", "prometheus_tool"}
-ALONE_MARKERS = ("triton", "prometheus")
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for the control plane, for Prometheus or for Triton; other tests mark themselves."""
+    """What starts Triton or the control plane is `alone`: scripts/run-tests.sh plays it while nothing else runs."""
     for item in items:
-        if ALONE_FIXTURES.intersection(getattr(item, "fixturenames", ())) or any(
-            item.get_closest_marker(name) for name in ALONE_MARKERS
-        ):
+        if item.get_closest_marker("triton") or "control_plane_binaries" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.alone)
 
 

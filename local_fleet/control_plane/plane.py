@@ -75,6 +75,9 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End everything, the API server before etcd: one that lost its etcd takes minutes to end by itself."""
+        for name, child in self._children.items():
+            if name != "etcd":
+                child.terminate()
         for name in reversed(list(self._children)):
             self.stop_program(name)
 

@@ -37,7 +37,7 @@ def connection(control_plane: ControlPlane) -> Iterator[Connection]:
 def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Any:
     name = f"k-{abs(hash(request.node.name)) % 10**8}"
     control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    eventually(lambda: control_plane.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), 10)
+    eventually(lambda: control_plane.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), 40)
     yield name
     control_plane.request("DELETE", f"/api/v1/namespaces/{name}")
 

@@ -244,3 +244,47 @@ def test_more_names_than_rows_then_more_nodes() -> None:
     for name in names:
         cluster.add_node(name)
     assert len(set(cluster.table.rows_of(names).tolist())) == 100
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(EVENTS, max_size=8), EVENTS)
+def test_what_was_foreseen_is_what_would_be_found_now(
+    before: list[tuple[object, ...]], event: tuple[object, ...]
+) -> None:
+    """Whatever happens between filter and prioritize, the prices are those of the state as it is."""
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for earlier in before:
+        apply(cluster, earlier, 1.0)
+    asked = pod("somebody-new", "a")
+    cluster.foresee(asked, list(NODES), 1.0)
+    foreseen = cluster.decide(asked, list(NODES), 1.0)
+    assert foreseen is cluster.decide(asked, list(NODES), 1.9)
+    assert foreseen is not cluster.decide(asked, list(NODES[:2]), 1.0)
+    assert foreseen is not cluster.decide(pod("another", "a"), list(NODES), 1.0)
+    assert foreseen is not cluster.decide(asked, list(NODES), 2.1)
+    apply(cluster, event, 1.0)
+    cluster.settle()
+    said = cluster.decide(asked, list(NODES), 1.0)
+    cluster._foreseen = None
+    found = cluster.decide(asked, list(NODES), 1.0)
+    assert (said.winner, said.verdict.tolist()) == (found.winner, found.verdict.tolist())
+    assert said.total_s.tolist() == found.total_s.tolist()
+    assert said.age_s.tolist() == pytest.approx(found.age_s.tolist(), nan_ok=True)
+
+
+@pytest.mark.parametrize("change", ["confirmed", "capacity type", "forecast"])
+def test_no_change_of_prices_is_missed(change: str) -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for name in NODES:
+        cluster.apply_digest(name, digest(name, {"a": GB}), 0.0)
+    asked = replace(pod("uid-new"), pool="web", scene_bytes={})
+    cluster.foresee(asked, list(NODES), 40.0)
+    foreseen = cluster.decide(asked, list(NODES), 40.0)
+    match change:
+        case "confirmed":
+            cluster.confirm_digest("n1", 40.0)
+        case "capacity type":
+            cluster.set_capacity_type("n1", "spot")
+        case "forecast":
+            cluster.set_forecast("web", {SceneId("a"): 1.0})
+    assert cluster.decide(asked, list(NODES), 40.0) is not foreseen
