@@ -24,6 +24,8 @@ HTTP_PORT_NAME = "http"
 GRPC_PORT_NAME = "grpc"
 METRICS_PORT_NAME = "metrics"
 
+SCENE_LABEL_PREFIX = f"scene.{DOMAIN}/"  # of nodes, then the scene's id; opt-in, written by the autoscaler
+SCENE_ON_DISK = "disk"  # its value
 FREED_ANNOTATION = f"{DOMAIN}/freed"  # on a node: the extender wakes pods that kube-scheduler has given up on
 
 SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod

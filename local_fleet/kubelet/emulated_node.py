@@ -21,11 +21,16 @@ from local_fleet.kubelet.devices import Devices
 from local_fleet.kubelet.pod_status import written
 
 GPU_TAINT = {"key": labels.GPU_RESOURCE, "value": "present", "effect": "NoSchedule"}
+GPUS_FILE_ENV = "SPLATFLEET_EXPORTER_GPUS_FILE"  # the exporter's --gpus-file
 NODE_LEASES = "kube-node-lease"
 
 
 class EmulatedNode:
-    """One node with one GPU. `host_paths` maps a path on the node, as hostPath volumes name it, to a folder here."""
+    """One node with one GPU.
+
+    `host_paths` maps a path on the node, as hostPath volumes name it, to a folder here; `environment` is what its
+    container runtime adds to every container, as NVIDIA's does for devices.
+    """
 
     def __init__(
         self,
@@ -34,12 +39,16 @@ class EmulatedNode:
         folder: Path,
         host_paths: Mapping[str, Path] | None = None,
         labels_of_node: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.folder = folder
         self.host_paths = dict(host_paths or {})
         self.devices = Devices(gpu or GpuDigest("", ""))
         self.labels = dict(labels_of_node or {})
+        # A file stands in the place of NVML.
+        of_devices = {GPUS_FILE_ENV: str(folder / "gpus.json")} if gpu is not None else {}
+        self.environment = {**of_devices, **(environment or {})}
         self.lost = False
         self._has_gpu = gpu is not None
         self._lock = threading.Lock()

@@ -40,7 +40,8 @@ def test_lint(helm: Helm) -> None:
 def test_every_object_has_its_name_labels_and_namespace(helm: Helm, example: str) -> None:
     items = helm.render(example)
     assert len({name_of(item) for item in items}) == len(items)
-    cluster = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass", "CustomResourceDefinition"}
+    cluster = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass", "CustomResourceDefinition",
+               "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}  # fmt: skip
     for item in items:
         if item["kind"] == "CustomResourceDefinition":
             continue
@@ -322,3 +323,47 @@ def test_the_commands_of_canary_and_blue_green(helm: Helm) -> None:
     after = helm.render("", *(part for text in (*canary, "pools.canary.enabled=false") for part in ("--set", text)))
     assert len(pools_of(after)) == 1
     assert not any(item["metadata"]["name"].endswith("canary") for item in after)
+
+
+def test_scene_labels_are_preferred_and_their_writer_may_write_nothing_else(helm: Helm) -> None:
+    flags = "scheduler.mode=none,scheduler.sceneLabels.enabled=true,pools.renderer.scenes={garden,knot}"
+    items = helm.render("", "--set", flags)
+    affinity = pools_of(items)[0]["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    wanted = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    keys = [term["preference"]["matchExpressions"][0]["key"] for term in wanted]
+    assert keys == [f"{labels.SCENE_LABEL_PREFIX}{scene}" for scene in ("garden", "knot")]
+    assert [term["weight"] for term in wanted] == [50, 50]
+    writer = next(one for item in items for one in containers(item) if one["name"] == "autoscaler")
+    assert "--scene-labels=64" in writer["args"]
+    role = next(item for item in items if item["kind"] == "ClusterRole" and "autoscaler" in item["metadata"]["name"])
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]}]
+    policies = {item["metadata"]["name"] for item in items if item["kind"] == "ValidatingAdmissionPolicy"}
+    assert any("autoscaler" in name for name in policies)
+    refused = helm.template("--set", "scheduler.sceneLabels.enabled=true,scaling.mode=hpa")
+    assert "the autoscaler writes the labels" in refused.stderr
+
+
+def test_keda_and_the_autoscaler_know_each_other(helm: Helm) -> None:
+    """Certificates of the chart, each for its name; a trigger that uses them; and plain where nobody gave any."""
+    from cryptography import x509
+
+    items = helm.render("", "--set", "scaling.mode=keda")
+    scaled = next(item for item in items if item["kind"] == "ScaledObject")
+    trigger = scaled["spec"]["triggers"][0]
+    assert trigger["metadata"]["enableTLS"] == "true"
+    known = next(item for item in items if item["kind"] == "TriggerAuthentication")
+    assert known["metadata"]["name"] == trigger["authenticationRef"]["name"]
+    assert known["metadata"]["namespace"] == scaled["metadata"]["namespace"]
+    of_keda = next(item for item in items if item["metadata"]["name"] == "try-splatfleet-keda-tls")
+    assert of_keda["metadata"]["namespace"] == scaled["metadata"]["namespace"]
+    assert {found["key"] for found in known["spec"]["secretTargetRef"]} <= set(of_keda["data"])
+    shown = next(item for item in items if item["metadata"]["name"] == "try-splatfleet-autoscaler-tls")
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(shown["data"]["tls.crt"]))
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert trigger["metadata"]["scalerAddress"].split(":")[0] in names.get_values_for_type(x509.DNSName)
+    writer = next(one for item in items for one in containers(item) if one["name"] == "autoscaler")
+    assert "--keda-client-ca=/etc/splatfleet/keda/ca.crt" in writer["args"]
+    plain = helm.render("", "--set", "scaling.mode=keda,certificates.mode=certManager")
+    assert not any(item["kind"] == "TriggerAuthentication" for item in plain)
+    assert not any("--keda-certificate" in text for item in plain for one in containers(item)
+                   for text in one.get("args", ()))  # fmt: skip

@@ -128,6 +128,7 @@ def ready_pod(namespace: str, app: str, address: str, holds: str = "True") -> Ru
         ("gateway:80", "127.1.1.1:8080"),
         ("http://prometheus.monitoring.svc.cluster.local:9090/x", "http://127.1.1.2:9090/x"),
         ("gateway", "gateway"),
+        ("serverName: gateway.team.svc", "serverName: gateway.team.svc"),
         ("--verb gateway --pool=prometheus", "--verb gateway --pool=prometheus"),
         ("http://prometheus:9090", "http://prometheus:9090"),
         ("http://127.0.0.1:80 https://kubernetes.default.svc", "http://127.0.0.1:80 https://kubernetes.default.svc"),

@@ -1,0 +1,139 @@
+"""`helm install` into a real control plane: what the chart renders runs, with its own rights, and closes the loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from fleet import labels
+from local_fleet.control_plane.plane import ControlPlane
+from tests.deploy import prometheus_operator
+from tests.deploy.conftest import Helm
+from tests.deploy.release import Release, installed
+from tests.kubernetes.fleet import eventually
+
+pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(290)]
+
+NAME = "live"
+CAMERA = {"view_matrix": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 0, 0, 0, 1],
+          "projection_matrix": [2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, -0.01, 0, 0, 1, 0], "size": [64, 64]}  # fmt: skip
+VALUES: dict[str, Any] = {
+    "gpuPreset": "h100",
+    "scheduler": {"mode": "second", "replicas": 1},
+    "extender": {"replicas": 1},
+    "gateway": {"replicas": 1, "holdSeconds": 30},
+    "autoscaler": {"replicas": 1, "intervalSeconds": 1, "recorded": False},
+    # Only root can give a folder away; elsewhere the node is prepared.
+    "sceneCache": {"capacityBytes": 2_000_000_000, "prepare": os.geteuid() == 0},
+    "node": {"nodeSelector": {"nvidia.com/gpu.present": "true"}},
+    "renderer": {"rasterizer": "cpu", "cpu": "100m", "memory": "256Mi", "drainSeconds": 1, "gracePeriodSeconds": 15},
+    "pools": {"renderer": {"minReplicas": 1, "maxReplicas": 2, "budgetBytes": 100_000_000, "scenes": ["knot"],
+                           "defaultScene": "knot"}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def release(
+    control_plane: ControlPlane,
+    helm: Helm,
+    prometheus_tool: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Release]:
+    folder = tmp_path_factory.mktemp("install")
+    denied = refusals(control_plane)
+    with installed(control_plane, helm, prometheus_tool("prometheus"), folder, NAME, VALUES) as running:
+        yield running
+        assert refusals(control_plane) == denied, "the API server has refused somebody while the release ran"
+
+
+def refusals(plane: ControlPlane) -> dict[str, float]:
+    """How often the API server has said 403, by what was asked for."""
+    text = plane.kubectl("get", "--raw", "/metrics")
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+            if line.startswith("apiserver_request_total{") and 'code="403"' in line}  # fmt: skip
+
+
+def test_a_visitor_gets_a_frame(release: Release) -> None:
+    url = f"http://{release.address('gateway')}:{labels.GATEWAY_PORT}/v1/render"
+    answer = httpx2.post(url, json={"scene": "knot", **CAMERA}, trust_env=False, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.content[:2] == b"\xff\xd8", "a JPEG"
+
+
+def test_the_second_scheduler_asked_the_extender(release: Release) -> None:
+    pod = release.pods("renderer-renderer", release.scenes)[0]
+    assert pod["spec"]["schedulerName"] == "splatfleet"
+    assert pod["spec"]["nodeName"].startswith(f"{NAME}-gpu")
+    events = release.ask(f"/api/v1/namespaces/{release.scenes}/events")["items"]
+    placed = [event for event in events if event["reason"] == "Scheduled"
+              and event["involvedObject"]["name"] == pod["metadata"]["name"]]  # fmt: skip
+    assert [event["reportingComponent"] for event in placed] == ["splatfleet"]
+    asked = eventually(lambda: release.sample('splatfleet_extender_requests_total{outcome="ok",verb="filter"}'), 20)
+    assert float(asked[0]["value"][1]) >= 1
+
+
+def test_a_stranger_gets_no_word_from_the_extender(release: Release) -> None:
+    stranger = httpx2.Client(verify=ssl._create_unverified_context(), trust_env=False)
+    with stranger, pytest.raises(httpx2.HTTPError):
+        stranger.get(f"https://{release.address('extender')}:{labels.EXTENDER_PORT}/metrics")
+
+
+def test_prometheus_reaches_everything_that_a_monitor_names(release: Release) -> None:
+    """Through the rendered monitors, with the rendered client certificate; and the rules of the chart are loaded."""
+    wanted = {"gateway/http", "autoscaler/metrics", "extender/https", "node/exporter", "node/scene-agent",
+              "renderer/metrics"}  # fmt: skip
+
+    def up() -> set[str]:
+        found = release.sample("up == 1")
+        return {"/".join(row["metric"]["job"].split("/")[2:]).removeprefix(f"{NAME}-splatfleet-") for row in found}
+
+    eventually(lambda: up() >= wanted, 20, str(wanted))
+    assert release.sample("up == 0") == []
+    rules = httpx2.get(f"{release.prometheus}/api/v1/rules", trust_env=False, timeout=10).json()["data"]["groups"]
+    assert {group["name"] for group in rules} >= {"splatfleet.recordings"}
+    assert [rule for group in rules for rule in group["rules"] if rule["health"] == "err"] == []
+
+
+def test_helm_test_passes(release: Release) -> None:
+    done = release.helm("test", NAME, "--timeout", "60s")
+    assert done.returncode == 0, f"{done.stderr}\n{release.told()}"
+
+
+def test_traffic_adds_a_pod(release: Release) -> None:
+    """The chart's own load job asks for more frames than one pod can draw; the autoscaler writes within its role."""
+    flags = "jobs.load.enabled=true,jobs.load.meanRate=7,jobs.load.durationSeconds=45,jobs.load.scenes={knot}"
+    done = release.helm("upgrade", NAME, ".", "--reuse-values", "--set", flags)
+    assert done.returncode == 0, done.stderr
+    two = lambda: len(release.pods("renderer-renderer", release.scenes)) == 2  # noqa: E731
+    path = f"/apis/splatfleet.io/v1alpha1/namespaces/{release.scenes}/predictiveautoscalers/renderer"
+    eventually(two, 90, f"{release.ask(path).get('status')}")
+    prometheus_operator.write_targets(release.ask, release.folder)
+    status = release.ask(path)["status"]
+    assert status["desiredReplicas"] == 2
+    events = release.ask(f"/api/v1/namespaces/{release.scenes}/events")["items"]
+    assert any(event["involvedObject"]["kind"] == "PredictiveAutoscaler" for event in events)
+    job = f"/apis/batch/v1/namespaces/{NAME}/jobs/{NAME}-splatfleet-load"
+    eventually(lambda: release.ask(job)["status"].get("succeeded"), 90, release.told())
+    summary = next(text for name, text in release.logs().items() if name.endswith("load.log"))
+    assert json.loads(summary[summary.index("{") : summary.rindex("}") + 1])["frames"] > 100
+
+
+def test_no_part_was_denied_anything(release: Release) -> None:
+    """In any log; the API server's own count is compared when the release has ended."""
+    logs = release.logs()
+    assert {name.rsplit("/", 1)[1] for name in logs} >= {
+        "exporter.log", "scene-agent.log", "extender.log", "gateway.log", "autoscaler.log", "kube-scheduler.log"
+    }  # fmt: skip
+    denied = {
+        name: line
+        for name, text in logs.items() for line in text.splitlines()
+        if re.search(r"forbidden|\b403\b|cannot (get|list|watch|patch|create|update)", line, re.IGNORECASE)
+    }  # fmt: skip
+    assert denied == {}
