@@ -245,6 +245,7 @@ class LiveCluster:
         return True
 
     def _tell(self, resource: Resource, reason: EventReason, message: str, kind: Any) -> None:
+        log.info("audit", resource=f"{resource.namespace}/{resource.name}", action=str(reason), message=message)
         self._events.record(_reference(resource), reason, message, kind)
 
 

@@ -15,10 +15,17 @@
     - --namespace={{ include "splatfleet.scenesNamespace" . }}
     - --node=$(NODE_NAME)
     - --scene-cache=/var/lib/splatfleet/scenes
+    {{- if eq .Values.sceneCache.type "ephemeral" }}
+    - --beside=$(POD_UID)
+    {{- end }}
     - --listen=0.0.0.0:9465
   env:
     - name: NODE_NAME
       valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+    {{- if eq .Values.sceneCache.type "ephemeral" }}
+    - name: POD_UID
+      valueFrom: {fieldRef: {fieldPath: metadata.uid}}
+    {{- end }}
   ports:
     - {name: exporter, containerPort: 9465}
   {{- include "splatfleet.probes" "exporter" | nindent 2 }}
