@@ -22,6 +22,11 @@
   env:
     - name: NODE_NAME
       valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+    {{- if ne .Values.gpuPreset "cpu" }}
+    # NVIDIA's container runtime brings NVML for that, and no way to compute.
+    - {name: NVIDIA_VISIBLE_DEVICES, value: all}
+    - {name: NVIDIA_DRIVER_CAPABILITIES, value: utility}
+    {{- end }}
     {{- if eq .Values.sceneCache.type "ephemeral" }}
     - name: POD_UID
       valueFrom: {fieldRef: {fieldPath: metadata.uid}}
