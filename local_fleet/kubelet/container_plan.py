@@ -70,7 +70,7 @@ def plan(container: RunContainer, pod: RunPod, place: Place, keys: Keys, resolve
     here = translator(container, place, resolve)
     program, words = _program(container, pod)
     arguments = tuple(here(_expand(word, environment)) for word in words)
-    environment = {name: here(value) for name, value in environment.items()} | place.environment
+    environment = {**{name: here(value) for name, value in environment.items()}, **place.environment}
     if place.kubeconfig:
         environment.setdefault(KUBECONFIG, place.kubeconfig)
     return ContainerPlan(container.name, program, arguments, environment)

@@ -55,8 +55,8 @@ def _fill(volume: Volume, pod: RunPod, folder: Path, contents: Contents, field: 
         if source is not None:
             name = source.name if isinstance(source, ConfigMapVolume) else source.secret_name
             _write(_values(contents, kind, pod, name, source.optional), source.items, folder)
-    for source in (volume.projected or Projected()).sources or ():
-        _project(source, pod, folder, contents, field)
+    for projected in (volume.projected or Projected()).sources or ():
+        _project(projected, pod, folder, contents, field)
 
 
 def _project(source: ProjectedSource, pod: RunPod, folder: Path, contents: Contents, field: Field) -> None:
