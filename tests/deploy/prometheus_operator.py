@@ -28,7 +28,7 @@ def configure(ask: Ask, release: str, folder: Path) -> Path:
     for rule in ask(f"{API}/prometheusrules?{mine}")["items"]:
         rules.append(f"{rule['metadata']['name']}.yaml")
         (folder / rules[-1]).write_text(yaml.safe_dump(rule["spec"]))
-    timing = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    timing = {"scrape_interval": "2s", "evaluation_interval": "2s"}
     path = folder / "prometheus.yml"
     path.write_text(json.dumps({"global": timing, "rule_files": rules, "scrape_configs": jobs}))
     return path

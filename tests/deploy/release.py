@@ -95,7 +95,7 @@ def installed(
         (port,) = free_ports(1)
         ply.write(folder / "knot.ply", made.make("knot", 3000, seed=1))
         whole = {**values, "catalogue": {"scenes": [{"id": "knot", "uri": (folder / "knot.ply").as_uri()}]}}
-        whole["autoscaler"] = {**values["autoscaler"], "prometheusUrl": f"http://127.0.0.1:{port}"}
+        whole["autoscaler"] = {**values.get("autoscaler", {}), "prometheusUrl": f"http://127.0.0.1:{port}"}
         (folder / "values.yaml").write_text(yaml.safe_dump(whole))
         environment = os.environ | {"KUBECONFIG": str(plane.kubeconfig), "HOME": str(folder)}
 
@@ -103,6 +103,8 @@ def installed(
             return helm.run(*arguments, "--namespace", name, environment=environment)
 
         plane.apply(*definitions())
+        names = [f"crd/{found['metadata']['name']}" for found in definitions()]
+        plane.kubectl("wait", "--for=condition=Established", *names, "--timeout=50s")
         release = Release(
             name, plane, _kubelet(stack, plane, folder, name), folder, whole, f"http://127.0.0.1:{port}", of_release
         )

@@ -13,7 +13,7 @@ from fleet import labels
 from fleet.mig import MigProfile
 from scheduler_extender import scheduler_config
 from splatfleet.__main__ import VERBS, main
-from tests.deploy.conftest import CHART, EXAMPLES, NAMESPACE, Helm, Object, containers, name_of, pod_template
+from tests.deploy.conftest import CHART, EXAMPLES, FRONTS, NAMESPACE, Helm, Object, containers, name_of, pod_template
 from tests.deploy.restricted import violations
 
 every_example = pytest.mark.parametrize("example", ["", *EXAMPLES])
@@ -367,3 +367,22 @@ def test_keda_and_the_autoscaler_know_each_other(helm: Helm) -> None:
     assert not any(item["kind"] == "TriggerAuthentication" for item in plain)
     assert not any("--keda-certificate" in text for item in plain for one in containers(item)
                    for text in one.get("args", ()))  # fmt: skip
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_front_leads_to_the_gateway(helm: Helm, front: str) -> None:
+    items = helm.render("h100-mig", "--values", f"examples/fronts/{front}.yaml")
+    service = next(item for item in items if item["kind"] == "Service" and item["metadata"]["name"].endswith("gateway"))
+    routes = [item for item in items if item["kind"] in ("Ingress", "HTTPRoute")]
+    if not routes:
+        assert service["spec"]["type"] == "LoadBalancer"
+        assert service["metadata"]["annotations"]
+        return
+    (rule,) = routes[0]["spec"]["rules"]
+    if routes[0]["kind"] == "HTTPRoute":
+        assert rule["timeouts"] == {"request": "0s"}
+        assert rule["backendRefs"][0]["name"] == service["metadata"]["name"]
+        return
+    assert rule["http"]["paths"][0]["backend"]["service"]["name"] == service["metadata"]["name"]
+    told = "".join(f"{key}={value};" for key, value in routes[0]["metadata"]["annotations"].items())
+    assert "3600" in told or front == "traefik", "streams are not cut after a minute"

@@ -1,4 +1,4 @@
-"""Why the ratio is no target: under demand that never changes its HPA swings from one end to the other, as docs show."""
+"""Why the ratio is no target: under demand that never changes its HPA swings from end to end, as the docs show."""
 
 from __future__ import annotations
 
