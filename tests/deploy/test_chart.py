@@ -325,6 +325,13 @@ def test_the_commands_of_canary_and_blue_green(helm: Helm) -> None:
     assert not any(item["metadata"]["name"].endswith("canary") for item in after)
 
 
+def test_a_gate_has_somebody_who_opens_it(helm: Helm) -> None:
+    gated = pools_of(helm.render("", "--set", "renderer.scenesGate=true"))[0]["spec"]["template"]["spec"]
+    assert gated["schedulingGates"] == [{"name": labels.SCENES_GATE}]
+    refused = helm.template("--set", "renderer.scenesGate=true,scaling.mode=hpa")
+    assert "the autoscaler opens the gate" in refused.stderr
+
+
 def test_scene_labels_are_preferred_and_their_writer_may_write_nothing_else(helm: Helm) -> None:
     flags = "scheduler.mode=none,scheduler.sceneLabels.enabled=true,pools.renderer.scenes={garden,knot}"
     items = helm.render("", "--set", flags)
