@@ -80,6 +80,7 @@ class Decision:
     victims: tuple[str, ...] = ()  # pods to drain, first goes first
     warm: tuple[WarmAsk, ...] = field(default=())
     margin: float = 1.0  # what late requests made of the forecast's margin over its median
+    leeway: float = 1.0  # x the objective's violation ratio is what this moment was sized for
     capacity: Mapping[str, int] = field(default_factory=dict)  # pods by capacity type, where the pool names any
 
     @property

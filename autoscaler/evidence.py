@@ -14,7 +14,7 @@ from autoscaler.forecast import Foresight
 from autoscaler.history import feed
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, ServiceTime
-from autoscaler.pool import Mode, Pool
+from autoscaler.pool import Mode, Objective, Pool
 from autoscaler.wake import is_quiet, wake_probability
 
 MIN_SERVICE_SAMPLES = 20
@@ -25,6 +25,7 @@ DRAIN_SHARE = 1.0  # of a lead: the line that will have formed is to be worked o
 class Evidence:
     """What the decision stands on, in one place."""
 
+    objective: Objective  # of one moment: the pool's, with the leeway that its late requests leave
     service: ServiceTime
     measured: bool  # the service time was measured, not configured
     startup_s: float
@@ -51,14 +52,16 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     startup_s = startup_quantile(pool, observation)
     lead_s = startup_s + pool.tick_s
     rate = recent_rate(pool, observation, lead_s)
-    service, measured = _service(pool, observation, memory, lead_s, rate)
+    margin, objective = _paced(pool, observation, memory, lead_s)
+    service, measured = _service(pool, objective, observation, memory, lead_s, rate)
     blind = _blindness(pool, observation, rate)
     if blind is Reason.BLIND:
         rate = None  # so old that it says nothing about now: the queue alone may speak
     waiting = backlog_ahead(observation, rate, service.mean_s, startup_s)
     drain = drain_replicas(waiting, service.mean_s, DRAIN_SHARE * lead_s)
-    floor, floor_reason = _floor(pool, observation, service, rate, drain)
+    floor, floor_reason = _floor(pool, objective, observation, service, rate, drain)
     evidence = Evidence(
+        objective,
         service,
         measured,
         startup_s,
@@ -67,7 +70,7 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
         floor,
         floor_reason,
         blind,
-        margin=_paced(pool, observation, memory, lead_s),
+        margin=margin,
         stuck=_stuck(observation, startup_s),
         drain=drain,
     )
@@ -89,11 +92,11 @@ def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight) -> Evi
     middle, working = float(quantiles[median]), float(quantiles[shape.working])
     highest = middle + evidence.margin * (working - middle)
     limit = pool.max_replicas + 1
-    need = replicas_for(highest, evidence.service, pool.objective, limit)
+    need = replicas_for(highest, evidence.service, evidence.objective, limit)
     reason = Reason.FORECAST
     if evidence.drain:
         need, reason = min(need + evidence.drain, limit), Reason.BACKLOG
-    keep = replicas_for(forecaster.later() or 0.0, evidence.service, pool.objective, limit)
+    keep = replicas_for(forecaster.later() or 0.0, evidence.service, evidence.objective, limit)
     return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
 
 
@@ -117,12 +120,15 @@ def _at_zero(pool: Pool, observation: Observation, evidence: Evidence) -> Eviden
     return replace(evidence, quiet=True, wake=wake_probability(observation.demand, day, ahead))
 
 
-def _paced(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> float:
-    """The forecast's margin after what was late; 1 while nobody counts late requests."""
+def _paced(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> tuple[float, Objective]:
+    """The forecast's margin and the objective of one moment after what was late; 1 and the pool's without a count."""
     day_s = min(pool.forecast.season_s, default=86_400.0)
     memory.budget.spend(observation.late, observation.served, math.exp(-pool.tick_s / day_s))
-    memory.budget.pace(pool.objective.violation_ratio, min(pool.tick_s / lead_s, 1.0))
-    return min(max(memory.budget.margin, pool.behavior.min_margin), pool.behavior.max_margin)
+    objective, budget = pool.objective, memory.budget
+    budget.pace(objective.violation_ratio, pool.behavior.spend, min(pool.tick_s / lead_s, 1.0))
+    if budget.leeway > 1.0:
+        objective = replace(objective, violation_ratio=objective.violation_ratio * budget.leeway)
+    return min(budget.margin, pool.behavior.max_margin), objective
 
 
 def _stuck(observation: Observation, startup_s: float) -> int:
@@ -131,7 +137,7 @@ def _stuck(observation: Observation, startup_s: float) -> int:
 
 
 def _service(
-    pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float, rate: float | None
+    pool: Pool, objective: Objective, observation: Observation, memory: PoolMemory, lead_s: float, rate: float | None
 ) -> tuple[ServiceTime, bool]:
     """The service time to count with, and whether it was measured."""
     seen = observation.service
@@ -140,7 +146,7 @@ def _service(
     if rate and observation.ready > 0 and not observation.starting:
         share = min(pool.tick_s / lead_s, 1.0)
         foreseen = expected_queue_to_compute(observation.ready, rate, plain)
-        adequate = replicas_for(rate, plain, pool.objective, pool.max_replicas + 1)
+        adequate = replicas_for(rate, plain, objective, pool.max_replicas + 1)
         tolerated = expected_queue_to_compute(adequate, rate, plain) or 0.0
         seen_ratio = observation.queue_to_compute
         memory.correction = corrected(memory.correction, seen_ratio, foreseen, tolerated, share)
@@ -173,7 +179,7 @@ def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | 
 
 
 def _floor(
-    pool: Pool, observation: Observation, service: ServiceTime, rate: float | None, drain: int
+    pool: Pool, objective: Objective, observation: Observation, service: ServiceTime, rate: float | None, drain: int
 ) -> tuple[int, Reason]:
     """What reacting alone asks for: the largest of the triggers.
 
@@ -186,7 +192,7 @@ def _floor(
         if pool.mode is Mode.REACTIVE:
             floor = min(math.ceil(rate * service.mean_s / pool.triggers.utilization - 1e-9), limit)
         else:
-            floor = replicas_for(rate, service, pool.objective, limit)
+            floor = replicas_for(rate, service, objective, limit)
     if observation.pending:
         per_pod = pool.triggers.pending_per_pod or pool.objective.max_queue_wait_s / service.mean_s
         asked = math.ceil(observation.pending / max(per_pod, 1.0) - 1e-9)

@@ -52,6 +52,8 @@ def _circumstances(
         yield f"{observation.pending:.0f} wait"
     if evidence.margin != 1.0:
         yield f"margin x{evidence.margin:.2f} for late requests"
+    if evidence.objective.violation_ratio > pool.objective.violation_ratio:
+        yield f"sized for {100 * evidence.objective.violation_ratio:.1f} % late, as few were"
     if evidence.wake is not None:
         yield f"traffic about now on {evidence.wake:.0%} of past days"
     if evidence.stuck:

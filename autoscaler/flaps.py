@@ -1,26 +1,31 @@
-"""Reversals, paced: the more often up followed down today, the more a superfluous pod must have cost before it goes.
+"""Reversals, paced: the more often up followed down of late, the more a superfluous pod must have cost before it goes.
 
-Ski rental between two prices: holding pods that nobody needs costs their time, taking them away risks a reversal. A
-reversal is cheap while few were made and dear once the day's budget is spent, so a restless demand is followed more
-slowly and a great surplus never stays for long.
+Ski rental at a price that is learned: holding pods that nobody needs costs their time, taking them away risks a
+reversal. Each reversal makes the next one dearer and time makes it cheaper, so that as many are made as the budget
+allows and they are made where the surplus is greatest: noise of one pod is sat out, a great surplus never stays long.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
-SURPLUS_SHARE = 0.25  # of the pods that are needed: so much surplus is held for a day / budget once the budget is spent
-STEEPNESS = 4.0
+STEP = 0.35  # of the price's logarithm: up for each reversal, down for each that the budget would have allowed
+TARGET = 0.7  # of the budget is what the price aims at
+LOWEST, HIGHEST = 0.003, 0.5  # x the pods that are needed x a day / budget: bounds of the price in pod-seconds
+FIRST = 0.006
 
 
 @dataclass
 class Flaps:
     """The changes of one pool that matter: when up followed down, and what was held since the last step up."""
 
-    reversals: deque[float] = field(default_factory=deque)  # times at which up followed down
+    reversals: deque[float] = field(default_factory=deque)  # times at which up followed down, of the last day
     direction: int = 0  # of the last change: 1 up, -1 down
     held_pod_s: float = 0.0  # surplus since the last step up
+    price: float = FIRST  # of the next reversal, x the pods that are needed x a day / budget
+    priced_s: float | None = None
 
     def hold(self, surplus: int, tick_s: float) -> None:
         """Count what is held for one tick; `surplus` is how many pods could go."""
@@ -31,6 +36,7 @@ class Flaps:
         if change > 0:
             if self.direction == -1:
                 self.reversals.append(now_s)
+                self.price = min(self.price * math.exp(STEP), HIGHEST)
             self.held_pod_s = 0.0
         if change:
             self.direction = 1 if change > 0 else -1
@@ -39,7 +45,12 @@ class Flaps:
         """Surplus to be held before the next step down may follow a step up; 0 after a step down."""
         while self.reversals and self.reversals[0] <= now_s - day_s:
             self.reversals.popleft()
-        if self.direction != 1 or budget <= 0:
+        if budget <= 0:
             return 0.0
-        spent = len(self.reversals) / budget
-        return float(SURPLUS_SHARE * max(needed, 1) * day_s / budget * spent**STEEPNESS)
+        if self.priced_s is not None:
+            passed = (now_s - self.priced_s) / day_s
+            self.price = max(self.price * math.exp(-STEP * TARGET * budget * passed), LOWEST)
+        self.priced_s = now_s
+        if self.direction != 1:
+            return 0.0
+        return self.price * max(needed, 1) * day_s / budget

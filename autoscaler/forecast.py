@@ -30,6 +30,9 @@ LOSS_HALF_LIFE_DAYS = 1.0
 MARGIN_RATE = 40.0  # the same for the two margins of the mixture, which differ less
 MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
 BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
+# No quantile is beyond so many times the highest demand that was seen: an error made at a low level, in scales, says
+# little of a high one. The first factor holds until three days of outcomes are known.
+HIGHEST_EARLY, HIGHEST = 1.5, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class Forecaster:
         self._pending: deque[_Issued] = deque()
         self._mean = math.nan
         self._mean_forget = 1.0 / max(day, 20)
+        self._highest = 0.0  # level that was ever seen
+        self._outcomes_to_come = 3 * day
         self.seen = 0
         self._current: _Issued | None = None
 
@@ -133,6 +138,8 @@ class Forecaster:
         if rate == rate:
             step = max(self._mean_forget, 1.0 / self.seen)
             self._mean = rate if math.isnan(self._mean) else self._mean + step * (rate - self._mean)
+        if level == level:
+            self._highest = max(self._highest, level)
         to_come = self._sparse_bins - self.seen
         for expert in self._experts:
             expert.update(rate, level)
@@ -193,11 +200,14 @@ class Forecaster:
         trust = np.exp(-MARGIN_RATE * (self._margin_losses - self._margin_losses.min()) / (self._mixture_loss + 1e-12))
         mixture = trust @ margins / trust.sum()
         used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if self._gated else mixture
+        factor = HIGHEST_EARLY if self._outcomes_to_come > 0 else HIGHEST
+        used = np.minimum(used, factor * self._highest + scale)
         due = self.seen + self.shape.lead_bins
         return _Issued(due, scale, scale * spreads, margins, points, expert_quantiles, point, used, mixture)
 
     def _learn(self, issued: _Issued, actual: float) -> None:
         self._burst_bins = max(0, self._burst_bins - 1)
+        self._outcomes_to_come -= self._stride if self._sparse_bins > issued.due else 1
         if actual != actual:
             return
         if actual > float(issued.quantiles[self.shape.working]) + BURST_SCALES * issued.scale:

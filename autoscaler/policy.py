@@ -51,6 +51,7 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         demand_per_s=evidence.rate_per_s,
         forecast=evidence.view,
         margin=evidence.margin,
+        leeway=evidence.objective.violation_ratio / pool.objective.violation_ratio,
         capacity=split(replicas, pool.capacity_types),
     )
     scenes = scene_demand(observation, evidence, memory)
@@ -172,10 +173,8 @@ def _what_if(pool: Pool, observation: Observation, evidence: Evidence, lowest: i
     rate = (evidence.rate_per_s or 0.0) + backlog(observation) / max(evidence.lead_s, pool.tick_s)
     for count in range(lowest, observation.desired):
         serving = min(observation.ready, count)
-        if (
-            wait_tail(pool.objective.max_queue_wait_s, serving, rate, evidence.service)
-            <= pool.objective.violation_ratio
-        ):
+        tail = wait_tail(evidence.objective.max_queue_wait_s, serving, rate, evidence.service)
+        if tail <= evidence.objective.violation_ratio:
             return count
     return observation.desired
 

@@ -61,7 +61,7 @@ class Behavior:
     blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
     idle_s: float = 300.0  # min_replicas 0: so long without an arrival, and the pool may go to zero
     wake_probability: float = 0.5  # min_replicas 0: share of past days with traffic at this time that wakes or keeps it
-    min_margin: float = 1.0  # few late requests narrow the margin down to this factor (0.6 at the least); 1: never
+    spend: float = 0.05  # of the late requests that the objective allows: to be spent on fewer pods
     max_margin: float = 2.0  # late requests widen the forecast's margin over its median up to this factor; 1: never
 
 
@@ -182,7 +182,7 @@ class Pool:
                 self.behavior.wake_probability,
                 "above 0, at most 1",
             ),
-            (0 < self.behavior.min_margin <= 1, "behavior.min_margin", self.behavior.min_margin, "above 0, at most 1"),
+            (0 <= self.behavior.spend <= 1, "behavior.spend", self.behavior.spend, "0 to 1"),
             (self.behavior.max_margin >= 1, "behavior.max_margin", self.behavior.max_margin, "1 or more"),
             (0 < self.startup_quantile <= 1, "startup_quantile", self.startup_quantile, "above 0, at most 1"),
         )

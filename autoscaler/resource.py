@@ -48,7 +48,7 @@ FIELDS: dict[str, str] = {
     "behavior.blindAfterSeconds": "behavior.blind_after_s",
     "behavior.idleSeconds": "behavior.idle_s",
     "behavior.wakeProbability": "behavior.wake_probability",
-    "behavior.minMargin": "behavior.min_margin",
+    "behavior.spend": "behavior.spend",
     "behavior.maxMargin": "behavior.max_margin",
     "warmup.podBudgetBytes": "pod_budget_bytes",
     "warmup.scenesPerNewPod": "scenes_per_new_pod",

@@ -40,7 +40,7 @@ ABLATIONS = (
     ("no pending trigger", "splatfleet-no-pending", 0.95),
     ("no flap budget", "splatfleet-no-flap-budget", 0.95),
     ("margin never widens", "splatfleet-no-pacing", 0.95),
-    ("margin narrows too", "splatfleet-narrowing", 0.95),
+    ("spends nothing", "splatfleet-no-leeway", 0.95),
     ("no forecast (reactive, 0.7)", "splatfleet-reactive", 0.7),
     ("true future in its place (O2)", "oracle-forecast", 0.9),
 )

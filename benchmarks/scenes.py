@@ -1,10 +1,11 @@
 """How fast a scene comes to a node and from there to its first frame, by where it lay.
 
 Fetches are from a real S3 server on this machine where there is one (see s3_server), with one request at a time and
-with eight, and from another node's agent; beside each a plain `curl` of the same object from the same server. The
-disk stages drop the files from the page cache first. The first visitor comes to a pod of an empty node whose line to
-the object store takes three seconds for the scene: unannounced, or a minute after its agent and the pod were told.
-Every figure is the median of the rounds, the visitors' is of one.
+with eight, and from another node's agent; beside each a plain `curl` of the same object from the same server, and how
+fast that is with the sync and the sha256 that our fetches end with. The disk stages drop the files from the page cache
+first. The first visitor comes to a pod of an empty node whose line to the object store takes three seconds for the
+scene: unannounced, or a minute after its agent and the pod were told. Every figure is the median of the rounds, the
+visitors' is of one.
 """
 
 from __future__ import annotations
@@ -59,14 +60,24 @@ class Row:
     s3_one_range_mb_per_s: float | None = None
     s3_eight_ranges_mb_per_s: float | None = None
     s3_curl_mb_per_s: float | None = None
+    s3_curl_synced_and_hashed_mb_per_s: float | None = None
     peer_mb_per_s: float | None = None
     peer_curl_mb_per_s: float | None = None
+    peer_curl_synced_and_hashed_mb_per_s: float | None = None
     first_frame_from_nothing_s: float | None = None
     first_frame_from_disk_s: float | None = None
     first_frame_from_packed_s: float | None = None
     first_frame_from_page_cache_s: float | None = None
     first_visitor_without_warm_up_s: float | None = None
     first_visitor_with_warm_up_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curl:
+    """Seconds of a plain `curl`, and until its bytes were synced and their sha256 known."""
+
+    written_s: float
+    synced_and_hashed_s: float
 
 
 PARTS = ("fetches", "frames-of-source", "frames-of-packed", "visitors")
@@ -157,15 +168,25 @@ class _Size:
 
     def _fetches(self, size_mb: float) -> dict[str, float]:
         one_s, eight_s = (self._median(lambda n=n: self._fetch(n)) for n in (1, 8))  # type: ignore[misc]
-        curl_s = self._median(self._curl_s3)
-        peer_s, peer_curl_s = self._from_peer()
+        curl = self._curls(self._curl_s3)
+        peer_s, peer_curl = self._from_peer()
         return {
             "s3_one_range_mb_per_s": size_mb / one_s,
             "s3_eight_ranges_mb_per_s": size_mb / eight_s,
-            "s3_curl_mb_per_s": size_mb / curl_s,
+            "s3_curl_mb_per_s": size_mb / curl.written_s,
+            "s3_curl_synced_and_hashed_mb_per_s": size_mb / curl.synced_and_hashed_s,
             "peer_mb_per_s": size_mb / peer_s,
-            "peer_curl_mb_per_s": size_mb / peer_curl_s,
+            "peer_curl_mb_per_s": size_mb / peer_curl.written_s,
+            "peer_curl_synced_and_hashed_mb_per_s": size_mb / peer_curl.synced_and_hashed_s,
         }
+
+    def _curls(self, curl: Callable[[], Curl]) -> Curl:
+        """The median of each."""
+        found = [curl() for _ in range(self._rounds)]
+        return Curl(
+            statistics.median(one.written_s for one in found),
+            statistics.median(one.synced_and_hashed_s for one in found),
+        )
 
     def _median(self, measured: Callable[[], float]) -> float:
         return statistics.median(measured() for _ in range(self._rounds))
@@ -181,15 +202,15 @@ class _Size:
         store.ensure(self._entry, pack=False, terms=Terms(ranges=ranges))
         return time.monotonic() - began_s
 
-    def _curl_s3(self) -> float:
+    def _curl_s3(self) -> Curl:
         import obstore
 
         key = self._entry.uri.partition(f"{self._server.bucket}/")[2]
         url = obstore.sign(open_bucket(self._entry.uri), "GET", key, timedelta(minutes=10))
         return self._curl(url)
 
-    def _curl(self, url: str, config: str = "") -> float:
-        """Seconds of a plain curl to a file on the same disk, without sync or digest."""
+    def _curl(self, url: str, config: str = "") -> Curl:
+        """A plain curl to a file on the same disk."""
         target = self._folder / "curl"
         command = ["curl", "--silent", "--fail", "--config", "-", "--output", str(target)]
         began_s = time.monotonic()
@@ -198,10 +219,15 @@ class _Size:
         seconds = time.monotonic() - began_s
         if target.stat().st_size != self._entry.source_bytes:
             raise RuntimeError(f"curl brought {target.stat().st_size} bytes, expected {self._entry.source_bytes}")
+        with target.open("rb+") as file:
+            os.fsync(file.fileno())
+        if digest_of(target) != self._entry.digest:
+            raise RuntimeError("curl brought other bytes")
+        ended_s = time.monotonic()
         target.unlink()
-        return seconds
+        return Curl(seconds, ended_s - began_s)
 
-    def _from_peer(self) -> tuple[float, float]:
+    def _from_peer(self) -> tuple[float, Curl]:
         """Seconds from another node's agent: through the store, and by curl."""
         with _agent(self._folder / "peer", self._catalogue) as (url, tokens):
             self._warm(url, tokens)
@@ -217,7 +243,7 @@ class _Size:
                     raise RuntimeError("the scene did not come from the peer")
             address = f"{url}/v1/objects/{self._entry.digest}"
             header = f'header = "Authorization: Bearer {_TOKEN}"\n'
-            return statistics.median(seconds), self._median(lambda: self._curl(address, header))
+            return statistics.median(seconds), self._curls(lambda: self._curl(address, header))
 
     def _first_frame(self, lay: str) -> float:
         """Seconds of the first frame of a pod that is up, its scene lying where `lay` says."""
@@ -321,11 +347,11 @@ def as_text(report: Report) -> str:
     """A table, one column a size."""
     lines = [f"object store: {report.s3_server}; median of {report.rounds}", ""]
     names = [name for name in Row.__dataclass_fields__ if name != "scene_mb"]
-    lines.append(f"{'':<34}" + "".join(f"{row.scene_mb:>12,.0f} MB" for row in report.rows))
+    lines.append(f"{'':<40}" + "".join(f"{row.scene_mb:>12,.0f} MB" for row in report.rows))
     for name in names:
         figures = [getattr(row, name) for row in report.rows]
         values = "".join(f"{'-' if figure is None else f'{figure:,.2f}':>15}" for figure in figures)
-        lines.append(f"{name.replace('_mb_per_s', ', MB/s').replace('_s', ', s').replace('_', ' '):<34}{values}")
+        lines.append(f"{name.replace('_mb_per_s', ', MB/s').replace('_s', ', s').replace('_', ' '):<40}{values}")
     return "\n".join(lines)
 
 

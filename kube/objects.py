@@ -244,105 +244,6 @@ class Pod(Object):
         return f"[{host}]:{self.port(name, otherwise)}" if ":" in host else f"{host}:{self.port(name, otherwise)}"
 
 
-class Counter(Projection):
-    value: Quantity = 0
-
-
-class CounterConsumption(Projection):
-    """What a device takes of a counter set of its pool."""
-
-    counter_set: str
-    counters: dict[str, Counter] | None = None
-
-
-class CounterSet(Projection):
-    """What the devices of a pool share: only one slice of memory, say, of each number."""
-
-    name: str
-    counters: dict[str, Counter] | None = None
-
-
-class Device(Projection):
-    """A device of a ResourceSlice; an attribute is a dict with one of `string`, `int`, `bool`, `version`."""
-
-    name: str
-    attributes: dict[str, dict[str, Any]] | None = None
-    capacity: dict[str, dict[str, Any]] | None = None
-    consumes_counters: list[CounterConsumption] | None = None
-    taints: list[Taint] | None = None
-
-
-class ResourcePool(Projection):
-    name: str
-    generation: int = 0
-    resource_slice_count: int = 1
-
-
-class ResourceSliceSpec(Projection):
-    driver: str
-    pool: ResourcePool
-    node_name: str = ""
-    devices: list[Device] | None = None
-    shared_counters: list[CounterSet] | None = None
-
-
-class ResourceSlice(Object):
-    spec: ResourceSliceSpec
-
-
-class DeviceResult(Projection):
-    """One device given to a claim."""
-
-    request: str
-    driver: str
-    pool: str
-    device: str
-    admin_access: bool | None = None
-
-
-class DeviceAllocation(Projection):
-    results: list[DeviceResult] | None = None
-
-
-class Allocation(Projection):
-    devices: DeviceAllocation = msgspec.field(default_factory=DeviceAllocation)
-
-
-class Consumer(Projection):
-    resource: str
-    name: str
-    uid: str
-
-
-class ResourceClaimStatus(Projection):
-    allocation: Allocation | None = None
-    reserved_for: list[Consumer] | None = None
-
-
-class ResourceClaim(Object):
-    spec: dict[str, Any] = {}
-    status: ResourceClaimStatus = msgspec.field(default_factory=ResourceClaimStatus)
-
-
-class CelSelector(Projection):
-    expression: str = ""
-
-
-class DeviceSelector(Projection):
-    cel: CelSelector | None = None
-
-
-class DeviceClassSpec(Projection):
-    selectors: list[DeviceSelector] | None = None
-    extended_resource_name: str | None = None
-
-
-class DeviceClass(Object):
-    """Which devices a claim of the class may be given; pods may ask for it as for an extended resource (KEP-5004)."""
-
-    spec: DeviceClassSpec = msgspec.field(default_factory=DeviceClassSpec)
-
-
 class Selector(Projection):
     match_labels: dict[str, str] | None = None
     match_expressions: list[dict[str, Any]] | None = None
@@ -429,9 +330,6 @@ class Resource(Generic[T]):
 NODES = Resource("v1", "nodes", Node, namespaced=False)
 PODS = Resource("v1", "pods", Pod)
 DEPLOYMENTS = Resource("apps/v1", "deployments", Deployment)
-RESOURCE_SLICES = Resource("resource.k8s.io/v1", "resourceslices", ResourceSlice, namespaced=False)
-DEVICE_CLASSES = Resource("resource.k8s.io/v1", "deviceclasses", DeviceClass, namespaced=False)
-RESOURCE_CLAIMS = Resource("resource.k8s.io/v1", "resourceclaims", ResourceClaim)
 HORIZONTAL_POD_AUTOSCALERS = Resource("autoscaling/v2", "horizontalpodautoscalers", Scaler)
 SCALED_OBJECTS = Resource("keda.sh/v1alpha1", "scaledobjects", Anything)
 PREDICTIVE_AUTOSCALERS = Resource("splatfleet.io/v1alpha1", "predictiveautoscalers", Anything)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ssl
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ LONGEST_PAUSE_S = 120.0
 _ASK_TIMEOUT_S = 2.0
 
 
-def asked_pause_s(url: str, headers: Mapping[str, str]) -> float | None:
+def asked_pause_s(url: str) -> float | None:
     """Seconds of the Retry-After that a GET of one byte gets now (RFC 9110 10.2.3), two minutes at most.
 
     0.0 where the server is not busy any more, None where it is and does not say or does not answer. Redirects are
@@ -31,7 +30,7 @@ def asked_pause_s(url: str, headers: Mapping[str, str]) -> float | None:
     with contextlib.closing(connection):
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", target, headers={**headers, "range": "bytes=0-0"})
+            connection.request("GET", target, headers={"range": "bytes=0-0"})
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException):
             return None

@@ -24,9 +24,9 @@ from fleet.scene import FetchRecord
 from renderer.fetch_terms import Stopped, Terms
 from renderer.scene_source import (
     SINGLE_FILE,
-    Buffer,
     NoRanges,
     Part,
+    Sink,
     SourceError,
     TryAgain,
     combined_digest,
@@ -34,7 +34,7 @@ from renderer.scene_source import (
 from renderer.store_files import Pace, read_json, sync_folder, write_json
 
 _HEARTBEAT_S = 0.5
-_CHUNK_BYTES = 256 << 10  # so much is lost where a connection breaks
+_CHUNK_BYTES = 256 << 10
 _SYNC_BYTES = 64 << 20  # so much is written behind the download, not after it
 _SMALLEST_CHUNK_BYTES = 16 << 10
 _ORIGIN_FILE = "origin.json"
@@ -43,7 +43,7 @@ _WATCH_S = 0.05
 
 
 class Source(Protocol):
-    """What is downloaded: a SceneSource or a PeerSource."""
+    """What is downloaded: a SceneSource or a WebSource."""
 
     uri: str
     is_folder: bool
@@ -52,7 +52,9 @@ class Source(Protocol):
     @property
     def total_bytes(self) -> int: ...
 
-    def read(self, part: Part, span: tuple[int, int] | None, chunk_bytes: int) -> AsyncIterator[Buffer]: ...
+    def read(
+        self, part: Part, span: tuple[int, int] | None, chunk_bytes: int | None, sink: Sink
+    ) -> AsyncIterator[int]: ...
 
     def pause_s(self, part: Part, failures: int, error: TryAgain) -> float: ...
 
@@ -179,10 +181,10 @@ class Download:
         await asyncio.sleep(max(0.0, self._busy_until_s - time.monotonic()))
 
     @property
-    def chunk_bytes(self) -> int:
+    def chunk_bytes(self) -> int | None:
         """A tenth of a second of the bandwidth, so that progress is smooth and neighbours get their turn."""
         if self.pace is None:
-            return _CHUNK_BYTES
+            return None
         return max(_SMALLEST_CHUNK_BYTES, min(_CHUNK_BYTES, int(self.pace.bytes_per_s / 10)))
 
 
@@ -246,6 +248,33 @@ class _Blocks:
         os.close(self._file)
 
 
+class _Writer:
+    """Pieces of a file from one byte to another, written by whatever thread has them until it is closed."""
+
+    def __init__(self, file: int, start: int, end: int, wrong_length: Callable[[int], SourceError]) -> None:
+        self._file, self._end, self._wrong_length = file, end, wrong_length
+        self._lock = threading.Lock()
+        self._is_open = True
+        self.at_byte = start
+
+    def write(self, piece: memoryview) -> None:
+        """Put it behind the last one; raises SourceError where there is no room for it, OSError."""
+        with self._lock:
+            if not self._is_open:  # the file may be another's by now
+                raise SourceError("the download was given up")
+            if self.at_byte + len(piece) > self._end:
+                raise self._wrong_length(self.at_byte + len(piece))
+            done = 0
+            while done < len(piece):
+                done += os.pwrite(self._file, piece[done:], self.at_byte + done)
+            self.at_byte += len(piece)
+
+    def close(self) -> None:
+        """Wait for the piece that is being written; none comes after it."""
+        with self._lock:
+            self._is_open = False
+
+
 class _PartFetch:
     """One file of a download."""
 
@@ -254,6 +283,7 @@ class _PartFetch:
         self._blocks = _Blocks(download.folder / f"progress-{part.name}", part.size_bytes, path)
         self.have_bytes = sum(self._blocks.have)
         self._grown = asyncio.Event()
+        self._read = memoryview(bytearray(_CHUNK_BYTES))  # what is hashed
 
     async def run(self) -> str:
         """Fetch what is missing; the sha256 of the whole file."""
@@ -308,34 +338,36 @@ class _PartFetch:
     async def _block(self, index: int) -> None:
         span = self._blocks.span(index)
         is_all = span == (0, self._part.size_bytes)
-        async for chunk in self._download.source.read(self._part, None if is_all else span, self._download.chunk_bytes):
-            start, end = self._blocks.span(index)
-            if start + len(chunk) > end:
-                raise self._wrong_length(start + len(chunk))
-            if len(chunk) > _CHUNK_BYTES:  # a disk that is busy must not hold up the other blocks
-                await asyncio.to_thread(os.pwrite, self._file, chunk, start)
-            else:
-                os.pwrite(self._file, chunk, start)
-            self._blocks.add(index, len(chunk))
-            self._grown.set()
-            await self._download.came(len(chunk))
+        writer = _Writer(self._file, *span, self._wrong_length)
+        try:
+            async for count in self._download.source.read(
+                self._part, None if is_all else span, self._download.chunk_bytes, writer.write
+            ):
+                self._blocks.add(index, count)
+                self._grown.set()
+                await self._download.came(count)
+        finally:
+            writer.close()
         if self._missing(index) and self._blocks.span(index) == span:
             raise self._wrong_length(span[0])
 
     async def _whole(self) -> str:
         """The file in one answer, from its start."""
         digest = hashlib.sha256()
-        at_byte = 0
         os.ftruncate(self._file, 0)
-        async for chunk in self._download.source.read(self._part, None, self._download.chunk_bytes):
-            if at_byte + len(chunk) > self._part.size_bytes:
-                raise self._wrong_length(at_byte + len(chunk))
-            os.pwrite(self._file, chunk, at_byte)
-            at_byte += len(chunk)
-            digest.update(chunk)
-            await self._download.came(len(chunk))
-        if at_byte != self._part.size_bytes:
-            raise self._wrong_length(at_byte)
+        writer = _Writer(self._file, 0, self._part.size_bytes, self._wrong_length)
+
+        def write(piece: memoryview) -> None:
+            writer.write(piece)
+            digest.update(piece)
+
+        try:
+            async for count in self._download.source.read(self._part, None, self._download.chunk_bytes, write):
+                await self._download.came(count)
+        finally:
+            writer.close()
+        if writer.at_byte != self._part.size_bytes:
+            raise self._wrong_length(writer.at_byte)
         return digest.hexdigest()
 
     def _wrong_length(self, came_bytes: int) -> SourceError:
@@ -365,5 +397,8 @@ class _PartFetch:
         return digest.hexdigest()
 
     def _update(self, digest: Any, start_byte: int, end_byte: int) -> None:
-        for at_byte in range(start_byte, end_byte, _CHUNK_BYTES):
-            digest.update(os.pread(self._file, min(_CHUNK_BYTES, end_byte - at_byte), at_byte))
+        at_byte = start_byte
+        while at_byte < end_byte:
+            count = os.preadv(self._file, [self._read[: end_byte - at_byte]], at_byte)
+            digest.update(self._read[:count])
+            at_byte += count

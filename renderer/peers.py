@@ -11,11 +11,13 @@ from contextlib import suppress
 from kube.tls import ClientTls
 from renderer.credentials import BearerTokens
 from renderer.download import Source
-from renderer.peer_source import PeerSource
 from renderer.scene_source import SourceError
+from renderer.sources import peer_source
+from renderer.web_source import WebSource
 
 OBJECTS_PATH = "/v1/objects"
 _DISTRUST_S = 60.0
+PEER_RANGES = 3  # an agent is one process in Python: more at once do not make it faster
 
 
 class Peers:
@@ -36,7 +38,7 @@ class Peers:
         self._distrusted_until_s: dict[str, float] = {}
         self.faults: dict[str, str] = {}  # the last of each peer
 
-    def find(self, digest: str) -> Sequence[PeerSource]:
+    def find(self, digest: str) -> Sequence[WebSource]:
         """The peers that say that they have the object."""
         now_s = time.monotonic()
         with self._lock:
@@ -47,11 +49,11 @@ class Peers:
             found = pool.map(lambda url: self._at(f"{url}{OBJECTS_PATH}/{digest}"), asked)
             return [source for source in found if source is not None]
 
-    def _at(self, address: str) -> PeerSource | None:
+    def _at(self, address: str) -> WebSource | None:
         headers = self._tokens.headers()
         for uri in (address, address + "/"):  # one file, or a folder of them
             with suppress(SourceError):
-                return PeerSource(uri, headers, self._tls)
+                return peer_source(uri, headers, self._tls, PEER_RANGES)
         return None
 
     def failed(self, source: Source, reason: str) -> None:

@@ -16,12 +16,12 @@ from renderer.credentials import scrubbed
 from renderer.scene_source import (
     OBJECT_STORES,
     SINGLE_FILE,
-    SceneSource,
     SourceError,
     digest_of,
     local_files,
     open_bucket,
 )
+from renderer.sources import open_source
 from renderer.store_files import locked
 
 _ONE_REQUEST_BYTES = 64 << 20
@@ -99,7 +99,7 @@ def _refuse_other(wanted: Publication, known: CatalogueEntry | None, entry: Cata
 
 def _lies_there(entry: CatalogueEntry) -> bool:
     try:
-        return SceneSource(entry.uri).total_bytes == entry.source_bytes
+        return open_source(entry.uri).total_bytes == entry.source_bytes
     except SourceError as error:
         if "no such file" in str(error):
             return False

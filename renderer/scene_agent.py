@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,7 +96,7 @@ class SceneAgent:
         self._catalogue = LiveCatalogue(settings.catalogue)
         self._work = AgentWork(self._store, self._catalogue, self.metrics, settings.slots, settings.fetch_timeout_s)
         self._checked: set[str] = set()  # objects that were looked at since the start: their first reader is a peer
-        self._checker = ThreadPoolExecutor(1, thread_name_prefix="check")
+        self._checker = ThreadPoolExecutor(1, "check", _step_back)
         self._preload: Preload | None = None
         if settings.gateways:
             self._preload = Preload(self._work, self._store, self._catalogue, settings.gateways, settings.preload_share)
@@ -209,6 +211,11 @@ class SceneAgent:
 
     async def _healthy(self, _request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
+
+
+def _step_back() -> None:
+    """This thread takes the time that nobody else wants: Linux keeps a niceness a thread."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 async def _body(request: Request) -> bytes:

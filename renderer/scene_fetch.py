@@ -16,14 +16,14 @@ from renderer import formats
 from renderer.catalogue import CatalogueEntry
 from renderer.download import Download, Heartbeat, Source
 from renderer.fetch_terms import Terms
+from renderer.peers import PEER_RANGES
 from renderer.scene_roots import SceneRoots
-from renderer.scene_source import SceneSource, SourceError
+from renderer.scene_source import SourceError
+from renderer.sources import open_source
 from renderer.splats import SceneFileError
 from renderer.store_files import Pace, locked, read_json, sync_folder, tree_bytes, write_json
 from renderer.store_space import StoreFull, StoreSpace
 from renderer.stored_scene import StoredScene
-
-_PEER_RANGES = 3  # an agent is one process in Python: more at once do not make it faster
 
 
 class _OtherBytes(SourceError):
@@ -96,11 +96,11 @@ class Fetch:
             for peer in self._peers.find(entry.digest):
                 try:
                     return self.bring(
-                        entry, key, peer, dataclasses.replace(terms, retries=0, ranges=min(_PEER_RANGES, terms.ranges))
+                        entry, key, peer, dataclasses.replace(terms, retries=0, ranges=min(PEER_RANGES, terms.ranges))
                     )
                 except SourceError as error:
                     self._peers.failed(peer, str(error))
-        source = SceneSource(entry.uri, terms=terms)
+        source = open_source(entry.uri, terms, self._roots)
         try:
             return self.bring(entry, key, source, terms)
         except _OtherBytes as error:

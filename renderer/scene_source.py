@@ -6,6 +6,7 @@ Digest of a scene: of one file, the sha256 of its bytes; of a folder (SOG), the 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -15,8 +16,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from renderer.busy_server import asked_pause_s
@@ -29,7 +30,7 @@ LARGEST_META_BYTES = 1 << 20
 _MAX_FILES = 64
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _READ_BYTES = 1 << 20
-Buffer = bytes | memoryview
+Sink = Callable[[memoryview], None]  # where pieces of a file go, in their order
 
 OBJECT_STORES = ("s3", "gs", "az")
 _MAX_MESSAGE_CHARACTERS = 300
@@ -41,7 +42,7 @@ _CLIENT_OPTIONS: dict[str, Any] = {
     "read_timeout": "20s",
 }
 # Tried again here, not there: its pauses know neither Retry-After nor our deadline.
-_NO_RETRIES: dict[str, Any] = {"max_retries": 0, "retry_timeout": timedelta(seconds=20)}
+NO_RETRIES: dict[str, Any] = {"max_retries": 0, "retry_timeout": timedelta(seconds=20)}
 _UPLOAD_RETRIES: dict[str, Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _BUSY = re.compile(r"status code: (?:429|503)")
 _FIRST_PAUSE_S = 0.25
@@ -57,7 +58,11 @@ class TryAgain(SourceError):
 
 
 class Busy(TryAgain):
-    """A server that asked to be left alone for a while."""
+    """A server that asked to be left alone for a while, `asked_s` where it said for how long."""
+
+    def __init__(self, message: str, asked_s: float | None = None) -> None:
+        super().__init__(message)
+        self.asked_s = asked_s
 
 
 class NoRanges(SourceError):
@@ -75,20 +80,18 @@ class Part:
 
 
 _NO_TERMS = Terms()
+_CHUNK_BYTES = 256 << 10  # so much is lost where a connection breaks
+T = TypeVar("T")
 
 
 class SceneSource:
-    """The files of one scene in a folder, an object store or behind HTTP; listed when made.
+    """The files of one scene in a folder or an object store, through obstore; listed when made. Raises SourceError."""
 
-    `headers` go with every request of an http address, and not over a redirect to another host. Raises SourceError.
-    """
-
-    def __init__(self, uri: str, headers: Mapping[str, str] | None = None, terms: Terms = _NO_TERMS) -> None:
+    def __init__(self, uri: str, terms: Terms = _NO_TERMS) -> None:
         """`terms` bound how long a busy server is asked for the list; raises fetch_terms.Stopped where they say so."""
         self.uri = uri
-        self._headers = dict(headers or {})
         self._terms = terms
-        self._store, prefix, name = _open(uri, self._headers)
+        self._store, prefix, name = _open(uri)
         self.is_folder = not name or name == META_FILE
         if self.is_folder:
             names = [META_FILE, *self._named_in_meta(prefix + META_FILE)]
@@ -109,19 +112,18 @@ class SceneSource:
         import obstore
         from obstore.exceptions import BaseError
 
-        scheme = urlsplit(self.uri).scheme
-        if scheme in ("http", "https"):
-            return asked_pause_s(f"{'://'.join(urlsplit(self.uri)[:2])}/{quote(key)}", self._headers)
         try:
             signed = obstore.sign(self._store, "GET", key, _SIGNED_FOR)
         except (BaseError, ValueError, TypeError, NotImplementedError):
             return None  # by a public bucket, for one
-        return asked_pause_s(str(signed), {})
+        return asked_pause_s(str(signed))
 
-    async def read(self, part: Part, span: tuple[int, int] | None, chunk_bytes: int) -> AsyncIterator[Buffer]:
-        """Bytes `start` to `end` of a part (None: all, for servers without ranges) in pieces of about `chunk_bytes`.
+    async def read(
+        self, part: Part, span: tuple[int, int] | None, chunk_bytes: int | None, sink: Sink
+    ) -> AsyncIterator[int]:
+        """Bytes `start` to `end` of a part (None: all) into the sink, telling how many came each time.
 
-        Raises SourceError, its kinds TryAgain and NoRanges where they fit.
+        They come in pieces of about `chunk_bytes`. Raises SourceError, its kinds TryAgain and NoRanges where they fit.
         """
         import obstore
 
@@ -131,8 +133,9 @@ class SceneSource:
             version = str(answer.meta["e_tag"] or answer.meta["last_modified"])
             if version != part.version and answer.meta["e_tag"]:
                 raise SourceError(f"{self.uri}: {part.name} changed while it was fetched")
-            async for chunk in answer.stream(min_chunk_size=chunk_bytes):
-                yield memoryview(chunk)
+            async for chunk in answer.stream(min_chunk_size=chunk_bytes or _CHUNK_BYTES):
+                await asyncio.to_thread(sink, memoryview(chunk))
+                yield len(chunk)
 
     def _part(self, name: str, key: str) -> Part:
         import obstore
@@ -152,18 +155,27 @@ class SceneSource:
         except ValueError as error:
             raise SourceError(f"{self.uri}: {META_FILE}: {error}") from error
 
-    def _patiently(self, name: str, key: str, ask: Callable[[], Any]) -> Any:
-        """What `ask` answers, asked again while the terms allow it and the fault may pass."""
-        failures = 0
-        while True:
-            try:
-                with _faults(self.uri, name):
-                    return ask()
-            except TryAgain as error:
-                failures += 1
-                if failures > self._terms.retries or self._terms.left_s() <= 0:
-                    raise
-                self._terms.pause(self.pause_s(Part(name, key, 0, ""), failures, error))
+    def _patiently(self, name: str, key: str, ask: Callable[[], T]) -> T:
+        def asked() -> T:
+            with _faults(self.uri, name):
+                return ask()
+            raise AssertionError("a fault was not raised")
+
+        part = Part(name, key, 0, "")
+        return patiently(self._terms, asked, lambda failures, error: self.pause_s(part, failures, error))
+
+
+def patiently(terms: Terms, ask: Callable[[], T], pause_s: Callable[[int, TryAgain], float]) -> T:
+    """What `ask` answers, asked again while the terms allow it and the fault may pass."""
+    failures = 0
+    while True:
+        try:
+            return ask()
+        except TryAgain as error:
+            failures += 1
+            if failures > terms.retries or terms.left_s() <= 0:
+                raise
+            terms.pause(pause_s(failures, error))
 
 
 def pause_after(failures: int) -> float:
@@ -198,7 +210,13 @@ class _faults:
         raise SourceError(message) from None
 
 
-def _open(uri: str, headers: Mapping[str, str]) -> tuple[Any, str, str]:
+def folder_and_file(uri: str) -> tuple[str, str]:
+    """The folder that an address names inside its store (with `/`) and the name of the file, empty for a folder."""
+    folder, _, name = unquote(urlsplit(uri).path).lstrip("/").rpartition("/")
+    return f"{folder}/" if folder else "", name
+
+
+def _open(uri: str) -> tuple[Any, str, str]:
     """The object store of an address, the folder inside it (with `/`) and the name of the file, empty for a folder."""
     from obstore.store import LocalStore
 
@@ -210,14 +228,8 @@ def _open(uri: str, headers: Mapping[str, str]) -> tuple[Any, str, str]:
         if not path.exists():
             raise SourceError(f"{uri}: there is no such file or folder")
         return LocalStore(path.parent), "", path.name
-    folder, _, name = unquote(parts.path).lstrip("/").rpartition("/")
-    prefix = f"{folder}/" if folder else ""
-    if parts.scheme in ("http", "https"):
-        options = {**_CLIENT_OPTIONS, "allow_http": True, "default_headers": dict(headers)}
-        url = f"{parts.scheme}://{parts.netloc}"
-        return _store_at(url, client_options=options, retry_config=_NO_RETRIES), prefix, name
     if parts.scheme in OBJECT_STORES:
-        return open_bucket(uri, _NO_RETRIES), prefix, name
+        return open_bucket(uri, NO_RETRIES), *folder_and_file(uri)
     raise SourceError(
         f"{uri}: scheme {parts.scheme!r} is not supported, expected file, http, https, {', '.join(OBJECT_STORES)}"
     )

@@ -17,10 +17,11 @@ from fleet.scene import SceneId
 from fleet.snapshot import Gpu, Node, Pod, Sharing, Snapshot
 from scheduler_extender.demand import Demand
 from scheduler_extender.fit import FITS, REASONS, Reason, fits
-from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, Rows, Tier
+from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
 from scheduler_extender.placement import Costs, cost_s, expected_cost_s
 from scheduler_extender.prices import Prices
 from scheduler_extender.reservations import Reservations
+from scheduler_extender.scene_table import Rows, Tier
 from scheduler_extender.scores import scores
 from scheduler_extender.starts import Starts
 
@@ -201,7 +202,7 @@ class Cluster:
         for said in node.pods if node else ():
             if said.uid == pod.uid:
                 return sum(scene.bytes for scene in said.resident)
-        return sum(self.table.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
+        return sum(self.table.scenes.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
 
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price every node. Changes nothing; `reserve` holds the place."""
@@ -281,7 +282,9 @@ class Cluster:
         self._write(names, aside)
 
     def _write(self, names: set[str], aside: frozenset[str]) -> None:
-        for name in sorted(names & self.snapshot.nodes.keys()):  # an order that a replay has too
+        for name in sorted(names):  # an order that a replay has too
+            if name not in self.snapshot.nodes:
+                continue
             bound = self._bound.get(name, {})
             reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]
             claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]

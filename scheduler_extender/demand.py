@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fleet.mig import PARTS, fragmentation_table
-from scheduler_extender.node_table import Floats
 from scheduler_extender.offers import PART_INDEX
+from scheduler_extender.scene_table import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from fleet.labels import (
 )
 from fleet.partitions import Partition, Partitioned
 from fleet.snapshot import Gpu, Sharing
-from kube.objects import CounterSet, Device, DeviceClass, ResourceClaim, ResourceSlice, quantity
+from kube.device_objects import CounterSet, Device, DeviceClass, ResourceClaim, ResourceSlice
+from kube.objects import quantity
 from scheduler_extender.selectors import DeviceFacts, selects_all
 
 DRIVER = "gpu.nvidia.com"

@@ -78,10 +78,7 @@ def why(decision: Decision) -> str:
     margin_s = second["total_s"] - first["total_s"]
     if margin_s <= 0:
         return f"{first['node']} costs {first['total_s']:.3f} s, {second['node']} just as much; the first one sent wins"
-    terms = {
-        term: second[f"{term}_s"] - first[f"{term}_s"]
-        for term in ("time_to_ready", "fragmentation", "eviction", "node")
-    }
+    terms = {term: second[f"{term}_s"] - first[f"{term}_s"] for term in TERMS}
     told = ", ".join(f"{term} {gain_s:+.3f} s" for term, gain_s in terms.items() if abs(gain_s) >= 0.0005)
     return f"{first['node']} costs {first['total_s']:.3f} s, {margin_s:.3f} s less than {second['node']} ({told})"
 

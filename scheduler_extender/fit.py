@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.snapshot import Pod
-from scheduler_extender.node_table import NodeTable, ProfileColumns, Rows
+from scheduler_extender.node_table import NodeTable, ProfileColumns
+from scheduler_extender.scene_table import Rows
 
 
 class Reason(Enum):
@@ -46,14 +47,14 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
         verdict[where & (verdict == FITS)] = REASONS.index(reason)
 
     def count(kinds: list[ProfileColumns], asked: int, where: NDArray[np.bool_]) -> None:
-        existing, healthy, free = (
-            sum((getattr(kind, name)[rows] for kind in kinds), np.zeros(len(rows), np.int64))
-            for name in ("existing", "healthy", "free")
-        )
+        short = where & (_sum(kinds, "free", rows) < asked)
+        if not short.any():  # what is free exists and is healthy
+            return
+        existing = _sum(kinds, "existing", rows)
         rule_out(where & (existing == 0), Reason.NO_SUCH_PROFILE)
         rule_out(where & (existing < asked), Reason.TOO_FEW_SLICES)
-        rule_out(where & (healthy < asked), Reason.SLICES_UNHEALTHY)
-        rule_out(where & (free < asked), Reason.NO_FREE_SLICE)
+        rule_out(where & (_sum(kinds, "healthy", rows) < asked), Reason.SLICES_UNHEALTHY)
+        rule_out(short, Reason.NO_FREE_SLICE)
 
     for profile in sorted(set(pod.profiles)):
         columns = table.profiles.get(profile)
@@ -72,7 +73,14 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
             rule_out(table.unclaimed_bytes[rows] < pod.gpu_memory_bytes, Reason.NO_GPU_MEMORY)
     if pod.scenes:
         # Only what is known counts here: a guess may price a node, never refuse it.
-        needed_bytes = sum(table.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
+        needed_bytes = sum(table.scenes.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
         capacity_bytes = table.capacity_bytes[rows]
         rule_out((capacity_bytes > 0) & (capacity_bytes < needed_bytes), Reason.SCENES_EXCEED_CACHE)
     return verdict
+
+
+def _sum(kinds: list[ProfileColumns], figure: str, rows: Rows) -> NDArray[np.int32]:
+    total: NDArray[np.int32] = np.zeros(len(rows), np.int32)
+    for kind in kinds:
+        total = total + getattr(kind, figure)[rows]
+    return total

@@ -23,19 +23,16 @@ from fleet.labels import (
     NODE_COMPONENT,
 )
 from kube.connection import Connection
-from kube.errors import KubeError, Refused
-from kube.objects import (
+from kube.device_objects import (
     DEVICE_CLASSES,
-    NODES,
-    PODS,
     RESOURCE_CLAIMS,
     RESOURCE_SLICES,
     DeviceClass,
-    Node,
-    Pod,
     ResourceClaim,
     ResourceSlice,
 )
+from kube.errors import KubeError, Refused
+from kube.objects import NODES, PODS, Node, Pod
 from kube.reflector import Reflector, Scope, Timings
 from kube.watch_store import Change
 from kube.writes import annotate

@@ -31,12 +31,10 @@ from numpy.typing import NDArray
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.demand import Demand
-from scheduler_extender.node_table import Floats, NodeTable, ProfileColumns, Rows, Tier
+from scheduler_extender.node_table import NodeTable, ProfileColumns
 from scheduler_extender.offers import Ask
 from scheduler_extender.prices import Prices
-
-Bytes8 = NDArray[np.uint8]
-
+from scheduler_extender.scene_table import FETCHING, REMOTE, RESIDENT, Floats, Rows, Tier
 
 FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
 
@@ -94,11 +92,11 @@ class Costs:
 def scene_sizes(pod: Pod, table: NodeTable, prices: Prices) -> dict[str, float]:
     """The bytes of each of the pod's scenes: as a node knows them, else as the pod says, else the mean of all."""
     sizes: dict[str, float] = {
-        scene: float(table.bytes_of(scene) or pod.scene_bytes.get(scene, 0)) for scene in pod.scenes
+        scene: float(table.scenes.bytes_of(scene) or pod.scene_bytes.get(scene, 0)) for scene in pod.scenes
     }
     unknown = [scene for scene, size in sizes.items() if not size]
     if unknown:
-        sizes |= dict.fromkeys(unknown, table.mean_scene_bytes() or prices.scene_bytes)
+        sizes |= dict.fromkeys(unknown, table.scenes.mean_bytes() or prices.scene_bytes)
     return sizes
 
 
@@ -114,41 +112,71 @@ def trust_in(age_s: Floats, prices: Prices) -> Floats:
 def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Prices, now_s: float) -> Costs:
     """What the pod would cost on each of `rows`; `now_s` is on the clock of the digests' `seen_s`."""
     trust = trust_in(now_s - table.seen_s[rows], prices)
+    certain = trust >= 1.0
+    known = None if certain.all() else certain  # None: every digest is trusted whole, so nothing fades
     sizes = scene_sizes(pod, table, prices)
     # A node that has measured nothing yet is taken for the median of those that have.
     fetch_median, read_median = table.measured_bytes_per_s()
     fetch_prior, read_prior = fetch_median or prices.fetch_bytes_per_s, read_median or prices.read_bytes_per_s
-    fetch = _or_prior(table.fetch_bytes_per_s[rows], fetch_prior)
-    read = _or_prior(table.read_bytes_per_s[rows], read_prior)
-    missing_bytes, arriving_s, load_s = np.zeros((3, len(rows)))
-    worst = np.full(len(rows), -1 if not sizes else Tier.RESIDENT, np.int8)
-    for scene, size_bytes in sizes.items():
-        column = table.scenes.get(scene)
-        tier = column.tier[rows] if column else np.zeros(len(rows), np.uint8)
-        worst = np.minimum(worst, tier.astype(np.int8))
-        missing_bytes += size_bytes * (tier == Tier.REMOTE)
-        load_s += np.where(tier == Tier.RESIDENT, size_bytes / prices.page_cache_bytes_per_s, size_bytes / read)
-        if column and column.remaining_bytes:
-            remaining = _sparse(column.remaining_bytes, rows, len(table.seen_s))
-            arriving_s = np.maximum(arriving_s, np.where(tier == Tier.FETCHING, remaining / fetch, 0.0))
+    fetch, read = (by_row[rows] for by_row in table.bandwidths(fetch_prior, read_prior))
+    scenes = _scenes_there(sizes, rows, table, read, prices)
     queued_bytes = table.queued_bytes[rows]
-    pull_s = np.where(missing_bytes > 0, (queued_bytes + missing_bytes) / fetch, 0.0)
-    ready_s = np.maximum(pull_s, arriving_s) + load_s
-    cold_s = sum(size / fetch_prior + size / read_prior for size in sizes.values())
+    missing = scenes.missing_bytes > 0
+    pulled_bytes = np.where(missing, queued_bytes + scenes.missing_bytes, 0.0)
+    pull_s = pulled_bytes / fetch
+    if scenes.arriving_bytes is not None:
+        pull_s = np.maximum(pull_s, scenes.arriving_bytes / fetch)
+    ready_s = pull_s + scenes.load_s
     fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
-    need_bytes = np.where(missing_bytes > 0, missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
+    need_bytes = np.where(missing, pulled_bytes - table.free_bytes[rows], 0.0)
     eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
     crowding_s = prices.crowding_weight * _crowded_s(pod, sizes, rows, table, demand, fetch_prior)
-    certain = bool((trust >= 1.0).all())
+    if known is not None:
+        cold_s = sum(size / fetch_prior + size / read_prior for size in sizes.values())
+        ready_s = trust * ready_s + (1 - trust) * cold_s
     return Costs(
-        tier=worst,
-        time_to_ready_s=ready_s if certain else trust * ready_s + (1 - trust) * cold_s,
-        fragmentation_s=_faded(fragmentation_s, trust),
-        eviction_s=_faded(eviction_s, trust),
+        tier=scenes.worst_tier,
+        time_to_ready_s=ready_s,
+        fragmentation_s=_faded(fragmentation_s, trust, known),
+        eviction_s=_faded(eviction_s, trust, known),
         trust=trust,
-        crowding_s=_faded(crowding_s, trust),
-        node_s=_node_s(sizes, rows, table, prices, trust),
+        crowding_s=_faded(crowding_s, trust, known),
+        node_s=_node_s(sizes, rows, table, prices, trust, known),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What a pod finds of its scenes, by row."""
+
+    worst_tier: NDArray[np.int8]
+    missing_bytes: Floats
+    load_s: Floats
+    arriving_bytes: Floats | None  # of downloads in flight; None where there is none
+
+
+def _scenes_there(sizes: Mapping[str, float], rows: Rows, table: NodeTable, read: Floats, prices: Prices) -> _There:
+    nothing = np.zeros(len(rows))
+    if not sizes:
+        return _There(np.full(len(rows), -1, np.int8), nothing, nothing, None)
+    worst = np.full(len(rows), RESIDENT, np.int8)
+    missing_bytes = load_s = nothing
+    arriving_bytes = None
+    for scene, size_bytes in sizes.items():
+        column = table.scenes.get(scene)
+        tier = column.tier[rows] if column is not None else np.zeros(len(rows), np.uint8)
+        worst = np.minimum(worst, tier.view(np.int8))
+        missing_bytes = missing_bytes + size_bytes * (tier == REMOTE)
+        resident = tier == RESIDENT
+        from_disk_s = size_bytes / read
+        if resident.any():
+            from_disk_s = np.where(resident, size_bytes / prices.page_cache_bytes_per_s, from_disk_s)
+        load_s = load_s + from_disk_s
+        if column is not None and column.remaining_bytes:
+            remaining = _sparse(column.remaining_bytes, rows, len(table.seen_s))
+            here = np.where(tier == FETCHING, remaining, 0.0)
+            arriving_bytes = here if arriving_bytes is None else np.maximum(arriving_bytes, here)
+    return _There(worst, missing_bytes, load_s, arriving_bytes)
 
 
 def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[Pod], Costs]) -> Costs:
@@ -169,30 +197,31 @@ def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[
     )
 
 
-def _or_prior(measured: Floats, prior: float) -> Floats:
-    chosen: Floats = np.where(measured > 0, measured, prior)
-    return chosen
-
-
 def _sparse(by_row: Mapping[int, float] | Mapping[int, int], rows: Rows, length: int) -> Floats:
     dense = np.zeros(length)
     dense[list(by_row)] = list(by_row.values())
     return dense[rows]
 
 
-def _faded(term_s: Floats, trust: Floats) -> Floats:
+def _faded(term_s: Floats, trust: Floats, known: NDArray[np.bool_] | None) -> Floats:
     """The term where the digest is trusted, the mean of the fully trusted where it is not: neither good nor bad."""
-    certain = trust >= 1.0
-    if certain.all():
+    if known is None:
         return term_s
-    neutral_s = float(term_s[certain].mean()) if certain.any() else 0.0
+    neutral_s = float(term_s[known].mean()) if known.any() else 0.0
     faded: Floats = trust * term_s + (1 - trust) * neutral_s
     return faded
 
 
-def _node_s(sizes: Mapping[str, float], rows: Rows, table: NodeTable, prices: Prices, trust: Floats) -> Floats:
+def _node_s(
+    sizes: Mapping[str, float],
+    rows: Rows,
+    table: NodeTable,
+    prices: Prices,
+    trust: Floats,
+    known: NDArray[np.bool_] | None,
+) -> Floats:
     """[rows]: what the node itself is worth, whatever lies on it."""
-    node_s = _faded(np.where(table.used[rows], 0.0, prices.empty_node_s), trust)
+    node_s = _faded(prices.empty_node_s * ~table.used[rows], trust, known)
     node_s = node_s + prices.unreserved_s * table.unreserved[rows]
     for scene in sizes:
         column = table.scenes.get(scene)
@@ -236,21 +265,25 @@ def _evicted_s(
     """[rows]: seconds of later fetches that making room causes, each scene by its chance to be wanted."""
     lost_s = np.zeros(len(rows))
     short = np.flatnonzero((need_bytes > 0) & (table.capacity_bytes[rows] > 0))
-    worth = _worth(table, demand) if len(short) else need_bytes
-    # Room for one scene of the pod is not made by throwing out another.
-    own = [table.scenes[scene].index for scene in sizes if scene in table.scenes]
-    need = need_bytes[short]
-    for scenes, sizes_bytes in zip(table.victim_scene, table.victim_bytes, strict=True):
-        if not len(short):
-            break
-        scene = scenes[rows[short]]
-        thrown_bytes = sizes_bytes[rows[short]]
+    if not len(short):
+        return lost_s
+    scenes = table.scenes
+    share = scenes.share_per_copy(demand.scene_share, demand.other_share)
+    # Room for one scene of the pod is not made by throwing out another; what is not there cannot be thrown out.
+    own = [column.index for scene in sizes if len(sizes) > 1 and (column := scenes.get(scene)) is not None]
+    need, at, lost_bytes = need_bytes[short], rows[short], np.zeros(len(short))
+    left = np.arange(len(short))
+    for scene_of, bytes_of in zip(scenes.victim_scene, scenes.victim_bytes, strict=True):
+        scene, thrown_bytes = scene_of[at], bytes_of[at]
         for index in own:
             thrown_bytes = np.where(scene == index, 0.0, thrown_bytes)
-        lost_s[short] += thrown_bytes * worth[scene] / fetch[short]
+        lost_bytes[left] += thrown_bytes * share[scene]
         need = need - thrown_bytes
         more = (need > 0) & (scene >= 0)
-        short, need = short[more], need[more]
+        if not more.any():
+            break
+        left, at, need = left[more], at[more], need[more]
+    lost_s[short] = lost_bytes * table.known_nodes / fetch[short]
     return lost_s
 
 
@@ -258,26 +291,18 @@ def _crowded_s(
     pod: Pod, sizes: Mapping[str, float], rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float
 ) -> Floats:
     """[rows]: what the other scenes of a node save later pods, over the places of the pod's kind that are left."""
-    warmth_bytes = table.warmth_bytes(demand.scene_share, demand.other_share)[rows]
+    warmth_bytes = table.scenes.warmth_bytes(demand.scene_share, demand.other_share)[rows]
     for scene, size_bytes in sizes.items():
         column = table.scenes.get(scene)
         if column is not None:
             share = demand.scene_share.get(scene, demand.other_share)
-            own_bytes = share * size_bytes / max(1.0, float(table.copies[column.index]))
-            warmth_bytes = warmth_bytes - own_bytes * (column.tier[rows] >= Tier.DISK)
-    nodes = int((~np.isnan(table.seen_s)).sum())
+            own_bytes = share * size_bytes / max(1.0, float(table.scenes.copies[column.index]))
+            warmth_bytes = warmth_bytes - own_bytes * (column.tier[rows] > FETCHING)
     places = table.whole_gpus_free[rows]
     for profile in pod.profiles[:1]:
         if profile in table.profiles:
             places = table.profiles[profile].free[rows]
+    per_byte_s = table.known_nodes / fetch_bytes_per_s
     # Rounded, so that sums kept in step and sums made anew agree to the last bit.
-    crowded: Floats = np.round(np.maximum(warmth_bytes, 0.0) * (nodes / fetch_bytes_per_s) / np.maximum(places, 1), 6)
+    crowded: Floats = np.round(np.maximum(warmth_bytes, 0.0) * per_byte_s / np.maximum(places, 1), 6)
     return crowded
-
-
-def _worth(table: NodeTable, demand: Demand) -> Floats:
-    """[scenes]: share of requests * nodes / copies, by the scene's index in the table."""
-    share = table.by_scene(demand.scene_share, demand.other_share)
-    nodes = int((~np.isnan(table.seen_s)).sum())
-    worth: Floats = share * nodes / np.maximum(table.copies, 1.0)
-    return worth

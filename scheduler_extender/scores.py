@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler_extender.node_table import Floats
+from scheduler_extender.scene_table import Floats
 
 
 def scores(total_s: Floats) -> NDArray[np.int64]:
@@ -23,10 +23,11 @@ def scores(total_s: Floats) -> NDArray[np.int64]:
         return result
     costs_s = total_s[finite]
     ordered_s = np.sort(costs_s)
-    levels_s = ordered_s[np.append(True, ordered_s[1:] != ordered_s[:-1])]
-    if len(levels_s) > 11:
-        result[finite] = _measured_scores(costs_s - levels_s[0])
+    steps = ordered_s[1:] != ordered_s[:-1]
+    if np.count_nonzero(steps) > 10:
+        result[finite] = _measured_scores(costs_s - ordered_s[0])
         return result
+    levels_s = ordered_s[np.append(True, steps)]
     level_scores = _measured_scores(levels_s - levels_s[0])
     # Room for every cost: each is at least one below the one before, and leaves room for those that follow.
     for index in range(1, len(levels_s)):
@@ -36,7 +37,9 @@ def scores(total_s: Floats) -> NDArray[np.int64]:
     return result
 
 
+_STEPS_S = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0])  # above each of them a score is one less
+
+
 def _measured_scores(lost_s: Floats) -> NDArray[np.int64]:
-    steps = np.ceil(np.log2(np.maximum(lost_s, 1e-9) / 0.25))
-    measured: NDArray[np.int64] = np.where(lost_s > 0, 9 - np.clip(steps, 0, 8), 10).astype(np.int64)
+    measured: NDArray[np.int64] = 10 - np.searchsorted(_STEPS_S, lost_s)
     return measured

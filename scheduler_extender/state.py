@@ -7,12 +7,12 @@ import asyncio
 import zlib
 from collections.abc import Callable, Mapping
 
-import httpx2
 import msgspec
 import structlog
 
 from fleet.digest import DIGEST_VERSION, NodeDigest
 from scheduler_extender.cluster import Cluster
+from scheduler_extender.digest_client import Reply, get
 
 MOST_DIGEST_BYTES = 64 << 20
 AT_ONCE = 64  # polls in flight
@@ -63,19 +63,16 @@ class DigestPoller:
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-        # Nodes are reached directly: a proxy of the environment is not meant for them.
-        async with httpx2.AsyncClient(timeout=self._timeout_s, limits=limits, trust_env=False) as client:
-            turn = asyncio.Semaphore(AT_ONCE)
-            async with asyncio.TaskGroup() as group:
+        turn = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
 
-                def start(name: str, offset_s: float) -> None:
-                    self._polls[name] = group.create_task(self._poll_one(client, turn, name, offset_s))
+            def start(name: str, offset_s: float) -> None:
+                self._polls[name] = group.create_task(self._poll_one(turn, name, offset_s))
 
-                self._start = start
-                for position, name in enumerate(self.urls):
-                    start(name, self._poll_s * position / len(self.urls))
-                group.create_task(self._expire())
+            self._start = start
+            for position, name in enumerate(self.urls):
+                start(name, self._poll_s * position / len(self.urls))
+            group.create_task(self._expire())
 
     def set_url(self, name: str, url: str) -> None:
         """Where a node's digest is from now on; empty: nowhere, and it is not asked any more."""
@@ -100,30 +97,23 @@ class DigestPoller:
             await asyncio.sleep(1.0)
             self._cluster.expire(self._clock())
 
-    async def _poll_one(self, client: httpx2.AsyncClient, turn: asyncio.Semaphore, name: str, offset_s: float) -> None:
+    async def _poll_one(self, turn: asyncio.Semaphore, name: str, offset_s: float) -> None:
         pause_s = offset_s or self._poll_s  # the first round asks at once, later ones are spread over the interval
         while True:
             async with turn:
-                await self._ask(client, name)
+                await self._ask(name)
             await asyncio.sleep(pause_s)
             pause_s = self._poll_s
 
-    async def _ask(self, client: httpx2.AsyncClient, name: str) -> None:
+    async def _ask(self, name: str) -> None:
         headers = {"If-None-Match": self._etags[name]} if name in self._etags else {}
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                client.stream("GET", self.urls[name], headers=headers) as reply,
-            ):
-                if reply.status_code == 304 and headers:
-                    self._cluster.confirm_digest(name, self._clock())
-                else:
-                    digest = await self._read(reply)
-                    self._cluster.apply_digest(name, digest, self._clock())
-                    self._etags[name] = reply.headers.get("etag", "")
-                    if digest.node != name and name not in self._misnamed:
-                        self._misnamed.add(name)
-                        log.warning("digest names another node", node=name, digest_node=digest.node)
+            async with asyncio.timeout(self._timeout_s):
+                reply = await get(self.urls[name], headers, MOST_DIGEST_BYTES)
+            if reply.status == 304 and headers:
+                self._cluster.confirm_digest(name, self._clock())
+            else:
+                self._apply(name, reply)
             if name in self._failing:
                 self._failing.discard(name)
                 log.info("node digest is back", node=name)
@@ -137,12 +127,13 @@ class DigestPoller:
             if name in self.urls:
                 self.tried.add(name)
 
-    async def _read(self, reply: httpx2.Response) -> NodeDigest:
-        if reply.status_code != 200:
-            raise DigestError(f"HTTP status {reply.status_code}: expected 200")
-        body = bytearray()
-        async for chunk in reply.aiter_bytes():
-            body += chunk
-            if len(body) > MOST_DIGEST_BYTES:
-                raise DigestError(f"body is over {MOST_DIGEST_BYTES} bytes")
-        return read_digest(bytes(body))
+    def _apply(self, name: str, reply: Reply) -> None:
+        if reply.status != 200:
+            raise DigestError(f"HTTP status {reply.status}: expected 200")
+        digest = read_digest(reply.body)
+        self._cluster.apply_digest(name, digest, self._clock())
+        tag = reply.headers.get("etag", "")
+        self._etags[name] = tag if tag.isprintable() else ""
+        if digest.node != name and name not in self._misnamed:
+            self._misnamed.add(name)
+            log.warning("digest names another node", node=name, digest_node=digest.node)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -72,6 +73,7 @@ _decode_pod = msgspec.json.Decoder(PodObject).decode
 _decode_node = msgspec.json.Decoder(_NamedNode).decode
 _decode_events = msgspec.json.Decoder(_Event).decode_lines
 _encode = msgspec.json.Encoder().encode
+MOST_REMEMBERED_BYTES = 64 << 10  # of a pod
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
 
 
@@ -103,10 +105,18 @@ def decode_args(body: bytes) -> Args:
             raise WireError(f"body is not ExtenderArgs: {error}") from error
         return Args(None, names, None, f"body is not ExtenderArgs: {error}")
     try:
-        raw = args.pod if bytes(args.pod) != b"null" else args.lower_pod
-        return Args(read_pod(_decode_pod(raw)), names, objects)
+        raw = bytes(args.pod)
+        raw = raw if raw != b"null" else bytes(args.lower_pod)
+        return Args(_read_again(raw) if len(raw) < MOST_REMEMBERED_BYTES else _read(raw), names, objects)
     except _UNREADABLE as error:
         return Args(None, names, objects, f"Pod cannot be read: {error}")
+
+
+def _read(raw: bytes) -> Pod:
+    return read_pod(_decode_pod(raw))
+
+
+_read_again = lru_cache(8)(_read)  # prioritize sends the very pod that filter sent
 
 
 def _salvaged_names(body: bytes) -> list[str] | None:

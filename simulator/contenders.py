@@ -123,6 +123,7 @@ class Family:
     pool: Callable[[Pool, float], Pool] | None = None  # ours and its ablations
 
 
+SPENDING_LEVEL = 0.5  # forecast quantile at which ours spends
 SHARES = (0.35, 0.5, 0.7, 0.85)
 
 
@@ -149,6 +150,11 @@ def _ours(pool: Pool, level: float, triggers: Triggers | None = None, **behavior
     )
 
 
+def _spending(pool: Pool, share: float) -> Pool:
+    """Ours at another share of the objective's late requests; the level is one that the forecasts have."""
+    return _ours(pool, SPENDING_LEVEL, spend=share)
+
+
 def _ablation(change: Callable[[Pool, float], Pool]) -> Family:
     return Family("ablation", "forecast quantile", (0.95,), pool=change)
 
@@ -158,7 +164,8 @@ def _lead_s(case: Case) -> float:
 
 
 FAMILIES: dict[str, Family] = {
-    "splatfleet": Family("ours", "forecast quantile", (0.5, 0.8, 0.9, 0.95, 0.99), pool=_ours),
+    "splatfleet": Family("ours", "forecast quantile", (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), pool=_ours),
+    "splatfleet-spend": Family("ours", "share of the objective to spend", (0.0, 0.15, 0.35, 0.6), pool=_spending),
     "splatfleet-reactive": Family(
         "ablation",
         "share of capacity",
@@ -168,7 +175,7 @@ FAMILIES: dict[str, Family] = {
     "splatfleet-no-pending": _ablation(lambda pool, level: _ours(pool, level, Triggers(pending_per_pod=1e9))),
     "splatfleet-no-flap-budget": _ablation(lambda pool, level: _ours(pool, level, max_reversals=100_000)),
     "splatfleet-no-pacing": _ablation(lambda pool, level: _ours(pool, level, max_margin=1.0)),
-    "splatfleet-narrowing": _ablation(lambda pool, level: _ours(pool, level, min_margin=0.6)),
+    "splatfleet-no-leeway": _ablation(lambda pool, level: _ours(pool, level, spend=0.0)),
     "static": Family(
         "static",
         "quantile of the need",

@@ -15,10 +15,11 @@ from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.demand import Demand, demand_of
 from scheduler_extender.fit import FITS, fits
-from scheduler_extender.node_table import MOST_VICTIMS, NodeTable, ProfileColumns, SceneColumn
+from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, ProfileColumns
 from scheduler_extender.offers import PART_INDEX
 from scheduler_extender.placement import Costs, cost_s
 from scheduler_extender.prices import Prices
+from scheduler_extender.scene_table import MOST_VICTIMS, SceneColumn
 from simulator.gpu_cluster import LOWEST_START, NONE, POPCOUNT, ROOM, BestStarts, Place, best_starts, slice_bits
 from simulator.placement import Fleet, Request
 from simulator.placement_workload import ROLES, Floats
@@ -106,7 +107,7 @@ class ExtenderPolicy:
         columns.after[1:] = np.where(start == NONE, before, before | (first << np.maximum(start, 0)))
 
     def _write_caches(self, fleet: Fleet, table: NodeTable, scene: int) -> None:
-        caches = fleet.caches
+        caches, scenes = fleet.caches, table.scenes
         table.seen_s[1:] = fleet.now_s
         if scene < 0:
             return
@@ -114,21 +115,21 @@ class ExtenderPolicy:
         table.queued_bytes[:] = queued
         # A digest counts the room of a download in flight as free until the bytes have come.
         table.free_bytes[:] = caches.free_bytes + queued
-        column = table.scenes[f"scene-{scene}"]
+        column = scenes.columns[f"scene-{scene}"]
         arriving = caches.arriving(scene, fleet.now_s)
         column.remaining_bytes = {node + 1: wait_s * FETCH_BYTES_PER_S for node, wait_s in arriving.items()}
         for node in caches.changed:
             victims = caches.victims(node)[:MOST_VICTIMS]
-            if len(victims) > len(table.victim_bytes):
-                more = 2 * len(victims) - len(table.victim_bytes)
-                table.victim_bytes = np.pad(table.victim_bytes, ((0, more), (0, 0)))
-                table.victim_scene = np.pad(table.victim_scene, ((0, more), (0, 0)), constant_values=-1)
-                table.held_scene = table.victim_scene  # no pod holds a file open: what lies there can be evicted
-            table.victim_bytes[:, node + 1], table.victim_scene[:, node + 1] = 0, -1
-            table.victim_scene[: len(victims), node + 1] = victims
-            table.victim_bytes[: len(victims), node + 1] = caches.scene_bytes[victims]
+            if len(victims) > len(scenes.victim_bytes):
+                more = 2 * len(victims) - len(scenes.victim_bytes)
+                scenes.victim_bytes = np.pad(scenes.victim_bytes, ((0, more), (0, 0)))
+                scenes.victim_scene = np.pad(scenes.victim_scene, ((0, more), (0, 0)), constant_values=-1)
+                scenes.held_scene = scenes.victim_scene  # no pod holds a file open: what lies there can be evicted
+            scenes.victim_bytes[:, node + 1], scenes.victim_scene[:, node + 1] = 0, -1
+            scenes.victim_scene[: len(victims), node + 1] = victims
+            scenes.victim_bytes[: len(victims), node + 1] = caches.scene_bytes[victims]
         if caches.changed:
-            table.forget_warmth()
+            scenes.forget_worth()
         caches.changed.clear()
 
     def _new_table(self, fleet: Fleet) -> NodeTable:
@@ -138,19 +139,22 @@ class ExtenderPolicy:
         for node in range(nodes):
             table.row(f"node-{node}")
         length = nodes + 1
-        table.seen_s = np.full(length, np.nan)
+        table.seen_s = np.full(length, fleet.now_s)
+        table.seen_s[UNKNOWN_ROW] = np.nan
         table.gpus_known = np.ones(length, np.bool_)
         table.capacity_bytes = np.full(length, caches.capacity_bytes)
         table.fetch_bytes_per_s = np.full(length, FETCH_BYTES_PER_S)
         table.read_bytes_per_s = np.full(length, READ_BYTES_PER_S)
         table.free_bytes, table.queued_bytes = np.zeros((2, length))
         table.whole_gpus, table.whole_gpus_free = np.zeros((2, length), np.int32)
-        table.victim_bytes = np.zeros((1, length))
-        table.victim_scene = np.full((1, length), -1, np.int32)
-        table.held_scene = table.victim_scene
-        table.copies = caches.copies
-        for scene, size_bytes in enumerate(caches.scene_bytes):
-            table.scenes[f"scene-{scene}"] = SceneColumn(scene, caches.tier[scene], bytes=int(size_bytes))
+        scenes = table.scenes
+        scenes.victim_bytes = np.zeros((1, length))
+        scenes.victim_scene = np.full((1, length), -1, np.int32)
+        scenes.held_scene = scenes.victim_scene
+        scenes.copies = caches.copies
+        scenes.size_bytes = np.floor(caches.scene_bytes)
+        for scene, tier in enumerate(caches.tier):
+            scenes.columns[f"scene-{scene}"] = SceneColumn(scene, tier)
         self._rows = np.arange(1, length)
         self._table = table
         return table

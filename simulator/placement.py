@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from fleet.mig import EIGHT_SLICES, fragmentation_table
-from scheduler_extender.node_table import Tier
+from scheduler_extender.scene_table import Tier
 from simulator.gpu_cluster import GpuCluster, Place
 from simulator.placement_workload import MIXES, ROLE_SLICES, ROLES, Floats, Workload
 from simulator.scene_caches import SceneCaches

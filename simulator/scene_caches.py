@@ -12,7 +12,7 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler_extender.node_table import Tier
+from scheduler_extender.scene_table import Tier
 from simulator.placement_workload import Floats
 
 FETCH_BYTES_PER_S = 1e9

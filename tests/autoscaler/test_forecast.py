@@ -135,6 +135,20 @@ def test_the_first_datum_is_answered_by_persistence_with_room() -> None:
     assert view.weights["persistence"] == 1.0
 
 
+def test_the_first_jump_is_not_overshot_while_the_history_is_short() -> None:
+    """Days of a minute that jump from 2/s to 40/s: errors made at 2/s, in scales, used to ask for 340/s."""
+    shape = shape_for(mean_count=2.0, bin_s=1.0, lead_s=9.0, season_s=(60.0, 420.0), quantile=0.9, average_s=None)
+    forecaster = Forecaster(shape)
+    highest = []
+    for second in range(4 * 60):
+        forecaster.update(40.0 if second % 60 >= 40 else 2.0)
+        quantiles = forecaster.quantiles()
+        assert quantiles is not None
+        highest.append(float(quantiles[shape.working]))
+    assert max(highest) <= 70.0
+    assert max(highest[40:60]) >= 40.0  # what is there is held
+
+
 def test_mostly_zero_stays_small_and_finite() -> None:
     random = np.random.default_rng(6)
     counts = np.where(random.uniform(size=1500) < 0.03, random.poisson(20, 1500), 0).astype(float)

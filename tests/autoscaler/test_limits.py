@@ -17,7 +17,7 @@ from autoscaler.gpu_budget import share_gpus
 from autoscaler.loop import Memory, tick
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, PodState, ServiceTime
-from autoscaler.pacing import HIGHEST_MARGIN, LOWEST_MARGIN, Budget
+from autoscaler.pacing import HIGHEST_MARGIN, LEEWAY_PER_SPEND, Budget
 from autoscaler.policy import decide
 from autoscaler.pool import Behavior, Calendar, CapacityType, ForecastSettings, Mode, Override, Pool
 from autoscaler.schedule import is_open, limits_at
@@ -234,24 +234,51 @@ def test_a_tick_stays_within_the_budget() -> None:
     assert len(low.scenes) == max(0, low.change)
 
 
-def test_late_requests_widen_the_margin_and_a_clean_record_narrows_it() -> None:
+def test_late_requests_widen_the_margin_and_a_clean_record_takes_it_back() -> None:
     budget = Budget()
-    for _ in range(200):
+    for _ in range(5000):
         budget.spend(30.0, 1000.0, 0.999)  # three times too many
-        budget.pace(0.01, 0.1)
+        budget.pace(0.01, 0.0, 0.1)
     widened = budget.margin
     assert 1.05 < widened <= HIGHEST_MARGIN
+    assert budget.leeway == 1.0
     for _ in range(20_000):
         budget.spend(0.0, 1000.0, 0.999)
-        budget.pace(0.01, 0.1)
-    assert budget.margin == pytest.approx(LOWEST_MARGIN)
+        budget.pace(0.01, 0.0, 0.1)
+    assert budget.margin == 1.0
+
+
+def test_one_burst_of_a_clean_day_widens_nothing() -> None:
+    """Ten ticks of a day in which every request is late: a third of a per cent."""
+    budget = Budget()
+    for number in range(2880):
+        budget.spend(1000.0 if 1000 <= number < 1010 else 0.0, 1000.0, math.exp(-1 / 2880))
+        budget.pace(0.01, 0.0, 0.1)
+        assert budget.margin == 1.0
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+def test_leeway_grows_until_what_may_be_spent_is_spent(share: float) -> None:
+    """A world in which a pool that is sized for a ratio has a twentieth of it late, as recorded traffic has."""
+    budget, late = Budget(), []
+    for _ in range(8 * 2880):
+        late.append(1000.0 * 0.01 * budget.leeway / 20.0)
+        budget.spend(late[-1], 1000.0, math.exp(-1 / 2880))
+        budget.pace(0.01, share, 0.1)
+    spent = sum(late[-2880:]) / 2880 / 1000.0 / 0.01
+    reach = min(1.0 + LEEWAY_PER_SPEND * share, 20.0) / 20.0
+    assert spent == pytest.approx(min(max(share, 0.05), reach), rel=0.15)
+    for _ in range(2880):  # a burst a tick: nothing is left to spend
+        budget.spend(900.0, 1000.0, math.exp(-1 / 2880))
+        budget.pace(0.01, share, 0.1)
+    assert budget.leeway < 2.0
 
 
 @pytest.mark.parametrize(("late", "served"), [(None, 10.0), (5.0, None), (11.0, 10.0), (-1.0, 10.0), (0.0, math.nan)])
 def test_a_record_that_is_none_moves_nothing(late: float | None, served: float | None) -> None:
     budget = Budget()
     budget.spend(late, served, 0.999)
-    budget.pace(0.01, 0.5)
+    budget.pace(0.01, 0.1, 0.5)
     assert budget == Budget()
 
 
@@ -265,3 +292,14 @@ def test_the_margin_reaches_the_count() -> None:
     assert wide.need is not None
     assert wide.need > plain.need
     assert "margin x2.00" in wide.explanation
+
+
+def test_leeway_takes_pods_away_and_is_said() -> None:
+    counts = np.full(600, 20.0 * 60.0)
+    plain = decide(POOL, seen(counts, 12), PoolMemory())
+    spent = decide(POOL, seen(counts, 12), PoolMemory(budget=Budget(leeway=10.0)))
+    assert plain.need is not None
+    assert spent.need is not None
+    assert spent.need < plain.need
+    assert spent.floor < plain.floor
+    assert "10.0 %" in spent.explanation

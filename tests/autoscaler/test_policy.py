@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.decision import Decision, Reason
+from autoscaler.flaps import Flaps
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, PodState, ServiceTime, StartingPod
 from autoscaler.policy import decide
@@ -135,21 +136,41 @@ def test_a_spent_flap_budget_delays_steps_down_and_never_freezes() -> None:
     day = ForecastSettings(season_s=(400.0,))
     pool = replace(POOL, behavior=replace(POOL.behavior, settle_s=0.0), forecast=day)
     waited = {}
-    for surplus, spent in ((1, 0), (1, 10), (7, 10)):
+    for surplus, spent in ((1, 0), (1, 12), (7, 12)):
         memory = PoolMemory()
+        for second in range(spent):
+            memory.flaps.moved(float(second), -1)
+            memory.flaps.moved(float(second), 1)
         memory.flaps.direction = 1
-        memory.flaps.reversals.extend([1000.0] * spent)
         need = ask(pool, seen(10.0, 1)).replicas
-        for second in range(60):
+        for second in range(200):
             decision = ask(pool, seen(10.0, need + surplus, now_s=1000.0 + second), memory)
             if decision.change < 0:
                 break
             assert decision.reason in (Reason.FLAP_BUDGET, Reason.SETTLING)
         waited[surplus, spent] = second
-    assert waited[1, 0] <= 1 < waited[7, 10] < waited[1, 10] < 59
+    assert waited[1, 0] <= 2 < waited[7, 12] < waited[1, 12] < 199
     memory = PoolMemory()
-    memory.flaps.reversals.extend([1000.0] * 10)
+    memory.flaps.price = 0.5
     assert ask(pool, seen(40.0, 1), memory).replicas > 1  # up at once, whatever was spent
+
+
+def test_noise_of_one_pod_is_sat_out_at_the_price_that_reversals_find() -> None:
+    """Up and down by one pod each tenth of an hour: about as many reversals a day as the budget has."""
+    flaps, day_s, up, made = Flaps(), 86_400.0, 0.0, []
+    for tick in range(4 * 2880):
+        now_s = 30.0 * tick
+        if flaps.direction == 1:
+            flaps.hold(1, 30.0)
+        price = flaps.price_pod_s(now_s, day_s, 10, 10)
+        if flaps.direction == 1 and flaps.held_pod_s >= price:
+            flaps.moved(now_s, -1)
+            up = now_s + 360.0
+        elif flaps.direction != 1 and now_s >= up:
+            made.append(now_s)
+            flaps.moved(now_s, 1)
+    last_day = sum(at_s >= 3 * day_s for at_s in made)
+    assert 5 <= last_day <= 10
 
 
 def test_at_max_says_what_was_wanted() -> None:

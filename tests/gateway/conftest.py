@@ -47,7 +47,7 @@ class Front:
     async def ask(self, scene: str = "robot", **fields: Any) -> httpx2.Response:
         return await self.client.post("/v1/render", json=body(scene, **fields))
 
-    async def until(self, holds: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait until something became true."""
         async with asyncio.timeout(seconds):
             while not holds():

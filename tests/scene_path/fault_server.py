@@ -53,12 +53,13 @@ class Request:
 
 @dataclass(slots=True)
 class FaultServer:
-    """`answer` may be changed at any time; `head_bytes` is the size that HEAD tells."""
+    """`answer` may be changed at any time; HEAD tells the size `head_bytes`, or where to go."""
 
     url: str
     body: bytes
     answer: Answer
     head_bytes: int
+    head_redirect: str = ""
     asked: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -77,7 +78,9 @@ def fault_server(body: bytes, answer: Answer = well, host: str = "127.0.0.1") ->
             pass
 
         def do_HEAD(self) -> None:
-            self.send_response(200)
+            self.send_response(307 if state.head_redirect else 200)
+            if state.head_redirect:
+                self.send_header("location", state.head_redirect)
             self.send_header("content-length", str(state.head_bytes))
             self.end_headers()
 

@@ -20,9 +20,12 @@ from renderer.catalogue import CatalogueEntry
 from renderer.credentials import BearerTokens
 from renderer.fetch_terms import Stopped, Terms
 from renderer.peers import Peers
-from renderer.scene_source import SceneSource, digest_of
+from renderer.scene_roots import ANYWHERE, parse_roots
+from renderer.scene_source import digest_of
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.store_space import StoreFull
+from renderer.web_client import Access
+from renderer.web_source import WebSource
 from tests.scene_path.agents import MB, TOKEN, entry_of, make_scene, wait_for
 from tests.scene_path.conftest import StartAgent
 from tests.scene_path.fault_server import Answer, FaultServer, Request, fault_server, well
@@ -118,7 +121,7 @@ def test_body_of_another_length_than_announced(
     entry = entry_of(scene, served.url)
     served.answer = lambda request: request.send(200, (request.body + bytes(1000))[: len(request.body) + change_bytes])
     store = store_in(tmp_path)
-    with pytest.raises(FetchFailed, match=r"source came with \d+ bytes, \d+ were announced|status|range"):
+    with pytest.raises(FetchFailed, match=r"scene.ply came with \d+ bytes, \d+ were announced"):
         store.ensure(entry, terms=Terms(retries=1))
     nothing_is_left(store)
 
@@ -134,20 +137,16 @@ def test_refusals_are_not_tried_again(tmp_path: Path, scene: Path, served: Fault
 
 
 def test_busy_server_is_left_alone_for_as_long_as_it_asks(tmp_path: Path, scene: Path, served: FaultServer) -> None:
-    times_s: list[float] = []
-
     def busy(request: Request) -> None:
-        times_s.append(time.monotonic())
         request.send(503, Retry_After="2")
 
-    served.answer = after(2, busy)  # the fetch, and the question of what the header says
+    served.answer = after(1, busy)
     entry = entry_of(scene, served.url)
     store = store_in(tmp_path)
     began_s = time.monotonic()
     assert store.ensure(entry).fetched_bytes == entry.source_bytes
-    assert times_s[1] - times_s[0] < 1.0
     assert time.monotonic() - began_s >= 2.0, "asked again sooner than the server wanted"
-    assert len(served.asked) == 3
+    assert len(served.asked) == 2
     visible_is_sound(store, entry)
 
 
@@ -201,16 +200,91 @@ def test_stop_is_obeyed_by_a_silent_server(tmp_path: Path, scene: Path, served: 
     assert time.monotonic() - began_s < 3
 
 
-def test_redirect_to_another_host_drops_the_token(tmp_path: Path, scene: Path, served: FaultServer) -> None:
-    other = served.url.replace("127.0.0.1", "localhost")
-    with fault_server(scene.read_bytes(), lambda request: request.send(302, Location=other)) as first:
-        source = SceneSource(first.url, {"authorization": f"Bearer {TOKEN}"})
+def redirect(to: str) -> Answer:
+    return lambda request: request.send(302, Location=to)
+
+
+def elsewhere(server: FaultServer) -> str:
+    """The same server under another name."""
+    return server.url.replace("127.0.0.1", "localhost")
+
+
+def test_redirect_to_another_host_drops_the_credentials(tmp_path: Path, scene: Path, served: FaultServer) -> None:
+    token = {"authorization": f"Bearer {TOKEN}", "x-amz-security-token": TOKEN}
+    with fault_server(scene.read_bytes(), redirect(elsewhere(served))) as first:
+        source = WebSource(
+            first.url, ("v1/", "scene.ply"), lambda _verb, _key: first.url, Access(token, roots=ANYWHERE), Terms()
+        )
         store = store_in(tmp_path)
         entry = entry_of(scene, first.url)
         record = store._fetch.bring(entry, str(entry.digest), source, Terms()).record
     assert record.digest == entry.digest
-    assert [asked.get("authorization") for asked in first.asked] == [f"Bearer {TOKEN}"]
-    assert [asked.get("authorization") for asked in served.asked] == [None]
+    assert [asked["authorization"] for asked in first.asked] == [f"Bearer {TOKEN}"]
+    assert len(served.asked) == 1
+    assert TOKEN not in str(served.asked)
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+def test_redirect_out_of_the_allowed_roots_is_refused(
+    tmp_path: Path, scene: Path, served: FaultServer, is_head: bool
+) -> None:
+    with fault_server(scene.read_bytes(), redirect(elsewhere(served))) as first:
+        first.head_redirect = elsewhere(served) if is_head else ""
+        root = first.url.removesuffix("/scene.ply")
+        store = SceneStore(tmp_path / "store", 100 * MB, roots=parse_roots([root]))
+        with pytest.raises(FetchFailed, match=f"redirects to http://localhost, outside the allowed roots {root}$"):
+            store.ensure(entry_of(scene, first.url))
+        nothing_is_left(store)
+        assert served.asked == [], "the other host was asked"
+
+
+def test_redirect_inside_the_allowed_roots_is_followed(tmp_path: Path, scene: Path, served: FaultServer) -> None:
+    with fault_server(scene.read_bytes(), redirect(served.url)) as first:
+        roots = parse_roots([server.url.removesuffix("/scene.ply") for server in (first, served)])
+        store = SceneStore(tmp_path / "store", 100 * MB, roots=roots)
+        entry = entry_of(scene, first.url)
+        store.ensure(entry)
+    visible_is_sound(store, entry)
+    assert len(served.asked) == 1
+
+
+def test_redirect_that_never_ends(tmp_path: Path, scene: Path, served: FaultServer) -> None:
+    served.answer = redirect(served.url)
+    store = store_in(tmp_path)
+    with pytest.raises(FetchFailed, match="more than 5 redirects"):
+        store.ensure(entry_of(scene, served.url))
+    assert len(served.asked) == 6
+    nothing_is_left(store)
+
+
+def test_redirect_of_an_object_store_takes_no_credential_along(
+    tmp_path: Path, scene: Path, served: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the session token, which S3 clients send in a header of its own."""
+    session = "session-token-of-the-tests-0123456789"
+    with fault_server(scene.read_bytes(), redirect(elsewhere(served))) as first:
+        told = {"AWS_ENDPOINT_URL": first.url.removesuffix("/v1/scene.ply"), "AWS_REGION": "us-east-1"}
+        told |= {"AWS_ACCESS_KEY_ID": "AKID0123456789", "AWS_SECRET_ACCESS_KEY": "secret-key-of-the-tests-0123"}
+        for name, value in {**told, "AWS_SESSION_TOKEN": session}.items():
+            monkeypatch.setenv(name, value)
+        store = store_in(tmp_path)
+        with pytest.raises(FetchFailed, match="redirects to http://localhost, and is not followed anywhere"):
+            store.ensure(entry_of(scene, "s3://scenes/v1/scene.ply"))
+        assert len(first.asked) == 1
+    assert served.asked == []
+    nothing_is_left(store)
+
+
+def test_scene_through_a_proxy(
+    tmp_path: Path, scene: Path, served: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", served.url)
+    monkeypatch.setenv("no_proxy", "")
+    entry = entry_of(scene, "http://scenes.invalid/v1/scene.ply")
+    store = store_in(tmp_path)
+    store.ensure(entry)
+    assert [asked["host"] for asked in served.asked] == ["scenes.invalid"]
+    visible_is_sound(store, entry)
 
 
 @contextmanager

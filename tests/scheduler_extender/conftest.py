@@ -145,7 +145,7 @@ class Rig:
         values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(line_start)]
         return sum(values)
 
-    def until(self, holds: Callable[[], bool], deadline_s: float = 10.0) -> None:
+    def until(self, holds: Callable[[], bool], deadline_s: float = 30.0) -> None:
         end_s = time.monotonic() + deadline_s
         while not holds():
             assert time.monotonic() < end_s, "did not happen in time"

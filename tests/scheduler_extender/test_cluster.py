@@ -199,3 +199,13 @@ def test_rows_follow_a_list_that_changes_in_place() -> None:
     assert cluster.table.rows_of(asked).tolist() == [0, 2, 1]
     cluster.apply_digest("n3", digest("n3"), 0.0)
     assert cluster.table.rows_of(asked).tolist() == [3, 2, 1]
+
+
+def test_more_names_than_rows_then_more_nodes() -> None:
+    """kube-scheduler may ask about a thousand names while a handful of nodes is known, and the rest come after."""
+    cluster = Cluster(["node-0"])
+    names = [f"node-{number}" for number in range(100)]
+    assert len(cluster.fit(Pod("uid-1"), names)) == 100
+    for name in names:
+        cluster.add_node(name)
+    assert len(set(cluster.table.rows_of(names).tolist())) == 100

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import yaml
 
-from kube.objects import DeviceClass
+from kube.device_objects import DeviceClass
 from scheduler_extender.devices import read_class
 from scheduler_extender.fit import Reason
 from scheduler_extender.prices import Prices

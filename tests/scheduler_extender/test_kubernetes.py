@@ -17,7 +17,7 @@ import pytest
 from fleet.digest import Slice
 from fleet.partitions import Cutting
 from fleet.snapshot import Gpu
-from kube.objects import DeviceClass, ResourceSlice
+from kube.device_objects import DeviceClass, ResourceSlice
 from local_fleet.child import verb_child
 from local_fleet.control_plane.binaries import Binaries
 from local_fleet.control_plane.certificates import Authority

@@ -11,7 +11,7 @@ import pytest
 from fleet.labels import ANY_SLICE_ANNOTATION, GPU_COUNT_LABEL, GPU_MEMORY_LABEL, GPU_REPLICAS_LABEL, GPU_SHARING_LABEL
 from fleet.mig import MigProfile
 from fleet.snapshot import Gpu, Pod, Sharing, Slice
-from kube.objects import DeviceClass, ResourceSlice
+from kube.device_objects import DeviceClass, ResourceSlice
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.devices import Served, gpus_of, read_class, sharing_of
 from scheduler_extender.fit import FITS, REASONS

@@ -96,7 +96,7 @@ def price_by_hand(pod: Pod, node: NodeDigest, sizes: dict[str, int]) -> tuple[fl
 @given(nodes(), st.sets(st.sampled_from(SCENES)))
 def test_the_price_is_the_formula(node: NodeDigest, wanted: set[str]) -> None:
     cluster = cluster_of(node)
-    known = {scene: cluster.table.bytes_of(scene) for scene in wanted}
+    known = {scene: cluster.table.scenes.bytes_of(scene) for scene in wanted}
     pod = replace(asks(*sorted(wanted)), scene_bytes=dict.fromkeys(wanted, 2 * GB))
     sizes = {scene: size or 2 * GB for scene, size in known.items()}
     cost = cluster.decide(pod, [node.node], 1.0).costs[0]
@@ -262,7 +262,7 @@ def test_warmth_kept_in_step_is_warmth_made_anew(changes: list[tuple[int, NodeDi
     demand = cluster.demand
     for number, made in changes:
         cluster.apply_digest(names[number], replace(made, node=names[number]), 1.0)
-        kept = cluster.table.warmth_bytes(demand.scene_share, demand.other_share).copy()
-        cluster.table.forget_warmth()
-        anew = cluster.table.warmth_bytes(demand.scene_share, demand.other_share)
+        kept = cluster.table.scenes.warmth_bytes(demand.scene_share, demand.other_share).copy()
+        cluster.table.scenes.forget_worth()
+        anew = cluster.table.scenes.warmth_bytes(demand.scene_share, demand.other_share)
         assert kept == pytest.approx(anew, abs=1.0)

@@ -10,7 +10,7 @@ import msgspec
 from fleet.digest import GpuDigest, Slice
 from fleet.mig import MigProfile
 from fleet.snapshot import Gpu, Pod
-from kube.objects import ResourceClaim, ResourceSlice
+from kube.device_objects import ResourceClaim, ResourceSlice
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.devices import gpus_of, holders_of
 from scheduler_extender.fit import FITS, Reason
@@ -137,14 +137,14 @@ def test_a_node_that_is_gone_leaves_nothing_to_the_one_that_takes_its_row() -> N
     row = cluster.table.rows["gpu-0"]
     cluster.remove_node("gpu-0")
     cluster.remove_node("gpu-0")
-    assert float(cluster.table.copies[cluster.table.scenes["robot"].index]) == 1
+    assert float(cluster.table.scenes.copies[cluster.table.scenes.columns["robot"].index]) == 1
     cluster.add_node("gpu-2")
     table = cluster.table
     assert table.rows["gpu-2"] == row
     assert not table.unreserved[row]
     assert not table.used[row]
     assert table.queued_bytes[row] == 0
-    assert table.scenes["robot"].tier[row] == 0
+    assert table.scenes.columns["robot"].tier[row] == 0
     assert table.profiles[ONE].existing[row] == 0
     assert cluster.fit(renderer("b"), ["gpu-2"]).tolist() == [FITS]  # nobody said what it has
 

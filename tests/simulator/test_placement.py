@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fleet.mig import EIGHT_SLICES
-from scheduler_extender.node_table import Tier
 from scheduler_extender.prices import Prices
+from scheduler_extender.scene_table import Tier
 from simulator.extender_policy import ExtenderPolicy
 from simulator.gpu_cluster import HAMI_START, LOWEST_START, ROOM, GpuCluster, Place, best_starts
 from simulator.placement import Figures, Fleet, Policy, Request, Run, demand_fragmentation, simulate
