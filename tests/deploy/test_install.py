@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,6 +16,7 @@ import pytest
 
 from fleet import labels
 from local_fleet.control_plane.plane import ControlPlane
+from tests.conftest import REPOSITORY
 from tests.deploy import prometheus_operator
 from tests.deploy.conftest import Helm
 from tests.deploy.release import Release, installed
@@ -105,6 +108,65 @@ def test_prometheus_reaches_everything_that_a_monitor_names(release: Release) ->
 def test_helm_test_passes(release: Release) -> None:
     done = release.helm("test", NAME, "--timeout", "60s")
     assert done.returncode == 0, f"{done.stderr}\n{release.told()}"
+
+
+# Commands of the documents: what makes of them a try of this release, or why none is made.
+TRIED = {
+    "helm install": "with --dry-run=server of its own, in test_api_server",
+    "helm test": "above",
+    "helm upgrade": ["--dry-run=server"],
+    "kubectl apply --server-side": ["--dry-run=server"],
+    "kubectl create secret": ["--dry-run=server"],
+    "kubectl get": [],
+    "kubectl label node": ["--dry-run=server"],
+    "kubectl taint node": ["--dry-run=server"],
+    "kubectl port-forward": "there is no kubelet that forwards",
+    "splatfleet scene publish": "tests/scene_path publishes to an S3 server",
+    "docker": "there is no engine",
+    "for component in": "there is no engine",
+    "done": "there is no engine",
+    "SPLATFLEET_PROMETHEUS_URL=": "tests/monitoring/test_grafana.py, where there is a Grafana",
+}
+
+
+@pytest.mark.parametrize("page", ["install", "operations"])
+def test_the_commands_of_a_page_are_taken(release: Release, page: str, tmp_path: Path) -> None:
+    (tmp_path / "aws.env").write_text("AWS_ACCESS_KEY_ID=a\n")
+    (tmp_path / "tokens.json").write_text("{}")
+    names = {"splatfleet": NAME, "splatfleet-scenes": release.scenes, "NODE": f"{NAME}-parts"}
+    files = {name: f"{tmp_path}/{name}" for name in ("aws.env", "tokens.json")}
+    tried = 0
+    for block in blocks(page):
+        before: list[str] = []  # what the upgrades above in a block have set
+        for command in block:
+            key = next((key for key in TRIED if command.startswith(key)), None)
+            assert key is not None, f"{command}: say in TRIED how it is tried, or why not"
+            more = TRIED[key]
+            if isinstance(more, str):
+                continue
+            for name, path in files.items():
+                command = command.replace(name, path)
+            words = [names.get(word, word).replace("DIGEST", "sha256:" + 64 * "0") for word in shlex.split(command)]
+            words = [str(REPOSITORY / word) if word.startswith("deploy/") else word for word in words]
+            if key == "helm upgrade":
+                own = [word for word in words if words[words.index(word) - 1] == "--set"]
+                done = release.helm(*words[1:4], *more, "--reuse-values",
+                                    *(flag for word in (*before, *own) for flag in ("--set", word)))  # fmt: skip
+                assert done.returncode == 0, f"{command}: {done.stderr}"
+                before += own
+            else:
+                assert release.plane.kubectl(*words[1:], *more), command
+            tried += 1
+    assert tried >= 4
+
+
+def blocks(page: str) -> list[list[str]]:
+    """Every command of the page's shell blocks, without what stands behind it."""
+    found = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "docs" / f"{page}.md").read_text(), re.S)
+    return [
+        [re.sub(r"\s+#.*", "", line).strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+        for text in found
+    ]
 
 
 def test_traffic_adds_a_pod(release: Release) -> None:
