@@ -96,7 +96,7 @@ def _moved(text: str, mounts: Mapping[str, str]) -> str:
     if not mounts:
         return text
     paths = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
-    return re.sub(rf"(?<![\w./-])({paths})(?=/|$|[,:=\s'\"])", lambda match: mounts[match[1]], text)
+    return re.sub(rf"(?:(?<![\w./-])|(?<=file://))({paths})(?=/|$|[,:=\s'\"])", lambda match: mounts[match[1]], text)
 
 
 def _program(container: RunContainer, pod: RunPod) -> tuple[Program, list[str]]:

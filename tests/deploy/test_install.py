@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,8 +171,13 @@ def blocks(page: str) -> list[list[str]]:
 
 
 def test_traffic_adds_a_pod(release: Release) -> None:
-    """The chart's own load job asks for more frames than one pod can draw; the autoscaler writes within its role."""
-    flags = "jobs.load.enabled=true,jobs.load.meanRate=7,jobs.load.durationSeconds=45,jobs.load.scenes={knot}"
+    """The chart's jobs check a scene and ask for more frames than one pod can draw; the autoscaler adds a pod."""
+    incoming = release.folder / "parts" / "root" / "srv" / "incoming"
+    incoming.mkdir(parents=True)
+    shutil.copy(release.folder / "knot.ply", incoming / "new.ply")
+    release.plane.apply(*claimed("incoming", "/srv/incoming"))
+    flags = "jobs.load.enabled=true,jobs.load.meanRate=7,jobs.load.durationSeconds=45,jobs.load.scenes={knot},"
+    flags += "jobs.validate.new.claim=incoming,jobs.validate.new.file=new.ply,jobs.validate.new.to=file:///incoming/v1"
     done = release.helm("upgrade", NAME, ".", "--reuse-values", "--set", flags)
     assert done.returncode == 0, done.stderr
     two = lambda: len(release.pods("renderer-renderer", release.scenes)) == 2  # noqa: E731
@@ -184,8 +190,25 @@ def test_traffic_adds_a_pod(release: Release) -> None:
     assert any(event["involvedObject"]["kind"] == "PredictiveAutoscaler" for event in events)
     job = f"/apis/batch/v1/namespaces/{NAME}/jobs/{NAME}-splatfleet-load"
     eventually(lambda: release.ask(job)["status"].get("succeeded"), 90, release.told())
+    validated = f"/apis/batch/v1/namespaces/{NAME}/jobs/{NAME}-splatfleet-validate-new"
+    eventually(lambda: release.ask(validated)["status"].get("succeeded"), 60, release.told())
+    (entry,) = json.loads((incoming / "catalogue.json").read_text())["scenes"]
+    assert entry["id"] == "new"
+    assert list((incoming / "v1").rglob("*"))
     summary = next(text for name, text in release.logs().items() if name.endswith("load.log"))
     assert json.loads(summary[summary.index("{") : summary.rindex("}") + 1])["frames"] > 100
+
+
+def claimed(name: str, path: str) -> list[dict[str, Any]]:
+    """A volume of a node's path and a claim that has it."""
+    common = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    volume = {"capacity": {"storage": "1Gi"}, "hostPath": {"path": path}, **common}
+    claim = {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": f"{NAME}-{name}", **common}
+    return [
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{NAME}-{name}"}, "spec": volume},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": NAME},
+         "spec": claim},
+    ]  # fmt: skip
 
 
 def test_no_part_was_denied_anything(release: Release) -> None:

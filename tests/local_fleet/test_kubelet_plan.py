@@ -43,6 +43,7 @@ def test_words_environment_and_folders() -> None:
                 {"name": "SIZE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "SIZE"}}},
                 {"name": "CATALOGUE", "value": "/etc/conf/catalogue.json"},
                 {"name": "ELSEWHERE", "value": "/etc/config/x and /home/etc/conf"},
+                {"name": "ADDRESS", "value": "file:///etc/conf/x http://a/etc/conf"},
             ],
             "envFrom": [{"prefix": "S_", "secretRef": {"name": "tokens"}}],
             "volumeMounts": [
@@ -67,6 +68,7 @@ def test_words_environment_and_folders() -> None:
         "SIZE": "64x64",
         "CATALOGUE": "/run/p/conf/catalogue.json",
         "ELSEWHERE": "/etc/config/x and /home/etc/conf",
+        "ADDRESS": "file:///run/p/conf/x http://a/etc/conf",
         "S_token": "s3cret",
         "KUBECONFIG": "/run/kubeconfig",
     }
