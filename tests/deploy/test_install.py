@@ -30,7 +30,7 @@ CAMERA = {"view_matrix": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 0, 0, 0, 1],
           "projection_matrix": [2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, -0.01, 0, 0, 1, 0], "size": [64, 64]}  # fmt: skip
 VALUES: dict[str, Any] = {
     "gpuPreset": "h100",
-    "scheduler": {"mode": "second", "replicas": 1},
+    "scheduler": {"mode": "second", "replicas": 1, "sceneLabels": {"enabled": True, "most": 8}},
     "extender": {"replicas": 1},
     "gateway": {"replicas": 1, "holdSeconds": 30},
     "autoscaler": {"replicas": 1, "intervalSeconds": 1, "recorded": False},
@@ -81,6 +81,13 @@ def test_the_second_scheduler_asked_the_extender(release: Release) -> None:
     assert [event["reportingComponent"] for event in placed] == ["splatfleet"]
     asked = eventually(lambda: release.sample('splatfleet_extender_requests_total{outcome="ok",verb="filter"}'), 20)
     assert float(asked[0]["value"][1]) >= 1
+
+
+def test_nodes_say_which_scenes_lie_on_their_disks(release: Release) -> None:
+    node = release.pods("renderer-renderer", release.scenes)[0]["spec"]["nodeName"]
+    label = f"{labels.SCENE_LABEL_PREFIX}knot"
+    found = lambda: release.ask(f"/api/v1/nodes/{node}")["metadata"]["labels"].get(label)  # noqa: E731
+    assert eventually(found, 30, label) == labels.SCENE_ON_DISK
 
 
 def test_a_stranger_gets_no_word_from_the_extender(release: Release) -> None:
