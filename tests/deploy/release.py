@@ -28,7 +28,7 @@ from tests.deploy import prometheus_operator
 from tests.deploy.conftest import Helm, Object
 from tests.deploy.foreign_crds import definitions
 from tests.gateway.triton_pods import triton_backends
-from tests.kubernetes.fleet import STORE, gpu
+from tests.kubernetes.fleet import STORE, eventually, gpu
 
 FRAME_S = 0.25  # how long a slice of these nodes takes for a frame
 NODES = ("parts", "gpu-1", "gpu-2")
@@ -69,9 +69,16 @@ class Release:
         return {str(path.relative_to(self.folder)): path.read_text(errors="replace")
                 for path in (self.folder / "kubelet").rglob("*.log")}  # fmt: skip
 
+    def until(self, holds: Callable[[], Any], within_s: float, what: str) -> Any:
+        """The first true answer; raises AssertionError with the state of everything when the time is over."""
+        try:
+            return eventually(holds, within_s, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.told()}") from error
+
     def told(self) -> str:
         """The state of all pods and the ends of their logs, for a failure."""
-        ends = "\n".join(f"{name}: {text[-400:]}" for name, text in self.logs().items())
+        ends = "\n".join(f"{name}: {text[-900:]}" for name, text in self.logs().items())
         return self.plane.kubectl("get", "pods", "-A", "-o", "wide") + ends
 
     def sample(self, query: str) -> list[Object]:

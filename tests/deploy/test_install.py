@@ -21,7 +21,6 @@ from tests.conftest import REPOSITORY
 from tests.deploy import prometheus_operator
 from tests.deploy.conftest import Helm
 from tests.deploy.release import Release, installed
-from tests.kubernetes.fleet import eventually
 
 pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(290)]
 
@@ -79,7 +78,8 @@ def test_the_second_scheduler_asked_the_extender(release: Release) -> None:
     placed = [event for event in events if event["reason"] == "Scheduled"
               and event["involvedObject"]["name"] == pod["metadata"]["name"]]  # fmt: skip
     assert [event["reportingComponent"] for event in placed] == ["splatfleet"]
-    asked = eventually(lambda: release.sample('splatfleet_extender_requests_total{outcome="ok",verb="filter"}'), 20)
+    query = 'splatfleet_extender_requests_total{outcome="ok",verb="filter"}'
+    asked = release.until(lambda: release.sample(query), 20, query)
     assert float(asked[0]["value"][1]) >= 1
 
 
@@ -87,7 +87,7 @@ def test_nodes_say_which_scenes_lie_on_their_disks(release: Release) -> None:
     node = release.pods("renderer-renderer", release.scenes)[0]["spec"]["nodeName"]
     label = f"{labels.SCENE_LABEL_PREFIX}knot"
     found = lambda: release.ask(f"/api/v1/nodes/{node}")["metadata"]["labels"].get(label)  # noqa: E731
-    assert eventually(found, 30, label) == labels.SCENE_ON_DISK
+    assert release.until(found, 30, label) == labels.SCENE_ON_DISK
 
 
 def test_a_stranger_gets_no_word_from_the_extender(release: Release) -> None:
@@ -95,7 +95,7 @@ def test_a_stranger_gets_no_word_from_the_extender(release: Release) -> None:
     with stranger, pytest.raises(httpx2.HTTPError):
         stranger.get(f"https://{release.address('extender')}:{labels.EXTENDER_PORT}/metrics")
     said = lambda: [text for name, text in release.logs().items() if name.endswith("extender.log")]  # noqa: E731
-    eventually(lambda: '"outcome":"denied"' in "".join(said()), 10, "an audit line")
+    release.until(lambda: '"outcome":"denied"' in "".join(said()), 10, "an audit line")
 
 
 def test_prometheus_reaches_everything_that_a_monitor_names(release: Release) -> None:
@@ -107,7 +107,7 @@ def test_prometheus_reaches_everything_that_a_monitor_names(release: Release) ->
         found = release.sample("up == 1")
         return {"/".join(row["metric"]["job"].split("/")[2:]).removeprefix(f"{NAME}-splatfleet-") for row in found}
 
-    eventually(lambda: up() >= wanted and not release.sample("up == 0"), 30, str(wanted))
+    release.until(lambda: up() >= wanted and not release.sample("up == 0"), 30, str(wanted))
     rules = httpx2.get(f"{release.prometheus}/api/v1/rules", trust_env=False, timeout=10).json()["data"]["groups"]
     assert {group["name"] for group in rules} >= {"splatfleet.recordings"}
     assert [rule for group in rules for rule in group["rules"] if rule["health"] == "err"] == []
@@ -183,22 +183,22 @@ def test_traffic_adds_a_pod(release: Release) -> None:
     incoming.mkdir(parents=True)
     shutil.copy(release.folder / "knot.ply", incoming / "new.ply")
     release.plane.apply(*claimed("incoming", "/srv/incoming"))
-    flags = "jobs.load.enabled=true,jobs.load.meanRate=7,jobs.load.durationSeconds=45,jobs.load.scenes={knot},"
+    flags = "jobs.load.enabled=true,jobs.load.meanRate=7,jobs.load.durationSeconds=60,jobs.load.scenes={knot},"
     flags += "jobs.validate.new.claim=incoming,jobs.validate.new.file=new.ply,jobs.validate.new.to=file:///incoming/v1"
     done = release.helm("upgrade", NAME, ".", "--reuse-values", "--set", flags)
     assert done.returncode == 0, done.stderr
     two = lambda: len(release.pods("renderer-renderer", release.scenes)) == 2  # noqa: E731
     path = f"/apis/splatfleet.io/v1alpha1/namespaces/{release.scenes}/predictiveautoscalers/renderer"
-    eventually(two, 90, f"{release.ask(path).get('status')}")
+    release.until(two, 120, "two pods")
     prometheus_operator.write_targets(release.ask, release.folder)
     status = release.ask(path)["status"]
     assert status["desiredReplicas"] == 2
     events = release.ask(f"/api/v1/namespaces/{release.scenes}/events")["items"]
     assert any(event["involvedObject"]["kind"] == "PredictiveAutoscaler" for event in events)
     job = f"/apis/batch/v1/namespaces/{NAME}/jobs/{NAME}-splatfleet-load"
-    eventually(lambda: release.ask(job)["status"].get("succeeded"), 90, release.told())
+    release.until(lambda: release.ask(job)["status"].get("succeeded"), 120, "the load job")
     validated = f"/apis/batch/v1/namespaces/{NAME}/jobs/{NAME}-splatfleet-validate-new"
-    eventually(lambda: release.ask(validated)["status"].get("succeeded"), 60, release.told())
+    release.until(lambda: release.ask(validated)["status"].get("succeeded"), 60, "the validate job")
     (entry,) = json.loads((incoming / "catalogue.json").read_text())["scenes"]
     assert entry["id"] == "new"
     assert list((incoming / "v1").rglob("*"))

@@ -14,7 +14,6 @@ from local_fleet.control_plane.plane import ControlPlane
 from tests.deploy.conftest import Helm
 from tests.deploy.release import Release, installed
 from tests.deploy.test_install import CAMERA
-from tests.kubernetes.fleet import eventually
 
 pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(290)]
 
@@ -66,10 +65,10 @@ def test_the_exporter_beside_a_renderer_is_found_by_who_needs_it(release: Releas
     assert [found["uid"] for found in digest["pods"]] == [pod["metadata"]["uid"]]
     assert digest["scene_cache"]["scenes"] == [], "what lies in a pod's own volume is of no use to another pod"
     aged = f'splatfleet_extender_node_digest_age_seconds{{node="{node}"}}'
-    seen = eventually(lambda: release.sample(aged), 30, "the extender has a digest of the node")
+    seen = release.until(lambda: release.sample(aged), 30, "the extender has a digest of the node")
     assert float(seen[0]["value"][1]) < 60
     own = f'splatfleet_scene_cache_capacity_bytes{{job=~".*renderer/exporter",instance=~"{address}:.*"}}'
-    assert float(eventually(lambda: release.sample(own), 30, own)[0]["value"][1]) == GB
+    assert float(release.until(lambda: release.sample(own), 30, own)[0]["value"][1]) == GB
 
 
 def test_a_frame_comes_from_a_volume_of_its_own(release: Release) -> None:
