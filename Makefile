@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
+# Some images forbid it, and then every process of every test compiles all that it imports again.
+export PYTHONDONTWRITEBYTECODE :=
 
 # deploy is a folder, too
 .PHONY: deploy help install demo demo-kubernetes test check lint type imports unit control-plane test-keda test-hpa bench bench-renderer bench-kubernetes bench-scaling clean
@@ -35,7 +37,7 @@ imports: install
 
 unit: install
 	@scripts/install-prometheus.sh .tools/prometheus || echo "make test: tests that need Prometheus will skip"
-	@$(BIN)/python -m pytest $(TESTS)
+	@scripts/run-tests.sh $(BIN)/python $(TESTS)
 
 control-plane: install ## a real Kubernetes control plane for the tests and the demo, built once (6 minutes on two cores)
 	@$(BIN)/python -m local_fleet.control_plane.build

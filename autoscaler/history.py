@@ -97,7 +97,9 @@ def _shape(pool: Pool, observation: Observation, lead_s: float) -> Shape:
     return shape_for(
         mean_count=float(known.mean()) if known.size else 0.0,
         bin_s=observation.bin_s,
-        lead_s=lead_s + min(observation.data_age_s, observation.bin_s),
+        # The newest bin is up to so old when a tick looks at it. Its age itself goes up and down within each bin, and
+        # a lead that follows it may begin a longer forecaster and drop it again, for ever.
+        lead_s=lead_s + max(0.0, observation.bin_s - pool.tick_s),
         season_s=settings.season_s,
         quantile=settings.quantile,
         average_s=settings.average_s,

@@ -54,7 +54,8 @@ class Fleet:
         self._pools = []
         for index in range(count):
             phase = 2 * np.pi * (bins / DAY + random.uniform())
-            mean = 60.0 * random.uniform(1.0, 40.0) * (1.2 - np.cos(phase))
+            # Enough for forecasters of one shape: what one pool learned is copied to others below.
+            mean = 60.0 * random.uniform(2.0, 40.0) * (1.2 - np.cos(phase))
             name = f"pool-{index:04d}"
             self.demand[name] = random.poisson(mean).astype(np.float64)
             self._pools.append(Pool(name, max_replicas=200, tick_s=TICK_S))

@@ -10,7 +10,9 @@ import json
 import math
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from autoscaler.forecast import Forecaster, shape_for
 from benchmarks.machine import describe
 from fleet.labels import DATA_ENV
 from fleet.traffic import Floats, parse_rate_trace
+from simulator.forecasts import days_near
 
 HORIZONS_S = (600.0, 1800.0)
 QUANTILE = 0.9
@@ -36,6 +39,7 @@ class Row:
     pinball_relative: float
     coverage: float
     worst_day_coverage: float
+    days_near: float  # share of the days whose coverage is within 6 points of the quantile
     ms_per_step: float
     build_ms: float  # from nothing to ready, over the whole history
 
@@ -78,7 +82,15 @@ def score(name: str, bin_s: float, counts: Floats, horizon_s: float, quantile: f
     per_step_ms = spent_s / rates.size * 1e3
     relative = float(loss[0] / loss[1])
     return Row(
-        name, bin_s, horizon_s, relative, float(met.mean()), min(by_day, default=math.nan), per_step_ms, spent_s * 1e3
+        name,
+        bin_s,
+        horizon_s,
+        relative,
+        float(met.mean()),
+        min(by_day, default=math.nan),
+        days_near(by_day, quantile),
+        per_step_ms,
+        spent_s * 1e3,
     )
 
 
@@ -96,33 +108,41 @@ def highest_ahead(rates: Floats, average: int, lead: int) -> Floats:
     return highest
 
 
-def main(json_path: Path | None = None) -> list[Row]:
+def main(json_path: Path | None = None, workers: int = 1, shortest_s: float = 4 * DAY_S) -> list[Row]:
     """Score every trace of four days or more under SPLATFLEET_DATA (default ../shared); print and write the rows."""
     default = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get(DATA_ENV, default)) / "traces"
+    jobs = [(path, horizon_s, shortest_s) for path in sorted(folder.glob("rate_*.csv.gz")) for horizon_s in HORIZONS_S]
+    titles = f"{'pinball':>8} {'coverage':>9} {'worst day':>9} {'days near':>9} {'ms/step':>8}"
+    print(f"{'trace':34} {'horizon':>8} {titles}", flush=True)
     rows = []
-    print(f"{'trace':34} {'horizon':>8} {'pinball':>8} {'coverage':>9} {'worst day':>9} {'ms/step':>8}")
-    for path in sorted(folder.glob("rate_*.csv.gz")):
-        bin_s, counts = load_counts(path)
-        if counts.size * bin_s < 4 * DAY_S:
-            continue
-        for horizon_s in HORIZONS_S:
-            row = score(path.name.removesuffix(".csv.gz"), bin_s, counts, horizon_s)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for row in filter(None, pool.map(_score_file, jobs)):
             rows.append(row)
             print(
-                f"{row.trace:34} {row.horizon_s:7.0f}s {row.pinball_relative:8.2f} {row.coverage:9.3f}"
-                f" {row.worst_day_coverage:9.2f} {row.ms_per_step:8.3f}"
+                f"{row.trace:34} {row.horizon_s:7.0f}s {row.pinball_relative:8.3f} {row.coverage:9.3f}"
+                f" {row.worst_day_coverage:9.2f} {row.days_near:9.2f} {row.ms_per_step:8.3f}",
+                flush=True,
             )
     for horizon_s in HORIZONS_S:
         values = [row.pinball_relative for row in rows if row.horizon_s == horizon_s]
         if values:
-            print(f"{'geometric mean':34} {horizon_s:7.0f}s {math.exp(float(np.mean(np.log(values)))):8.2f}")
+            print(f"{'geometric mean':34} {horizon_s:7.0f}s {math.exp(float(np.mean(np.log(values)))):8.3f}")
     if not rows:
         print(f"no traces in {folder} (set {DATA_ENV})")
     if json_path is not None:
         report = {"machine": asdict(describe()), "quantile": QUANTILE, "rows": [asdict(row) for row in rows]}
         json_path.write_text(json.dumps(report, indent=1) + "\n")
     return rows
+
+
+def _score_file(job: tuple[Path, float, float]) -> Row | None:
+    """One trace at one horizon; None where it is shorter than asked."""
+    path, horizon_s, shortest_s = job
+    bin_s, counts = load_counts(path)
+    if counts.size * bin_s < shortest_s:
+        return None
+    return score(path.name.removesuffix(".csv.gz"), bin_s, counts, horizon_s)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def serve_no_op(pipe: Connection) -> None:
 
     async def filter_nodes(request: Request) -> Response:
         args = wire.decode_args(await request.body())
-        return Response(wire.encode_filter(args, {}, {}), media_type="application/json")
+        return Response(wire.encode_filter(args, args.names, {}, {}), media_type="application/json")
 
     async def prioritize(request: Request) -> Response:
         args = wire.decode_args(await request.body())

@@ -157,7 +157,7 @@ class _StubHandler(http.server.BaseHTTPRequestHandler):
 def _stub(folder: Path, port: int) -> Iterator[str]:
     server = _Stub(("127.0.0.1", port), _StubHandler)
     server.folder = folder
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{port}"

@@ -45,6 +45,7 @@ def scene_cache(
         read_bytes_per_s=store.read_bytes_per_s,
         scenes=tuple(scenes),
         fetching=tuple(FetchingScene(record.id, record.done_bytes, record.total_bytes) for record in fetching),
+        peer_bytes_per_s=store.peer_bytes_per_s,
     )
 
 
@@ -130,4 +131,4 @@ def _fixed(cache: SceneCache) -> tuple[object, ...]:
 
 
 def _progress(cache: SceneCache) -> tuple[object, ...]:
-    return cache.free_bytes, cache.fetch_bytes_per_s, cache.read_bytes_per_s, cache.fetching
+    return cache.free_bytes, cache.fetch_bytes_per_s, cache.read_bytes_per_s, cache.peer_bytes_per_s, cache.fetching

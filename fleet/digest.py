@@ -40,6 +40,7 @@ class SceneCache:
     read_bytes_per_s: float
     scenes: tuple[CachedScene, ...] = ()
     fetching: tuple[FetchingScene, ...] = ()
+    peer_bytes_per_s: float = 0.0  # of downloads from other nodes
 
 
 @dataclass(frozen=True, slots=True)

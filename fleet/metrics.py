@@ -387,11 +387,17 @@ EXTENDER_PLACEMENTS = _metric(
     "extender_placements_total",
     "counter",
     ("tier",),
-    "Pods bound, by where their scenes lay on the node (resident, disk, fetching, remote, none).",
+    "Pods bound, by where their scenes lay on the node (resident, disk, fetching, peer, remote, none).",
     ("dashboard",),
 )
 EXTENDER_RESERVATIONS = _metric(
     "extender_reservations", "gauge", (), "Decisions in flight: reserved and neither confirmed, released nor expired."
+)
+EXTENDER_RESERVATIONS_WITHOUT_POD = _metric(
+    "extender_reservations_without_pod",
+    "gauge",
+    (),
+    "Reservations whose pod nobody named, or that has ended: 0 after the time to live, whatever was missed.",
 )
 EXTENDER_RESERVATION_LEAKS = _metric(
     "extender_reservations_expired_total", "counter", (), "Reservations that ran out without a pod event.", ("alerts",)

@@ -101,6 +101,13 @@ class Layout:
         return table
 
     @cached_property
+    def places(self) -> NDArray[np.uint8]:
+        """[roles, masks]: how many slices of the role still fit; legal starts of one role never overlap."""
+        return np.array(
+            [[len(legal_starts(mask, role)) for mask in range(self.masks)] for role in self.roles], np.uint8
+        )
+
+    @cached_property
     def largest(self) -> tuple[Role | None, ...]:
         """[masks]: the largest role that still has a free placement, by memory, then by compute slices."""
         by_size = sorted(self.roles, key=lambda role: (-role.memory_slices, -role.compute_slices, role.name != "1g"))

@@ -142,6 +142,7 @@ class StoreRecord:
     capacity_bytes: int
     fetch_bytes_per_s: float  # 0 when nothing was measured yet
     read_bytes_per_s: float  # 0 when nothing was measured yet
+    peer_bytes_per_s: float = 0.0  # of downloads from other nodes; 0 when there was none yet
 
 
 FETCH_STALE_AFTER_S = 10.0

@@ -161,7 +161,8 @@ class Reflector(Generic[T]):
             try:
                 if not self._version:
                     self._list()
-                self._watch()
+                if not self._stopping.is_set():
+                    self._watch()
             except _Expired:
                 self.counts.expired += 1
                 self._version = ""
@@ -222,6 +223,8 @@ class Reflector(Generic[T]):
         with self._connection.stream(self._path, query, watch_s + self._timings.slack_s) as stream:
             self._stream = stream
             try:
+                if self._stopping.is_set():  # told while the server was asked: nobody aborts this stream
+                    return
                 for line in stream.lines():
                     if self._stopping.is_set():
                         return

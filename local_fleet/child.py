@@ -63,10 +63,15 @@ class Child:
     def wait(self, deadline_s: float) -> int:
         return self._process.wait(deadline_s)
 
+    def terminate(self) -> None:
+        """SIGTERM, and no wait."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
     def stop(self, deadline_s: float = 3.0) -> None:
         """SIGTERM, then SIGKILL after the deadline."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self.terminate()
             try:
                 self._process.wait(deadline_s)
             except subprocess.TimeoutExpired:

@@ -93,6 +93,8 @@ def start_stack(
         *("--renderers-file", str(renderers_file), "--catalogue", str(catalogue), "--pool", pool),
         *digests,
     )
+    for child in children:  # at the end all are told first, then each is waited for
+        stack.callback(child.terminate)
     for child, port in zip(children, listening, strict=True):
         child.wait_listening(port)
     return Stack(gateway, extender, exporters, agents, token_file, tuple(children))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,15 +32,19 @@ _LIGHT_FRAME = 2048  # Gaussians below which handing work to threads costs more 
 class CpuRasterizer:
     """Rasterizer on `threads` threads (default: SPLATFLEET_RENDER_THREADS, else what the machine grants).
 
-    With one thread everything runs in the caller's. The kernels release the GIL, so frames of several callers
-    run side by side.
+    All of them work on a frame that comes alone. Frames that come while another is being drawn are drawn in their
+    callers' threads, side by side, as the kernels release the GIL: many frames on a thread each are done sooner than
+    the same frames one after the other on all.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads if threads is not None else threads_from_environment()
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}, expected at least 1")
-        self._pool = ThreadPoolExecutor(self.threads, "render") if self.threads > 1 else None
+        pool = ThreadPoolExecutor(self.threads, "render") if self.threads > 1 else None
+        self._together, self._alone = _Painter(self.threads, pool), _Painter(1, None)
+        self._lock = threading.Lock()
+        self._frames = 0  # being drawn
 
     def __call__(
         self,
@@ -51,6 +56,31 @@ class CpuRasterizer:
         constants: Constants,
     ) -> Frame:
         """Render one frame; safe from several threads."""
+        with self._lock:
+            self._frames += 1
+            painter = self._together if self._frames == 1 else self._alone
+        try:
+            return painter.draw(splats, camera, background, sh_degree, layers, constants)
+        finally:
+            with self._lock:
+                self._frames -= 1
+
+
+class _Painter:
+    """Draws a frame on so many threads, with one in the caller's; its bytes do not depend on how many."""
+
+    def __init__(self, threads: int, pool: ThreadPoolExecutor | None) -> None:
+        self._threads, self._pool = threads, pool
+
+    def draw(
+        self,
+        splats: Splats,
+        camera: Camera,
+        background: tuple[float, float, float],
+        sh_degree: int | None,
+        layers: frozenset[str],
+        constants: Constants,
+    ) -> Frame:
         size = (camera.width, camera.height)
         values = _camera_values(camera, constants)
         tiles = -(-camera.width // TILE_WIDTH) * -(-camera.height // TILE_HEIGHT)
@@ -78,7 +108,7 @@ class CpuRasterizer:
         """Blend what lies between the camera's near and far behind what is in the accumulators."""
         records, order, boxes = self._project(splats, camera, sh_degree)
         starts, lists = self._bin(records, order, boxes, size)
-        spans = _equal_cost(starts, self.threads * _TASKS_PER_THREAD if self._pool else 1)
+        spans = _equal_cost(starts, self._threads * _TASKS_PER_THREAD if self._pool else 1)
         self._each(lambda span: cpu_blend.blend(span, starts, lists, records, size, limits, accumulators), spans)
 
     def _finish(
@@ -88,7 +118,7 @@ class CpuRasterizer:
         rgb, alpha = np.empty(pixels * 3, np.float32), np.empty(pixels, np.float32)
         depth = np.empty(pixels if with_depth else 0, np.float32)
         back = (np.float32(background[0]), np.float32(background[1]), np.float32(background[2]))
-        spans = _split(len(accumulators), self.threads)
+        spans = _split(len(accumulators), self._threads)
         self._each(lambda span: cpu_blend.finish(span, accumulators, size, back, (rgb, alpha, depth)), spans)
         shape = (size[1], size[0])
         return Frame(rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape) if with_depth else None)
@@ -151,7 +181,7 @@ class CpuRasterizer:
         return starts, lists
 
     def _parts(self, items: int) -> int:
-        return self.threads if self._pool and items >= _LIGHT_FRAME else 1
+        return self._threads if self._pool and items >= _LIGHT_FRAME else 1
 
     def _each(self, work: Callable[[Any], None], items: list[Any]) -> None:
         if self._pool is None or len(items) == 1:

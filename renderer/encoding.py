@@ -47,5 +47,11 @@ def encode(pixels: Pixels, form: Format, quality: int) -> bytes:
     return sink.getvalue()
 
 
+def to_host(picture: Any) -> Pixels:
+    """A DeviceRasterizer's picture in host memory."""
+    pixels: Pixels = np.ascontiguousarray(picture.cpu().numpy())
+    return pixels
+
+
 def _grey(levels: Pixels) -> Pixels:
     return np.repeat(levels[..., None], 3, axis=2)

@@ -15,6 +15,7 @@ from gsplat.rendering import rasterization
 
 from renderer.camera import Camera, look_at
 from renderer.constants import CONSTANTS, Constants
+from renderer.gpu_picture import device_jpeg, to_device_pixels
 from renderer.rasterizer import Frame, RasterizerUnavailable
 from renderer.sample import is_drawn, sample_of
 from renderer.splats import Float32, Splats, make_splats
@@ -48,6 +49,7 @@ class GpuRasterizer:
         self._lock = threading.Lock()
         self.constants = CONSTANTS["gsplat-1.5.3" if _version() < (1, 6) else "main"]
         self._try_kernels()
+        self.jpeg = device_jpeg(self._device)
 
     def __call__(
         self,
@@ -66,10 +68,23 @@ class GpuRasterizer:
             )
         with torch.inference_mode():
             colours, alphas = self._rasterize(splats, camera, sh_degree, "depth" in layers)
-            light = 1.0 - alphas
-            rgb = colours[..., :3] + light * torch.tensor(background, dtype=torch.float32, device=self._device)
+            rgb = self._over(background, colours, alphas)
             depth = _host(torch.where(alphas > 0, colours[..., 3:4], 0.0)[..., 0]) if "depth" in layers else None
             return Frame(_host(rgb), _host(alphas[..., 0]), depth)
+
+    def picture(
+        self, splats: Splats, camera: Camera, background: tuple[float, float, float], sh_degree: int | None
+    ) -> Any:
+        """The colours of one frame as a tensor of uint8 [h, w, 3] in device memory, drawn when this returns."""
+        with torch.inference_mode():
+            pixels = to_device_pixels(self._over(background, *self._rasterize(splats, camera, sh_degree, False)))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return pixels
+
+    def _over(self, background: tuple[float, float, float], colours: Any, alphas: Any) -> Any:
+        back = torch.tensor(background, dtype=torch.float32, device=self._device)
+        return colours[..., :3] + (1.0 - alphas) * back
 
     def upload(self, splats: Splats) -> None:
         """Bring a scene into device memory ahead of its first frame."""

@@ -112,11 +112,18 @@ def _fail(kind: Kind, message: str) -> NoReturn:
     raise triton.TritonModelException(f"{ERROR_MARK}{kind}: {' '.join(message.split())}") from None
 
 
+def _image(pixels: Any) -> Any:
+    """Pixels in host memory as they are; those in device memory by DLPack, so that Triton decides about a copy."""
+    if isinstance(pixels, np.ndarray):
+        return triton.Tensor("RENDERED_IMAGE", pixels)
+    return triton.Tensor.from_dlpack("RENDERED_IMAGE", pixels)
+
+
 def _response(answer: Answer) -> Any:
     stats = json.dumps(answer.stats, separators=(",", ":")).encode()
     return triton.InferenceResponse(
         [
-            triton.Tensor("RENDERED_IMAGE", answer.pixels),
+            _image(answer.pixels),
             triton.Tensor("ENCODED_IMAGE", np.frombuffer(answer.encoded, np.uint8)),
             triton.Tensor("STATS", np.array([stats], dtype=object)),
         ]

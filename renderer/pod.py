@@ -18,10 +18,10 @@ from renderer import constants
 from renderer.camera import Camera, CameraError, camera_from_matrices, look_at
 from renderer.catalogue import CatalogueError, LiveCatalogue, UnknownScene
 from renderer.credentials import BearerTokens, CredentialError
-from renderer.encoding import Pixels, encode, to_pixels
+from renderer.encoding import Pixels, encode, to_host, to_pixels
 from renderer.peers import Peers
 from renderer.pod_settings import PodSettings
-from renderer.rasterizer import RasterizerUnavailable, choose
+from renderer.rasterizer import DeviceRasterizer, RasterizerUnavailable, choose
 from renderer.request import BadRequest, Defaults, RenderRequest, parse_request
 from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache, StillLoading
 from renderer.scene_store import FetchFailed, SceneStore
@@ -64,7 +64,7 @@ class Answer:
     """What one request gets; the picture is in `pixels` or in `encoded`, the other is empty."""
 
     stats: dict[str, Any]
-    pixels: Pixels = field(default_factory=lambda: NO_PIXELS)
+    pixels: Any = field(default_factory=lambda: NO_PIXELS)  # or a picture in device memory
     encoded: bytes = b""
 
 
@@ -78,7 +78,7 @@ class RendererPod:
         try:
             self._live = LiveCatalogue(settings.catalogue)
             self._rasterize = choose(settings.rasterizer)
-            self._upload: Callable[[Splats], None] | None = getattr(self._rasterize, "upload", None)  # the GPU has one
+            self._device = self._rasterize if isinstance(self._rasterize, DeviceRasterizer) else None
             self._store = SceneStore(
                 settings.store,
                 settings.store_capacity_bytes,
@@ -116,7 +116,7 @@ class RendererPod:
         one = np.ones((1, 3), np.float32)
         splats = make_splats(one * 0, np.ones((1, 4), np.float32), one * 0.1, np.ones(1, np.float32), one[:, None])
         camera = look_at((0, 0, -2), (0, 0, 0), (0, -1, 0), 50, 8, 8)
-        frame = self._rasterize(splats, camera, (0.0, 0.0, 0.0), None, frozenset({"rgb", "depth"}), constants.DEFAULT)
+        frame = self._rasterize(splats, camera, (0.0, 0.0, 0.0), None, frozenset({"rgb", "depth"}), self._constants)
         encode(to_pixels(frame, "rgb")[0], "jpeg", 85)
 
     def _load_first(self, scenes: tuple[SceneId, ...]) -> None:
@@ -140,8 +140,8 @@ class RendererPod:
         entry = self._live.current().get(scene)
         try:
             stored, splats = self._store.read(entry, lambda stored: reserve(stored.record.resident_bytes))
-            if self._upload is not None:
-                self._upload(splats)
+            if self._device is not None:
+                self._device.upload(splats)
         except SceneFileError:
             self._store.evict(scene)  # a broken file takes no room
             raise
@@ -184,16 +184,36 @@ class RendererPod:
         self._pace(answer.stats, began_s)
         return answer
 
+    @property
+    def _constants(self) -> constants.Constants:
+        return constants.DEFAULT if self._device is None else self._device.constants
+
+    def _draw(self, request: RenderRequest, splats: Splats, camera: Camera) -> tuple[Any, dict[str, float]]:
+        """The picture, in device memory where it was drawn there, and what is needed to read it back."""
+        if self._device is not None and request.layers == "rgb":
+            return self._device.picture(splats, camera, request.background, request.sh_degree), {}
+        layers = frozenset({"rgb", request.layers})
+        frame = self._rasterize(splats, camera, request.background, request.sh_degree, layers, self._constants)
+        return to_pixels(frame, request.layers)
+
+    def _encode(self, request: RenderRequest, pixels: Any) -> bytes:
+        """The file that was asked for; nothing for raw pixels."""
+        if request.format == "raw":
+            return b""
+        if isinstance(pixels, np.ndarray):
+            return encode(pixels, request.format, request.quality)
+        if request.format == "jpeg" and self._device is not None and self._device.jpeg is not None:
+            return self._device.jpeg(pixels, request.quality)
+        return encode(to_host(pixels), request.format, request.quality)
+
     def _frame(self, request: RenderRequest, camera: Camera, pin: Pin[Splats], load_s: float) -> Answer:
         began_s = time.monotonic()
-        layers = frozenset({"rgb", request.layers})
         splats = pin.value
         if request.gaussian_budget is not None:
             splats = dataclasses.replace(splats, budget=request.gaussian_budget)
-        frame = self._rasterize(splats, camera, request.background, request.sh_degree, layers, constants.DEFAULT)
-        pixels, scale = to_pixels(frame, request.layers)
+        pixels, scale = self._draw(request, splats, camera)
         rendered_s = time.monotonic()
-        encoded = b"" if request.format == "raw" else encode(pixels, request.format, request.quality)
+        encoded = self._encode(request, pixels)
         ended_s = time.monotonic()
         self._watcher.rendered(ended_s - began_s)
         stats: dict[str, Any] = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,26 @@ class Rasterizer(Protocol):
         constants: Constants,
     ) -> Frame:
         """Render one frame; `sh_degree` caps the scene's own degree, None leaves it."""
+        ...
+
+
+@runtime_checkable
+class DeviceRasterizer(Rasterizer, Protocol):
+    """A rasterizer whose frames can stay where they were drawn."""
+
+    constants: Constants
+    """The ones that it was compiled with."""
+    jpeg: Callable[[Any, int], bytes] | None
+    """A picture of its own and a quality (1-100) to a JPEG file, where the device can do that."""
+
+    def upload(self, splats: Splats) -> None:
+        """Bring a scene into device memory ahead of its first frame."""
+        ...
+
+    def picture(
+        self, splats: Splats, camera: Camera, background: tuple[float, float, float], sh_degree: int | None
+    ) -> Any:
+        """The colours of one frame, uint8 [h, w, 3] in device memory, for DLPack."""
         ...
 
 

@@ -56,11 +56,16 @@ class StoreRates:
     def __init__(self, layout: StoreLayout, capacity_bytes: int) -> None:
         self._layout, self._capacity_bytes = layout, capacity_bytes
 
-    def add(self, fetch_bytes_per_s: float = 0.0, read_bytes_per_s: float = 0.0) -> None:
+    def add(self, fetch_bytes_per_s: float = 0.0, read_bytes_per_s: float = 0.0, peer_bytes_per_s: float = 0.0) -> None:
         """Fold a measurement into store.json (half its weight to the newest)."""
         known = read_json(self._layout.store_file) or {}
         rates = {}
-        for name, new in (("fetch_bytes_per_s", fetch_bytes_per_s), ("read_bytes_per_s", read_bytes_per_s)):
+        measured = {
+            "fetch_bytes_per_s": fetch_bytes_per_s,
+            "read_bytes_per_s": read_bytes_per_s,
+            "peer_bytes_per_s": peer_bytes_per_s,
+        }
+        for name, new in measured.items():
             old = float(known.get(name, 0.0))
             rates[name] = (old + new) / 2 if old and new else new or old
         record = dataclasses.asdict(StoreRecord(self._capacity_bytes, **rates))
@@ -125,8 +130,9 @@ class Fetch:
                     got = download.run(heartbeat.progress)
             finally:
                 self._count(download.fetched_bytes, is_peer)
-            if got.fetched_bytes and got.seconds > 0 and not is_peer:
-                self._rates.add(fetch_bytes_per_s=got.fetched_bytes / got.seconds)
+            if got.fetched_bytes and got.seconds > 0:
+                rate = got.fetched_bytes / got.seconds
+                self._rates.add(**{"peer_bytes_per_s" if is_peer else "fetch_bytes_per_s": rate})
             self._check(entry, source, got.digest, download.kept_bytes)
             with contextlib.ExitStack() as stack:
                 if got.digest != key:

@@ -157,7 +157,7 @@ class WebClient:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if connection is not kept:
-                    raise TryAgain(f"{self._uri}: {error or type(error).__name__}") from None
+                    raise TryAgain(f"{self._uri}: {told(error)}") from None
         raise AssertionError("a new connection was tried last")
 
     def _proxy(self, url: SplitResult) -> SplitResult | None:
@@ -176,6 +176,11 @@ class WebClient:
         if proxy is not None:
             secure.set_tunnel(*asked)
         return secure
+
+
+def told(error: Exception) -> str:
+    """What went wrong; http.client's own errors may quote an address with its signature, so they tell their name."""
+    return str(error) if isinstance(error, OSError) and str(error) else type(error).__name__
 
 
 def _origin(url: SplitResult) -> str:

@@ -29,7 +29,7 @@ from renderer.scene_source import (
     patiently,
     pause_after,
 )
-from renderer.web_client import Access, Turn, WebClient
+from renderer.web_client import Access, Turn, WebClient, told
 
 _CHUNK_BYTES = 2 << 20
 _PASSING = (408, 500, 502, 504)
@@ -105,7 +105,7 @@ class WebSource:
         try:
             count = _read_into(turn, answer, view)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise TryAgain(f"{self.uri}: {error or type(error).__name__}") from None
+            raise TryAgain(f"{self.uri}: {told(error)}") from None
         if count:
             sink(view[:count])
         return count
@@ -137,7 +137,7 @@ class WebSource:
                 try:
                     body = answer.read(LARGEST_META_BYTES + 1)
                 except (OSError, http.client.HTTPException) as error:
-                    raise TryAgain(f"{self._where(part)}: {error or type(error).__name__}") from None
+                    raise TryAgain(f"{self._where(part)}: {told(error)}") from None
                 self._client.done(turn, answer)
                 return body, answer
             finally:

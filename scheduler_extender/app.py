@@ -83,7 +83,8 @@ class Extender:
     def filter(self, args: wire.Args) -> bytes:
         """All nodes that fit, and a reason for each that does not; changes nothing that a decision follows from."""
         assert args.pod is not None
-        self.cluster.expire(self.clock())
+        now_s = self.clock()
+        self.cluster.expire(now_s)
         verdict = self.cluster.fit(args.pod, args.names)
         failed: dict[str, str] = {}
         unresolvable: dict[str, str] = {}
@@ -100,7 +101,11 @@ class Extender:
             self.waiting.refuse(args.pod, args.names)
         else:
             self.waiting.forget(args.pod.uid)
-        return wire.encode_filter(args, failed, unresolvable)
+        left = wire.passed(args, failed, unresolvable)
+        if len(left) > 1:  # else nobody will ask for scores
+            # While kube-scheduler reads the answer and asks its own plugins, prices are made.
+            asyncio.get_running_loop().call_soon(self.cluster.foresee, args.pod, left, now_s)
+        return wire.encode_filter(args, left, failed, unresolvable)
 
     def prioritize(self, args: wire.Args) -> bytes:
         """A score for every node sent, and a soft reservation on the one that should win."""
@@ -110,7 +115,7 @@ class Extender:
         self.cluster.expire(now_s)
         decision = self.cluster.decide(args.pod, args.names, now_s)
         answer = wire.encode_scores(args.names, decision.scores.tolist())
-        self.cluster.reserve(decision, now_s)
+        self.cluster.reserve(decision, decision.now_s)
         self.explanations.keep(decision)
         # What nobody waits for comes after the answer.
         later = asyncio.get_running_loop().call_soon
@@ -228,7 +233,11 @@ class Verb(Generic[Args]):
 
 def _verbs(extender: Extender) -> Iterator[tuple[str, Route]]:
     filtering = Verb(
-        "filter", wire.decode_args, extender.filter, lambda args: wire.encode_filter(args, {}, {}), wire.encode_refusal
+        "filter",
+        wire.decode_args,
+        extender.filter,
+        lambda args: wire.encode_filter(args, args.names, {}, {}),
+        wire.encode_refusal,
     )
     scoring = Verb("prioritize", wire.decode_args, extender.prioritize, lambda _: b"[]", lambda _: b"[]")
     preempting = Verb(

@@ -25,6 +25,7 @@ from scheduler_extender.scene_table import Rows, Tier
 from scheduler_extender.scores import scores
 from scheduler_extender.starts import Starts
 
+FORESEEN_FOR_S = 1.0
 DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
 
 
@@ -40,6 +41,7 @@ class Decision:
     scores: NDArray[np.int64]
     age_s: NDArray[np.float64]  # of each digest; NaN where there was none
     winner: str  # empty where no node fits
+    now_s: float  # when it was priced
 
     def reason(self, index: int) -> Reason | None:
         verdict = int(self.verdict[index])
@@ -51,7 +53,7 @@ class Bound:
     """A pod seen on its node for the first time."""
 
     pod: Pod
-    tier: str  # where its scenes lay there: resident, disk, fetching, remote; none where it names none
+    tier: str  # where its scenes lay there: resident, disk, fetching, peer, remote; none where it names none
 
 
 class Cluster:
@@ -75,6 +77,8 @@ class Cluster:
         self._inventory: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as the API server knows them
         self._sharing: dict[str, Sharing] = {}
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
+        self._changes = 0  # of anything that a price follows from
+        self._foreseen: tuple[int, Decision] | None = None
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
@@ -98,6 +102,7 @@ class Cluster:
         self.table.set_claims(Node(name), (), frozenset())
         self.snapshot = self.snapshot.without_node(name)
         self.table.drop(name)
+        self._changes += 1
         self._seen_gpus.pop(name, None)
         self._sharing.pop(name, None)
         self._freed.discard(name)
@@ -136,6 +141,7 @@ class Cluster:
         """The node's digest was asked for again and had not changed."""
         self._drop_departed(self.snapshot.nodes[name], now_s)
         self.table.seen_s[self.table.row(name)] = now_s
+        self._changes += 1
 
     def set_pod(self, pod: Pod, now_s: float) -> Bound | None:
         """A pod came or changed; the answer is set when it is seen on its node for the first time."""
@@ -205,7 +211,12 @@ class Cluster:
         return sum(self.table.scenes.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
 
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
-        """Price every node. Changes nothing; `reserve` holds the place."""
+        """Price every node, or say what was foreseen. Changes nothing; `reserve` holds the place."""
+        if self._foreseen is not None:
+            changes, foreseen = self._foreseen
+            same = changes == self._changes and foreseen.pod == pod and foreseen.names == names
+            if same and 0.0 <= now_s - foreseen.now_s <= FORESEEN_FOR_S:
+                return foreseen
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
             verdict = fits(pod, rows, self.table)
@@ -213,16 +224,24 @@ class Cluster:
         total_s = np.where(verdict == FITS, costs.total_s, np.inf)
         best = int(total_s.argmin()) if len(total_s) else -1
         winner = names[best] if best >= 0 and np.isfinite(total_s[best]) else ""
-        return Decision(pod, names, verdict, costs, total_s, scores(total_s), now_s - self.table.seen_s[rows], winner)
+        age_s = now_s - self.table.seen_s[rows]
+        return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s)
+
+    def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
+        """Price now what will be asked about next; whatever changes until then makes it worthless."""
+        decision = self.decide(pod, names, now_s)
+        self._foreseen = self._changes, decision
 
     def set_capacity_type(self, name: str, capacity_type: str) -> None:
         """Take what a node's label says: `reserved`, `on-demand`, `spot`, or empty where it says nothing."""
         if name in self.table.rows:
             self.table.unreserved[self.table.rows[name]] = capacity_type not in ("", "reserved")
+            self._changes += 1
 
     def set_forecast(self, pool: str, demand: Mapping[SceneId, float]) -> None:
         """Take the demand that is forecast for a pool, by scene, in any one unit; empty forgets it."""
         self._forecast[pool] = dict(demand)
+        self._changes += 1
 
     def _costs(self, pod: Pod, rows: Rows, now_s: float) -> Costs:
         def price(asked: Pod) -> Costs:
@@ -238,6 +257,12 @@ class Cluster:
         if pod.uid and decision.winner and not (known is not None and known.holds):
             self._unsettled |= self.reservations.reserve(pod, decision.winner, now_s)
 
+    @property
+    def reservations_without_pod(self) -> int:
+        """Reservations less the living pods that they are for: what a missed word about a pod leaves behind."""
+        pods = self.snapshot.pods
+        return sum(uid not in pods or pods[uid].finished for uid in self.reservations.uids)
+
     def settle(self) -> None:
         """Bring the rows of fresh reservations in step now; whoever reads them next would do it otherwise."""
         if self._unsettled:
@@ -250,10 +275,12 @@ class Cluster:
         return self._starts.demand
 
     def _tier(self, pod: Pod) -> str:
-        row = self.table.rows.get(pod.node, UNKNOWN_ROW)
-        columns = [self.table.scenes.get(scene) for scene in pod.scenes]
-        tiers = [Tier(int(column.tier[row])) if column else Tier.REMOTE for column in columns]
-        return min(tiers).name.lower() if tiers else "none"
+        row = np.array([self.table.rows.get(pod.node, UNKNOWN_ROW)])
+        peers = bool((self.table.peer_bytes_per_s > 0).any())
+        scenes = self.table.scenes
+        columns = [scenes.get(scene) for scene in pod.scenes]
+        tiers = [int(scenes.tiers(column, row, peers)[0]) if column else Tier.REMOTE for column in columns]
+        return Tier(min(tiers)).name.lower() if tiers else "none"
 
     def _forget(self, uid: str, now_s: float) -> None:
         changed = self.reservations.release(uid)
@@ -290,6 +317,7 @@ class Cluster:
             claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]
             departed = frozenset(uid for uid, (of_node, _) in self._departed.items() if of_node == name) | aside
             self.table.set_claims(self.snapshot.nodes[name], claims, departed)
+            self._changes += 1
 
     @contextmanager
     def _without(self, uid: str) -> Iterator[None]:

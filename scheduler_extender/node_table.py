@@ -50,14 +50,37 @@ class ProfileColumns:
             getattr(self, name)[row] = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Bandwidths:
+    """Bytes per second by row; a node that has measured nothing yet is taken for the median of those that have."""
+
+    asked: tuple[float, float]
+    fetch: Floats
+    read: Floats
+    peer: Floats | None  # None where no node ever fetched from another
+    fetch_median: float
+    read_median: float
+
+    @classmethod
+    def of(cls, table: NodeTable, asked: tuple[float, float]) -> Bandwidths:
+        fetch, read = _median(table.fetch_bytes_per_s) or asked[0], _median(table.read_bytes_per_s) or asked[1]
+        peer = _median(table.peer_bytes_per_s)
+        return cls(
+            asked,
+            np.where(table.fetch_bytes_per_s > 0, table.fetch_bytes_per_s, fetch),
+            np.where(table.read_bytes_per_s > 0, table.read_bytes_per_s, read),
+            None if peer is None else np.where(table.peer_bytes_per_s > 0, table.peer_bytes_per_s, peer),
+            fetch,
+            read,
+        )
+
+
 @dataclass(slots=True)
 class _Measured:
     """What follows from the digests of all nodes, until the next one comes."""
 
-    medians_bytes_per_s: tuple[float | None, float | None]
     known_nodes: int
-    priors: tuple[float, float] = (0.0, 0.0)
-    bandwidths: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
+    bandwidths: Bandwidths | None = None
 
 
 class NodeTable:
@@ -74,6 +97,7 @@ class NodeTable:
         self.free_bytes: Floats = np.zeros(self._allocate)
         self.fetch_bytes_per_s: Floats = np.zeros(self._allocate)
         self.read_bytes_per_s: Floats = np.zeros(self._allocate)
+        self.peer_bytes_per_s: Floats = np.zeros(self._allocate)
         self.queued_bytes: Floats = np.zeros(self._allocate)
         self.whole_gpus: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
         self.whole_gpus_free: NDArray[np.int32] = np.zeros(self._allocate, np.int32)
@@ -120,19 +144,12 @@ class NodeTable:
         self._dropped.append(row)
         self._asked = None
 
-    def measured_bytes_per_s(self) -> tuple[float | None, float | None]:
-        """The medians of the fetch and the read bandwidths that nodes measured; None where none has."""
-        return self._figures().medians_bytes_per_s
-
-    def bandwidths(self, fetch_prior: float, read_prior: float) -> tuple[Floats, Floats]:
-        """Fetch and read bytes per second by row, the prior where a node has measured none."""
+    def bandwidths(self, fetch_bytes_per_s: float, read_bytes_per_s: float) -> Bandwidths:
+        """By row; the arguments stand for what no node of the fleet has measured yet."""
         figures = self._figures()
-        if figures.priors != (fetch_prior, read_prior):
-            figures.priors = fetch_prior, read_prior
-            figures.bandwidths = (
-                np.where(self.fetch_bytes_per_s > 0, self.fetch_bytes_per_s, fetch_prior),
-                np.where(self.read_bytes_per_s > 0, self.read_bytes_per_s, read_prior),
-            )
+        asked = fetch_bytes_per_s, read_bytes_per_s
+        if figures.bandwidths is None or figures.bandwidths.asked != asked:
+            figures.bandwidths = Bandwidths.of(self, asked)
         return figures.bandwidths
 
     @property
@@ -142,8 +159,7 @@ class NodeTable:
 
     def _figures(self) -> _Measured:
         if self._measured is None:
-            medians = _median(self.fetch_bytes_per_s), _median(self.read_bytes_per_s)
-            self._measured = _Measured(medians, int((~np.isnan(self.seen_s)).sum()))
+            self._measured = _Measured(int((~np.isnan(self.seen_s)).sum()))
         return self._measured
 
     def set_digest(self, node: Node) -> None:
@@ -159,6 +175,7 @@ class NodeTable:
         self.free_bytes[row] = cache.free_bytes if cache else 0
         self.fetch_bytes_per_s[row] = cache.fetch_bytes_per_s if cache else 0
         self.read_bytes_per_s[row] = cache.read_bytes_per_s if cache else 0
+        self.peer_bytes_per_s[row] = cache.peer_bytes_per_s if cache else 0
         self.scenes.set_held(row, node)
 
     def set_claims(self, node: Node, claims: Iterable[Pod], departed: frozenset[str]) -> None:

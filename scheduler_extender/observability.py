@@ -30,6 +30,8 @@ class _ClusterCollector(Collector):
         self._cluster.expire(now_s)
         held = metrics.EXTENDER_RESERVATIONS
         yield GaugeMetricFamily(held.name, held.help, value=len(self._cluster.reservations))
+        without = metrics.EXTENDER_RESERVATIONS_WITHOUT_POD
+        yield GaugeMetricFamily(without.name, without.help, value=self._cluster.reservations_without_pod)
         leaked = metrics.EXTENDER_RESERVATION_LEAKS
         yield CounterMetricFamily(leaked.name, leaked.help, value=self._cluster.reservations.expired)
         waiting = metrics.EXTENDER_WAITING

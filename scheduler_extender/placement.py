@@ -3,14 +3,14 @@
     cost_s = time_to_ready_s + fragmentation_s + eviction_s + crowding_s + node_s
 
     time_to_ready_s  what the pod waits for its scenes:
-                     (queued + missing bytes) / fetch bandwidth, or the rest of a download in flight if that ends
-                     later, then the load: bytes / read bandwidth from disk, / page-cache bandwidth if another pod
-                     of the node holds the scene
+                     queued bytes / fetch bandwidth + missing bytes / bandwidth (from peers, where another node has
+                     them), or the rest of a download in flight if that ends later, then the load:
+                     bytes / read bandwidth from disk, / page-cache bandwidth if another pod of the node holds the scene
     fragmentation_s  fragmentation_s_per_slice * (F(after) - F(before)), F as in fleet.mig.fragmentation_table
     eviction_s       eviction_weight * sum over the scenes thrown out of
                      bytes / fetch bandwidth * share of requests * nodes / copies
-    crowding_s       crowding_weight * the same sum over the other scenes that lie there / slices of the profile that
-                     are free there: the last slices beside warm scenes are for the pods of those scenes
+    crowding_s       crowding_weight * the same sum over the scenes that lie there * the part of the node's places that
+                     the pod takes, each profile's by its share of requests: they are for the pods of those scenes
     node_s           what the node itself is worth: unreserved_s where it is paid by the hour, empty_node_s where nobody
                      is on it (an empty node can go), hot_spot_s where it already has its share of a scene's pods
 
@@ -28,13 +28,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.mig import MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.demand import Demand
-from scheduler_extender.node_table import NodeTable, ProfileColumns
+from scheduler_extender.node_table import Bandwidths, NodeTable, ProfileColumns
 from scheduler_extender.offers import Ask
 from scheduler_extender.prices import Prices
-from scheduler_extender.scene_table import FETCHING, REMOTE, RESIDENT, Floats, Rows, Tier
+from scheduler_extender.scene_table import FETCHING, RESIDENT, Floats, Rows, Tier
 
 FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
 
@@ -43,7 +44,7 @@ FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weig
 class Cost:
     """One node's price for one pod."""
 
-    tier: str  # resident, disk, fetching, remote; none where the pod names no scene
+    tier: str  # resident, disk, fetching, peer, remote; none where the pod names no scene
     time_to_ready_s: float
     fragmentation_s: float
     eviction_s: float
@@ -115,24 +116,21 @@ def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Price
     certain = trust >= 1.0
     known = None if certain.all() else certain  # None: every digest is trusted whole, so nothing fades
     sizes = scene_sizes(pod, table, prices)
-    # A node that has measured nothing yet is taken for the median of those that have.
-    fetch_median, read_median = table.measured_bytes_per_s()
-    fetch_prior, read_prior = fetch_median or prices.fetch_bytes_per_s, read_median or prices.read_bytes_per_s
-    fetch, read = (by_row[rows] for by_row in table.bandwidths(fetch_prior, read_prior))
-    scenes = _scenes_there(sizes, rows, table, read, prices)
+    bandwidths = table.bandwidths(prices.fetch_bytes_per_s, prices.read_bytes_per_s)
+    fetch = bandwidths.fetch[rows]
+    scenes = _scenes_there(sizes, rows, table, bandwidths, prices)
     queued_bytes = table.queued_bytes[rows]
     missing = scenes.missing_bytes > 0
-    pulled_bytes = np.where(missing, queued_bytes + scenes.missing_bytes, 0.0)
-    pull_s = pulled_bytes / fetch
+    pull_s = np.where(missing, queued_bytes / fetch + scenes.missing_s, 0.0)
     if scenes.arriving_bytes is not None:
         pull_s = np.maximum(pull_s, scenes.arriving_bytes / fetch)
     ready_s = pull_s + scenes.load_s
     fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
-    need_bytes = np.where(missing, pulled_bytes - table.free_bytes[rows], 0.0)
+    need_bytes = np.where(missing, scenes.missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
     eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
-    crowding_s = prices.crowding_weight * _crowded_s(pod, sizes, rows, table, demand, fetch_prior)
+    crowding_s = prices.crowding_weight * _crowded_s(pod, rows, table, demand, bandwidths.fetch_median)
     if known is not None:
-        cold_s = sum(size / fetch_prior + size / read_prior for size in sizes.values())
+        cold_s = sum(size / bandwidths.fetch_median + size / bandwidths.read_median for size in sizes.values())
         ready_s = trust * ready_s + (1 - trust) * cold_s
     return Costs(
         tier=scenes.worst_tier,
@@ -151,22 +149,33 @@ class _There:
 
     worst_tier: NDArray[np.int8]
     missing_bytes: Floats
+    missing_s: Floats  # to fetch those, once nothing else is in the queue
     load_s: Floats
     arriving_bytes: Floats | None  # of downloads in flight; None where there is none
 
 
-def _scenes_there(sizes: Mapping[str, float], rows: Rows, table: NodeTable, read: Floats, prices: Prices) -> _There:
+def _scenes_there(
+    sizes: Mapping[str, float], rows: Rows, table: NodeTable, bandwidths: Bandwidths, prices: Prices
+) -> _There:
     nothing = np.zeros(len(rows))
     if not sizes:
-        return _There(np.full(len(rows), -1, np.int8), nothing, nothing, None)
+        return _There(np.full(len(rows), -1, np.int8), nothing, nothing, nothing, None)
+    fetch, read = bandwidths.fetch[rows], bandwidths.read[rows]
     worst = np.full(len(rows), RESIDENT, np.int8)
-    missing_bytes = load_s = nothing
+    missing_bytes = missing_s = load_s = nothing
     arriving_bytes = None
     for scene, size_bytes in sizes.items():
         column = table.scenes.get(scene)
-        tier = column.tier[rows] if column is not None else np.zeros(len(rows), np.uint8)
+        if column is None:
+            tier = np.zeros(len(rows), np.uint8)
+        else:
+            tier = table.scenes.tiers(column, rows, bandwidths.peer is not None)
         worst = np.minimum(worst, tier.view(np.int8))
-        missing_bytes = missing_bytes + size_bytes * (tier == REMOTE)
+        here_bytes = size_bytes * (tier < FETCHING)
+        missing_bytes = missing_bytes + here_bytes
+        # Peers are asked before the object store.
+        peer = bandwidths.peer if column is not None and table.scenes.copies[column.index] else None
+        missing_s = missing_s + here_bytes / (fetch if peer is None else peer[rows])
         resident = tier == RESIDENT
         from_disk_s = size_bytes / read
         if resident.any():
@@ -174,9 +183,9 @@ def _scenes_there(sizes: Mapping[str, float], rows: Rows, table: NodeTable, read
         load_s = load_s + from_disk_s
         if column is not None and column.remaining_bytes:
             remaining = _sparse(column.remaining_bytes, rows, len(table.seen_s))
-            here = np.where(tier == FETCHING, remaining, 0.0)
-            arriving_bytes = here if arriving_bytes is None else np.maximum(arriving_bytes, here)
-    return _There(worst, missing_bytes, load_s, arriving_bytes)
+            coming_bytes = np.where(tier == FETCHING, remaining, 0.0)
+            arriving_bytes = coming_bytes if arriving_bytes is None else np.maximum(arriving_bytes, coming_bytes)
+    return _There(worst, missing_bytes, missing_s, load_s, arriving_bytes)
 
 
 def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[Pod], Costs]) -> Costs:
@@ -287,22 +296,36 @@ def _evicted_s(
     return lost_s
 
 
-def _crowded_s(
-    pod: Pod, sizes: Mapping[str, float], rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float
-) -> Floats:
-    """[rows]: what the other scenes of a node save later pods, over the places of the pod's kind that are left."""
+def _crowded_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float) -> Floats:
+    """[rows]: what the scenes of a node save later pods, times the part of the node's places that the pod takes."""
     warmth_bytes = table.scenes.warmth_bytes(demand.scene_share, demand.other_share)[rows]
-    for scene, size_bytes in sizes.items():
-        column = table.scenes.get(scene)
-        if column is not None:
-            share = demand.scene_share.get(scene, demand.other_share)
-            own_bytes = share * size_bytes / max(1.0, float(table.scenes.copies[column.index]))
-            warmth_bytes = warmth_bytes - own_bytes * (column.tier[rows] > FETCHING)
-    places = table.whole_gpus_free[rows]
-    for profile in pod.profiles[:1]:
-        if profile in table.profiles:
-            places = table.profiles[profile].free[rows]
-    per_byte_s = table.known_nodes / fetch_bytes_per_s
+    warmth_s = np.maximum(warmth_bytes, 0.0) * (table.known_nodes / fetch_bytes_per_s)
     # Rounded, so that sums kept in step and sums made anew agree to the last bit.
-    crowded: Floats = np.round(np.maximum(warmth_bytes, 0.0) * per_byte_s / np.maximum(places, 1), 6)
+    crowded: Floats = np.round(warmth_s * _part_taken(pod, rows, table, demand), 6)
     return crowded
+
+
+def _part_taken(pod: Pod, rows: Rows, table: NodeTable, demand: Demand) -> Floats:
+    """[rows]: of the places that are left there, the part that goes with the pod's first slice.
+
+    Each profile's places count by its share of the requests. A slice that exists takes one place of its own profile;
+    one that is cut takes places of every profile that its memory could have served.
+    """
+    asks: tuple[Ask, ...] = (*pod.profiles[:1], *pod.devices[:1])
+    columns = next((table.profiles[ask] for ask in asks if ask in table.profiles), None)
+    if columns is None:
+        return 1.0 / np.maximum(table.whole_gpus_free[rows], 1)
+    part = columns.part[rows]
+    taken: Floats = 1.0 / np.maximum(columns.free[rows], 1)
+    if isinstance(asks[0], MigProfile):
+        taken = taken * demand.share(asks[0])[part]
+    cut = table.partitioned[rows]
+    if not cut.any():
+        return taken
+    before, after = columns.before[rows], columns.after[rows]
+    lost = np.zeros(len(rows))
+    for ask, there in table.profiles.items():
+        if isinstance(ask, MigProfile):
+            places = demand.places(ask)
+            lost += (places[part, before] - places[part, after]) / np.maximum(there.free[rows], 1)
+    return np.where(cut, lost, taken)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 class Prices:
     """What turns bytes and slices into seconds."""
 
-    # Up to half a second a slice, packing costs little locality; above, it drowns it (docs/benchmarks/placement.md).
-    fragmentation_s_per_slice: float = 0.5
+    # Found together on a simulated fleet (docs/benchmarks/placement.md): above half a second a slice, packing drowns
+    # locality.
+    fragmentation_s_per_slice: float = 0.35
     eviction_weight: float = 8.0
-    crowding_weight: float = 0.02
+    crowding_weight: float = 0.04
     page_cache_bytes_per_s: float = 6e9
     # Where no node of the fleet has measured its own yet.
     fetch_bytes_per_s: float = 250e6

@@ -7,6 +7,7 @@ time to live. A clock is passed in.
 
 from __future__ import annotations
 
+from collections.abc import KeysView
 from dataclasses import dataclass
 
 from fleet.snapshot import Pod
@@ -32,6 +33,11 @@ class Reservations:
 
     def __len__(self) -> int:
         return len(self._by_uid)
+
+    @property
+    def uids(self) -> KeysView[str]:
+        """Of the pods that a place is held for."""
+        return self._by_uid.keys()
 
     def get(self, uid: str) -> Reservation | None:
         return self._by_uid.get(uid)

@@ -27,13 +27,14 @@ class Tier(IntEnum):
     """Where a scene lies on a node, worst first."""
 
     REMOTE = 0
-    FETCHING = 1
-    DISK = 2
-    RESIDENT = 3  # in the memory of a pod of the node, so its file is in the page cache and locked there
+    PEER = 1  # not there, but another node has it; where nodes serve each other
+    FETCHING = 2
+    DISK = 3
+    RESIDENT = 4  # in the memory of a pod of the node, so its file is in the page cache and locked there
 
 
 # Plain numbers: they are looked up for every scene of every digest.
-REMOTE, FETCHING, DISK, RESIDENT = (int(tier) for tier in Tier)
+REMOTE, PEER, FETCHING, DISK, RESIDENT = (int(tier) for tier in Tier)
 
 
 @dataclass(slots=True)
@@ -79,6 +80,11 @@ class SceneTable:
     def get(self, scene: str) -> SceneColumn | None:
         """The column of a scene; None where nobody ever named it."""
         return self.columns.get(scene)
+
+    def tiers(self, column: SceneColumn, rows: Rows, peers: bool) -> NDArray[np.uint8]:
+        """[rows]: where the scene lies, as a pod finds it; `peers`: nodes serve each other."""
+        tier: NDArray[np.uint8] = column.tier[rows]
+        return np.maximum(tier, PEER) if peers and self.copies[column.index] else tier
 
     def bytes_of(self, scene: str) -> int:
         """The size of a scene as any node knows it; 0 where none does."""

@@ -28,7 +28,7 @@ from scheduler_extender.prices import Prices
 from scheduler_extender.state import DigestPoller
 
 HANDSHAKE_S = 3.0
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 
 
 @dataclass(frozen=True, slots=True)

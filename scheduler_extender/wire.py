@@ -131,20 +131,20 @@ def _salvaged_names(body: bytes) -> list[str] | None:
     return None
 
 
-def encode_filter(args: Args, failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> bytes:
+def passed(args: Args, failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> list[str]:
+    """The names that are left, in the order in which they came."""
+    if not failed and not unresolvable:
+        return args.names
+    return [name for name in args.names if name not in failed and name not in unresolvable]
+
+
+def encode_filter(args: Args, left: Sequence[str], failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> bytes:
     """The answer of filter in the shape of its question: names for names, objects for objects."""
-    names: Sequence[str] = args.names
-    nodes = None
-    if failed or unresolvable:
-        names = [name for name in names if name not in failed and name not in unresolvable]
-    if args.nodes is not None:
-        pairs = zip(args.names, args.nodes, strict=True)
-        nodes = {
-            "metadata": {},
-            "items": [node for name, node in pairs if name not in failed and name not in unresolvable],
-        }
-        return _encode(_FilterResult(nodes, None, failed, unresolvable))
-    return _encode(_FilterResult(None, names, failed, unresolvable))
+    if args.nodes is None:
+        return _encode(_FilterResult(None, left, failed, unresolvable))
+    pairs = zip(args.names, args.nodes, strict=True)
+    items = [node for name, node in pairs if name not in failed and name not in unresolvable]
+    return _encode(_FilterResult({"metadata": {}, "items": items}, None, failed, unresolvable))
 
 
 def encode_refusal(error: str) -> bytes:

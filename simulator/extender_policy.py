@@ -44,7 +44,8 @@ class ExtenderPolicy:
         self._table: NodeTable | None = None
         self._pods: dict[tuple[int, int], Pod] = {}
         self._rows = np.zeros(0, np.int64)
-        self._profiles = [PART.profile_of(PART.layout.role(name)) for name in ROLES]
+        named = (PART.profile_of(PART.layout.role(name)) for name in ROLES)
+        self._profiles = [profile for profile in named if profile is not None]
 
     def choose(self, fleet: Fleet, request: Request) -> Place | None:
         """The node that the extender would give the best score, and a slice there."""
@@ -92,15 +93,10 @@ class ExtenderPolicy:
         return gpu, self._best.start[role][masks[nodes, gpu]], added[nodes, gpu]
 
     def _write_slices(self, fleet: Fleet, table: NodeTable, role: int, gpu: Floats, start: Floats) -> None:
-        profile = self._profiles[role]
-        assert profile is not None
-        columns = table.profiles.get(profile)
-        if columns is None:
-            columns = table.profiles[profile] = ProfileColumns.empty(len(table.seen_s))
-            columns.existing[1:] = columns.healthy[1:] = ROOM[role, 0]
-            columns.part[1:] = PART_INDEX[PART.name]
         masks = fleet.gpus.masks
-        columns.free[1:] = ROOM[role][masks].sum(axis=1)
+        for profile, room in zip(self._profiles, ROOM, strict=True):
+            table.profiles[profile].free[1:] = room[masks].sum(axis=1)
+        columns = table.profiles[self._profiles[role]]
         before = masks[np.arange(len(masks)), gpu]
         first = slice_bits(role, 0)
         columns.before[1:] = before
@@ -141,7 +137,11 @@ class ExtenderPolicy:
         length = nodes + 1
         table.seen_s = np.full(length, fleet.now_s)
         table.seen_s[UNKNOWN_ROW] = np.nan
-        table.gpus_known = np.ones(length, np.bool_)
+        table.gpus_known, table.partitioned = np.ones((2, length), np.bool_)
+        for profile, room in zip(self._profiles, ROOM, strict=True):
+            columns = table.profiles[profile] = ProfileColumns.empty(length)
+            columns.existing[1:] = columns.healthy[1:] = room[0]
+            columns.part[1:] = PART_INDEX[PART.name]
         table.capacity_bytes = np.full(length, caches.capacity_bytes)
         table.fetch_bytes_per_s = np.full(length, FETCH_BYTES_PER_S)
         table.read_bytes_per_s = np.full(length, READ_BYTES_PER_S)
@@ -164,7 +164,6 @@ class ExtenderPolicy:
         pod = self._pods.get(key)
         if pod is None:
             profile = self._profiles[request.role]
-            assert profile is not None
             scenes = (SceneId(f"scene-{request.scene}"),) if request.scene >= 0 else ()
             pod = self._pods[key] = Pod(uid="pod", profiles=(profile,), scenes=scenes)
         return pod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ class Score:
     loss: float
     coverage: float
     worst_day_coverage: float
+    days_near: float  # share of the days whose coverage is within 6 points of what was asked
     ms_per_step: float
 
 
@@ -128,4 +129,12 @@ def _summary(
     days = (index * bin_s // DAY_S).astype(int)
     whole = [float(met[days == day].mean()) for day in np.unique(days) if (days == day).sum() * bin_s > DAY_S / 2]
     loss = float(np.maximum(quantile * error, (quantile - 1.0) * error).mean())
-    return Score(method, horizon_s, loss, float(met.mean()), min(whole, default=math.nan), step_ms)
+    return Score(
+        method, horizon_s, loss, float(met.mean()), min(whole, default=math.nan), days_near(whole, quantile), step_ms
+    )
+
+
+def days_near(coverage_by_day: Sequence[float], asked: float, points: float = 0.06) -> float:
+    """Share of the days whose coverage is within so much of what was asked; nan without a day."""
+    near = [abs(coverage - asked) <= points + 1e-9 for coverage in coverage_by_day]
+    return sum(near) / len(near) if near else math.nan

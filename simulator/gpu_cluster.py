@@ -35,7 +35,7 @@ LOWEST_START = _table(lambda starts, _: starts[0])
 # HAMi (`mig_topology.go`): 1g and 3g from the top, the others from the bottom.
 HAMI_START = _table(lambda starts, role: starts[-1] if role in ("1g", "3g") else starts[0])
 # [roles, masks]: how many slices of the role still fit; legal starts of one role never overlap.
-ROOM = np.array([[len(legal_starts(mask, EIGHT_SLICES.role(name))) for mask in range(256)] for name in ROLES], np.int64)
+ROOM = EIGHT_SLICES.places[[EIGHT_SLICES.roles.index(EIGHT_SLICES.role(name)) for name in ROLES]].astype(np.int64)
 _BITS = np.array([[EIGHT_SLICES.role(name).mask(0) << start for start in range(8)] for name in ROLES])
 
 

@@ -12,12 +12,15 @@ from pydantic_settings import SettingsConfigDict
 
 from fleet.digest import DIGEST_PATH
 from fleet.labels import EXTENDER_PORT
+from scheduler_extender.prices import Prices
 from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from kube.tls import TlsFiles
     from scheduler_extender.kubernetes import ClusterWatch
+
+DEFAULT = Prices()
 
 
 class ExtenderSettings(VerbSettings):
@@ -35,11 +38,17 @@ class ExtenderSettings(VerbSettings):
     poll_timeout_s: float = Field(2.0, gt=0, description="Seconds after which an ask is given up.")
     reservation_s: float = Field(30.0, gt=0, description="Seconds that a decision is held until its binding is seen.")
     fragmentation_s_per_slice: float = Field(
-        0.5, ge=0, description="Seconds that a memory slice made useless to others is worth."
+        DEFAULT.fragmentation_s_per_slice,
+        ge=0,
+        description="Seconds that a memory slice made useless to others is worth.",
     )
-    eviction_weight: float = Field(8.0, ge=0, description="Weight of the seconds that evicted scenes will cost later.")
+    eviction_weight: float = Field(
+        DEFAULT.eviction_weight, ge=0, description="Weight of the seconds that evicted scenes will cost later."
+    )
     crowding_weight: float = Field(
-        0.02, ge=0, description="Weight of the seconds that a node's other warm scenes save, over its free slices."
+        DEFAULT.crowding_weight,
+        ge=0,
+        description="Weight of the seconds that a node's warm scenes save, by the part of its places that a pod takes.",
     )
     max_body_bytes: int = Field(16 << 20, gt=0, description="Largest body that is read.")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain; read again when it changes.")
@@ -78,7 +87,6 @@ def run(settings: ExtenderSettings) -> None:
     from kube.tls import TlsError
     from scheduler_extender import server
     from scheduler_extender.journal import JournalError
-    from scheduler_extender.prices import Prices
 
     prices = Prices(
         fragmentation_s_per_slice=settings.fragmentation_s_per_slice,

@@ -47,7 +47,8 @@ def run(settings: ForecastSettings) -> None:
         raise UsageError(f"--trace {settings.trace}: {counts.size * bin_s / DAY_S:.2g} days, expected at least 4")
     rows: list[dict[str, Any]] = []
     name = settings.trace.name.partition(".")[0]
-    click.echo(f"{'method':22} {'horizon':>8} {'pinball':>8} {'coverage':>9} {'worst day':>9} {'ms/step':>8}")
+    titles = f"{'pinball':>8} {'coverage':>9} {'worst day':>9} {'days near':>9} {'ms/step':>8}"
+    click.echo(f"{'method':22} {'horizon':>8} {titles}")
     for asked_s in horizons:
         horizon_s = max(asked_s, bin_s)
         if horizon_s > asked_s:
@@ -62,21 +63,26 @@ def run(settings: ForecastSettings) -> None:
         for row in found:
             click.echo(
                 f"{row['method']:22} {horizon_s:7.0f}s {row['pinball_relative']:8.2f} {row['coverage']:9.3f}"
-                f" {row['worst_day_coverage']:9.2f} {row['ms_per_step']:8.3f}"
+                f" {_cell(row['worst_day_coverage'])} {_cell(row['days_near'])} {row['ms_per_step']:8.3f}"
             )
         rows += found
     if settings.json_file is not None:
         settings.json_file.write_text(json.dumps({"rows": rows, "bin_s": bin_s}, indent=1) + "\n")
 
 
+def _cell(value: float | None) -> str:
+    return f"{'–':>9}" if value is None else f"{value:9.2f}"
+
+
 def _row(method: str, horizon_s: float, relative: float, result: Any) -> dict[str, Any]:
-    worst = result.worst_day_coverage
+    worst, near = result.worst_day_coverage, result.days_near
     return {
         "method": method,
         "horizon_s": horizon_s,
         "pinball_relative": relative,
         "coverage": result.coverage,
         "worst_day_coverage": worst if np.isfinite(worst) else None,
+        "days_near": near if np.isfinite(near) else None,
         "ms_per_step": result.ms_per_step,
     }
 

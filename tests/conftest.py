@@ -22,6 +22,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts Triton or the control plane is `alone`: scripts/run-tests.sh plays it while nothing else runs."""
+    for item in items:
+        if item.get_closest_marker("triton") or "control_plane_binaries" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.alone)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder with real scenes and traces; the test skips where it is absent."""

@@ -87,5 +87,17 @@ def test_a_lead_that_wanders_a_little_changes_nothing() -> None:
         assert feed(POOL, seen(500, 300), memory, lead_s) is first
 
 
+def test_the_age_of_the_newest_bin_begins_no_other_forecaster() -> None:
+    """It goes up and down within each minute; 203 s are 4 minutes, and 45 s more were 6."""
+    memory = PoolMemory()
+    for minute in range(3):
+        for age_s in (45.0, 0.0, 15.0, 30.0):
+            fed(POOL, seen(1000 + minute + (age_s < 45.0), 900, age_s), memory, lead_s=203.0)
+            assert memory.successor is None
+    first = memory.forecaster
+    assert first is not None
+    assert first.shape.lead_bins == 6
+
+
 def test_no_bins_no_forecaster() -> None:
     assert feed(POOL, seen(500, 0), PoolMemory(), 100.0) is None

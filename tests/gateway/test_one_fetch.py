@@ -48,7 +48,7 @@ def counting_source(file: Path) -> Iterator[tuple[str, list[int]]]:
         def log_message(self, format: str, *arguments: object) -> None: ...
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Source)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/{file.name}", sent

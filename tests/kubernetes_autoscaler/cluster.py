@@ -29,7 +29,7 @@ NODE = "operator-node"
 MERGE = "application/merge-patch+json"
 
 
-def until(holds: Callable[[], Any], within_s: float = 20.0, every_s: float = 0.1) -> Any:
+def until(holds: Callable[[], Any], within_s: float = 40.0, every_s: float = 0.05) -> Any:
     """What `holds` answers once it is true; fails after `within_s` with the last answer."""
     end_s = time.monotonic() + within_s
     while not (answer := holds()):
@@ -242,7 +242,7 @@ class Process:
         self._child.send_signal(signal.SIGCONT)
         self._child.terminate()
         try:
-            return self._child.wait(15)
+            return self._child.wait(40)
         finally:
             if self._child.poll() is None:
                 self.kill()

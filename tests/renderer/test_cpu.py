@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from renderer import cpu, made, oracle
+from renderer import cpu, cpu_blend, made, oracle
 from renderer.camera import Camera, look_at
 from renderer.constants import CONSTANTS, DEFAULT
 from renderer.cpu import CpuRasterizer
@@ -155,6 +157,35 @@ def test_one_rasterizer_serves_several_callers_at_once() -> None:
             )
         for i, frame in enumerate(together):
             assert frame.rgb.tobytes() == alone[i % 6].rgb.tobytes()
+
+
+def test_a_frame_alone_is_drawn_by_all_threads_and_one_beside_another_by_its_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    splats, camera = random_splats(np.random.default_rng(13), 20_000, 1), front_camera(256, 256)
+    rasterize = CpuRasterizer(2)
+    blend, drew, first_began, second_ended = cpu_blend.blend, set[str](), threading.Event(), threading.Event()
+
+    def watched(*arguments: Any) -> None:
+        name = threading.current_thread().name
+        drew.add(name)
+        if name.startswith("render"):
+            first_began.set()
+            assert second_ended.wait(30)
+        blend(*arguments)
+
+    def frame() -> Frame:
+        return rasterize(splats, camera, BACKGROUND, None, frozenset(), DEFAULT)
+
+    monkeypatch.setattr(cpu_blend, "blend", watched)
+    with ThreadPoolExecutor(1, "caller") as callers:
+        first = callers.submit(frame)
+        assert first_began.wait(30)
+        second = frame()
+        second_ended.set()
+        assert first.result().rgb.tobytes() == second.rgb.tobytes()
+    here = threading.current_thread().name
+    assert {name for name in drew if not name.startswith("render")} == {here}
 
 
 def test_nothing_in_view_is_the_background() -> None:
@@ -301,6 +332,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     """All that `compile_kernels` left in the cache is hit by real frames of one and of two threads."""
     code = """
 import sys
+import threading
 import numpy as np
 from renderer import cpu, cpu_bin, cpu_blend, cpu_project
 from renderer.constants import DEFAULT

@@ -252,7 +252,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str, list[str]]]:
             asked.append(self.requestline)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield folder, f"http://127.0.0.1:{server.server_port}", asked
     server.shutdown()

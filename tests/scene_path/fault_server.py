@@ -96,7 +96,7 @@ def fault_server(body: bytes, answer: Answer = well, host: str = "127.0.0.1") ->
     server = http.server.ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True
     state = FaultServer(f"http://{host}:{server.server_port}/v1/scene.ply", body, answer, len(body))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield state

@@ -90,7 +90,7 @@ def cloud() -> Iterator[Cloud]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state = Cloud(f"http://127.0.0.1:{server.server_port}", {})
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield state
     server.shutdown()

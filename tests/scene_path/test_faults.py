@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import time
@@ -388,6 +389,9 @@ def test_scene_from_a_real_peer_costs_the_object_store_nothing(
     second.wait_state("ball", "stored")
     assert len(served.asked) == asked
     assert second.count(metrics.AGENT_FETCHED_BYTES, source="peer") == entry.source_bytes
+    rates = json.loads(second.layout.store_file.read_bytes())
+    assert rates["peer_bytes_per_s"] > 0
+    assert not rates["fetch_bytes_per_s"]
     assert first.count(metrics.AGENT_SERVED_BYTES) == entry.source_bytes
     first.kill()
     second.client.evict("ball")

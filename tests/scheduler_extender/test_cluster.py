@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,6 +113,40 @@ def test_no_reservation_outlives_its_time_or_its_pod(events: list[tuple[object, 
     assert len(cluster.reservations) == 0
 
 
+FAULTS: dict[str, list[tuple[object, ...]]] = {
+    "killed before it is bound, and nobody says so": [],
+    "deleted before it is bound": [("deleted", UIDS[0])],
+    "bound elsewhere": [("bound", UIDS[0], NODES[2], "a")],
+    "finished unseen": [("finished", UIDS[0], NODES[0])],
+    "asked about again by a scheduler that restarted": [("placed", UIDS[0], "a"), ("placed", UIDS[0], "b")],
+    "its node goes": [("node gone", NODES[0]), ("node gone", NODES[1]), ("node gone", NODES[2])],
+    "the watch breaks and lists another world": [("list", [])],
+}
+
+
+@pytest.mark.parametrize("events", FAULTS.values(), ids=FAULTS)
+def test_no_place_is_held_for_nobody_after_the_time_to_live(events: list[tuple[object, ...]]) -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for name in NODES:
+        cluster.apply_digest(name, digest(name), 0.0)
+    asked = pod(UIDS[0], "a")
+    free = [int(cluster.table.profiles[ONE_G].free[row]) for row in cluster.table.rows.values()]
+    cluster.reserve(cluster.decide(asked, NODES, 0.0), 0.0)
+    assert cluster.reservations_without_pod == 1  # nobody has told us of the pod yet
+    for event in events:
+        if event[0] == "list":
+            cluster.set_pods([], 1.0)
+        else:
+            apply(cluster, event, 1.0)
+    cluster.expire(31.1)
+    assert (len(cluster.reservations), cluster.reservations_without_pod) == (0, 0)
+    cluster.set_pods([], 32.0)
+    for name in NODES:
+        cluster.add_node(name)
+        cluster.apply_digest(name, digest(name), 33.0)
+    assert [int(cluster.table.profiles[ONE_G].free[row]) for row in cluster.table.rows.values()] == free
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["", "a", "b"]), min_size=22, max_size=30), st.randoms(use_true_random=False))
 def test_a_burst_never_overcommits(scenes: list[str], random: object) -> None:
@@ -209,3 +244,47 @@ def test_more_names_than_rows_then_more_nodes() -> None:
     for name in names:
         cluster.add_node(name)
     assert len(set(cluster.table.rows_of(names).tolist())) == 100
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(EVENTS, max_size=8), EVENTS)
+def test_what_was_foreseen_is_what_would_be_found_now(
+    before: list[tuple[object, ...]], event: tuple[object, ...]
+) -> None:
+    """Whatever happens between filter and prioritize, the prices are those of the state as it is."""
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for earlier in before:
+        apply(cluster, earlier, 1.0)
+    asked = pod("somebody-new", "a")
+    cluster.foresee(asked, list(NODES), 1.0)
+    foreseen = cluster.decide(asked, list(NODES), 1.0)
+    assert foreseen is cluster.decide(asked, list(NODES), 1.9)
+    assert foreseen is not cluster.decide(asked, list(NODES[:2]), 1.0)
+    assert foreseen is not cluster.decide(pod("another", "a"), list(NODES), 1.0)
+    assert foreseen is not cluster.decide(asked, list(NODES), 2.1)
+    apply(cluster, event, 1.0)
+    cluster.settle()
+    said = cluster.decide(asked, list(NODES), 1.0)
+    cluster._foreseen = None
+    found = cluster.decide(asked, list(NODES), 1.0)
+    assert (said.winner, said.verdict.tolist()) == (found.winner, found.verdict.tolist())
+    assert said.total_s.tolist() == found.total_s.tolist()
+    assert said.age_s.tolist() == pytest.approx(found.age_s.tolist(), nan_ok=True)
+
+
+@pytest.mark.parametrize("change", ["confirmed", "capacity type", "forecast"])
+def test_no_change_of_prices_is_missed(change: str) -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for name in NODES:
+        cluster.apply_digest(name, digest(name, {"a": GB}), 0.0)
+    asked = replace(pod("uid-new"), pool="web", scene_bytes={})
+    cluster.foresee(asked, list(NODES), 40.0)
+    foreseen = cluster.decide(asked, list(NODES), 40.0)
+    match change:
+        case "confirmed":
+            cluster.confirm_digest("n1", 40.0)
+        case "capacity type":
+            cluster.set_capacity_type("n1", "spot")
+        case "forecast":
+            cluster.set_forecast("web", {SceneId("a"): 1.0})
+    assert cluster.decide(asked, list(NODES), 40.0) is not foreseen

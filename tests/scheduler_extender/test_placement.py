@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.digest import CachedScene, FetchingScene, NodeDigest, PodDigest, ResidentScene, SceneCache, Slice
-from fleet.mig import MigProfile
+from fleet.mig import PARTS, MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
-from scheduler_extender.cluster import Cluster
+from scheduler_extender.cluster import Bound, Cluster
+from scheduler_extender.demand import demand_of
 from scheduler_extender.fit import FITS, REASONS
-from scheduler_extender.placement import trust_in
+from scheduler_extender.node_table import NodeTable, ProfileColumns
+from scheduler_extender.offers import PART_INDEX
+from scheduler_extender.placement import _part_taken, trust_in
 from scheduler_extender.prices import Prices
 from scheduler_extender.scores import scores
 from tests.scheduler_extender.conftest import GB, digest
@@ -161,6 +164,21 @@ def test_a_node_without_bandwidth_takes_the_median_of_the_fleet() -> None:
     assert costs[0].time_to_ready_s == pytest.approx(1 / 0.2 + 1)
 
 
+def test_what_another_node_has_comes_from_there() -> None:
+    """Peers are asked before the object store: at the speed of the node, else at that of the others."""
+    told = [digest("holder", {"x": GB}), digest("near"), digest("far")]
+    alone = cluster_of(*told).decide(asks("x"), ["near"], 1.0)
+    assert alone.costs[0].tier == "remote"  # no node ever fetched from another
+    near, far = (replace(said.scene_cache, peer_bytes_per_s=rate) for said, rate in ((told[1], 0.5 * GB), (told[2], 0)))
+    cluster = cluster_of(told[0], replace(told[1], scene_cache=near), replace(told[2], scene_cache=far))
+    costs = cluster.decide(asks("x"), ["holder", "near", "far"], 1.0).costs
+    assert [costs[index].tier for index in range(3)] == ["disk", "peer", "peer"]
+    assert costs.time_to_ready_s == pytest.approx([1.0, 2.0 + 1.0, 2.0 + 1.0])
+    nobody_has = cluster.decide(replace(asks("y"), scene_bytes={"y": GB}), ["near"], 1.0).costs
+    assert (nobody_has[0].tier, nobody_has[0].time_to_ready_s) == ("remote", pytest.approx(10.0 + 1.0))
+    assert cluster.set_pod(replace(asks("x"), node="near"), 1.0) == Bound(replace(asks("x"), node="near"), "peer")
+
+
 def test_reasons_are_told_apart() -> None:
     some = (Slice("1g.10gb", 0), Slice("1g.10gb", 1, True, "someone"), Slice("1g.10gb", 2, False))
     cluster = cluster_of(
@@ -234,7 +252,7 @@ def test_a_stale_full_node_is_neutral_in_eviction() -> None:
 
 
 def test_crowding_by_hand() -> None:
-    """Warm scenes of others over the free slices: 2 GB at 0.1 GB/s, asked for as often as any unknown, on two nodes."""
+    """What lies there, at 0.1 GB/s and asked for as often as any, over the places left, by the profile's share."""
     taken = tuple(Slice("1g.10gb", start, True, f"pod-{start}" if start < 5 else "") for start in range(7))
     told = [
         digest("roomy", {"own": 1 * GB, "other": 2 * GB}),
@@ -244,14 +262,38 @@ def test_crowding_by_hand() -> None:
     prices = replace(PRICES, fragmentation_s_per_slice=0.0, crowding_weight=0.5)
     cluster = cluster_of(*told, prices=prices)
     decision = cluster.decide(asks("own"), ["roomy", "tight", "plain"], 1.0)
-    share, nodes, copies = 1.0, 3, 2  # nobody has started yet, so every scene has the whole of nothing
-    warmth_s = 2 * GB / (0.1 * GB) * share * nodes / copies
-    assert decision.costs.crowding_s == pytest.approx([0.5 * warmth_s / 7, 0.5 * warmth_s / 2, 0.0])
+    of_profile, nodes = 1 / 5, 3  # nobody has started yet: each plain role once, every scene the whole of nothing
+    own_s, other_s = (size / 0.1 * nodes / copies for size, copies in ((1, 3), (2, 2)))
+    weight = 0.5 * of_profile
+    expected_s = [weight * (own_s + other_s) / 7, weight * (own_s + other_s) / 2, weight * own_s / 2]
+    assert decision.costs.crowding_s == pytest.approx(expected_s)
     assert decision.winner == "plain"
-    cluster.apply_digest("plain", replace(told[2], generation=2, scene_cache=told[1].scene_cache), 2.0)
+    cluster.apply_digest("roomy", replace(told[0], generation=2, scene_cache=told[2].scene_cache), 2.0)
     again = cluster.decide(asks("own"), ["roomy", "tight", "plain"], 2.0)
-    assert again.costs.crowding_s == pytest.approx([0.5 * warmth_s * copies / 3 / places for places in (7, 2, 2)])
+    expected_s = [weight * own_s / 7, weight * (own_s + 2 * other_s) / 2, weight * own_s / 2]
+    assert again.costs.crowding_s == pytest.approx(expected_s)
     assert again.winner == "roomy"
+
+
+def test_a_slice_that_is_cut_takes_places_of_all_profiles() -> None:
+    """A GPU cut on demand: one place of seven 1g, of three 2g one, one of two 3g, the only 4g and the only 7g."""
+    table = NodeTable()
+    row = table.row("node")
+    table.partitioned[row] = True
+    part = PARTS["H100-80"]
+    for role in part.layout.roles:
+        profile = part.profile_of(role)
+        assert profile is not None
+        columns = table.profiles[profile] = ProfileColumns.empty(len(table.seen_s))
+        columns.free[row] = role.at_most
+        columns.part[row], columns.before[row], columns.after[row] = PART_INDEX["H100-80"], 0, 0b1
+    demand = demand_of({"H100-80": {"2g": 5, "7g": 3, "4g": 1}}, {})
+    requests = 5 + 5 + 3 + 1  # one of each plain role is added
+    expected = (1 / 7 + 6 / 3 + 1 / 2 + 2 / 1 + 4 / 1) / requests
+    rows = np.array([row])
+    assert _part_taken(asks(), rows, table, demand) == pytest.approx([expected])
+    table.partitioned[row] = False  # the same slice, where it was cut before
+    assert _part_taken(asks(), rows, table, demand) == pytest.approx([1 / 7 / requests])
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), nodes()), min_size=1, max_size=12))
