@@ -203,7 +203,7 @@ def labelling(cluster: ControlPlane, helm: Helm) -> Iterator[ControlPlane]:
         ]),
         ("extender", {"metadata": {"annotations": {"splatfleet.io/freed": "1"}}}, [
             {"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}},
-            {"metadata": {"labels": {"scene.splatfleet.io/garden": "disk"}}},
+            {"metadata": {"labels": {"scene.splatfleet.io/knot": "disk"}}},
             {"metadata": {"annotations": {"somebody.else/s": "1"}}},
         ]),
     ],
