@@ -131,8 +131,9 @@ def _kubelet(stack: contextlib.ExitStack, plane: ControlPlane, folder: Path, nam
     for short in NODES:
         node, here = f"{name}-{short}", folder / short
         device = gpu(node) if short.startswith("gpu") else None
-        slow = {labels.FRAME_FLOOR_ENV: str(FRAME_S)} if device else {}
-        nodes.append(EmulatedNode(node, device, here, {STORE: here / "scenes"}, environment=slow))
+        nodes.append(EmulatedNode(node, device, here, {STORE: here / "scenes"}))
+        if device is not None:
+            nodes[-1].environment[labels.FRAME_FLOOR_ENV] = str(FRAME_S)
     settings = KubeletSettings(folder / "kubelet", starter(triton_backends()), restart_first_s=1.0)
     kubelet = Kubelet(connection, nodes, settings).start()
     stack.callback(kubelet.stop)
