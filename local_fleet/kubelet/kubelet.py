@@ -9,10 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from kube import writes
 from kube.connection import Connection
-from kube.errors import KubeError, Refused
-from kube.objects import NODES
+from kube.errors import KubeError
 from kube.reflector import Reflector, Scope, Timings
 from kube.watch_store import Change
 from local_fleet.kubelet.container_plan import ContainerPlan, Place, plan
@@ -102,12 +100,8 @@ class Kubelet:
         """Take a node away as a cloud does: its processes die, its heartbeats end, its object goes."""
         self.lose_node(name)
         with self._lock:
-            del self.nodes[name]
-        try:
-            writes.delete(self.connection, NODES.path(None, name))
-        except Refused as error:
-            if not error.absent:
-                raise
+            node = self.nodes.pop(name)
+        node.deregister(self.connection)
 
     def lose_node(self, name: str) -> None:
         """The node falls silent: every process on it dies at once, and nobody tells the API server."""
@@ -116,6 +110,17 @@ class Kubelet:
             victims = [worker for worker in self.workers.values() if worker.pod.spec.node_name == name]
         for worker in victims:
             worker.lose()
+
+    def return_node(self, name: str) -> None:
+        """A node that fell silent beats again, with nothing running on it; raises KubeError."""
+        node = self.nodes[name]
+        node.tell_devices()
+        self._join(node)
+        with self._lock:
+            node.lost = False
+        for pod in self._pods.items():
+            if pod.spec.node_name == name:
+                self._changed(Change("added", pod, None))
 
     def live(self) -> list[PodWorker]:
         """Workers of pods that have not ended."""
@@ -162,6 +167,7 @@ class Kubelet:
         return Surroundings(
             connection=self.connection,
             devices=node.devices,
+            allocate=lambda pod: node.allocate(self.connection, pod),
             addresses=self._addresses,
             node_ip=node_ip,
             faults=self.faults,

@@ -117,14 +117,13 @@ class PodWorker:
 
     def _admit(self) -> bool:
         try:
-            self._around.devices.allocate(self.pod)
+            self._around.allocate(self.pod)
         except NoDevice as error:
             self.failure = str(error)
             log.error("pod not admitted", pod=self.pod.metadata.key, reason=self.failure)
             self._patch({"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": self.failure})
             self._deleted.wait()
             return False
-        self._around.tell_devices()
         self._write("Pending")
         return True
 

@@ -146,6 +146,12 @@ class KubernetesFleet:
         log = self.folder / "prometheus.log"
         self.prometheus = prometheus.start(self.folder, self._targets, self._prometheus_port, log)
 
+    def add_past(self, past: Iterator[str]) -> None:
+        """Give the Prometheus that runs a past (OpenMetrics): it is away for a second or two meanwhile."""
+        self._stop_prometheus()
+        prometheus.write_past(self.folder / "prometheus", past)
+        self.restart_prometheus()
+
     def _stop_prometheus(self) -> None:
         if self.prometheus is not None:
             self.prometheus.stop()
@@ -210,8 +216,15 @@ class KubernetesFleet:
 
     def exporter_urls(self) -> dict[str, str]:
         """URL of the exporter by node."""
+        return self._node_urls(labels.EXPORTER_PORT)
+
+    def agent_urls(self) -> dict[str, str]:
+        """URL of the scene agent by node."""
+        return self._node_urls(labels.SCENE_AGENT_PORT)
+
+    def _node_urls(self, port: int) -> dict[str, str]:
         pods = self.ready_pods(labels.NODE_COMPONENT)
-        return {pod["spec"]["nodeName"]: f"http://{pod['status']['podIP']}:{labels.EXPORTER_PORT}" for pod in pods}
+        return {pod["spec"]["nodeName"]: f"http://{pod['status']['podIP']}:{port}" for pod in pods}
 
     def start_pool(self, spec: PoolSpec, ready_within_s: float = 120.0) -> None:
         """Create the pool and wait for its first pods; raises RuntimeError. Nothing scales it yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import signal
 import socket
 import time
@@ -39,6 +40,8 @@ from renderer.gateway.stream import serve_stream
 from renderer.gateway.tokens import ALL_SCENES, Caller
 from renderer.gateway.viewer import Viewer
 from renderer.gateway.wire import MAX_BODY_BYTES, FrameRequest, Refusal
+
+LAST_FRAMES_S = 10  # for those that were handed to a pod when their wait was over
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +284,8 @@ def serve(settings: GatewaySettings, listen: tuple[str, int]) -> None:
     listener = socket.create_server(listen, backlog=1024)
     # asyncio sets it only where a socket names its protocol, as these do not; connections inherit it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = server_config(gateway, timeout_graceful_shutdown=5)
+    # What waits for a pod is served first, as long as it may wait; a second signal ends it at once.
+    config = server_config(gateway, timeout_graceful_shutdown=math.ceil(settings.hold_s) + LAST_FRAMES_S)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises what it caught once more after it has shut down
     asyncio.run(_Server(config).serve(sockets=[listener]))
