@@ -365,7 +365,7 @@ EXTENDER_SECONDS = _metric(
     "extender_request_duration_seconds",
     "histogram",
     ("verb", "nodes"),
-    "Seconds that one call of kube-scheduler took, by verb and by the nodes that it named (up to 100, 1000, 5000, more).",
+    "Seconds that one call of kube-scheduler took, by verb and nodes that it named (up to 100, 1000, 5000, more).",
     ("alerts", "dashboard"),
     _HTTP_SECONDS,
 )
