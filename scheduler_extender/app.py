@@ -273,8 +273,7 @@ def _route(extender: Extender, verb: Verb[Args]) -> Route:
             content = verb.refused(str(error))
             headers = {"Connection": "close"}  # the rest of a body that we would not read may still be coming
         else:
-            named = len(args.names) if isinstance(args, wire.Args) else len(args.candidates)
-            nodes = next((bound for bound, most in NODE_BOUNDS.items() if named <= most), MORE_NODES)
+            nodes = next((bound for bound, most in NODE_BOUNDS.items() if len(args.names) <= most), MORE_NODES)
             try:
                 if args.pod is None:
                     outcome = "fail_open"
