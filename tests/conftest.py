@@ -22,11 +22,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+STARTS_SERVERS = {"control_plane_binaries", "backends"}  # fixtures: the control plane, Triton
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts Triton or the control plane is `alone`: scripts/run-tests.sh plays it while nothing else runs."""
     for item in items:
-        if item.get_closest_marker("triton") or "control_plane_binaries" in getattr(item, "fixturenames", ()):
+        if item.get_closest_marker("triton") or STARTS_SERVERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.alone)
 
 
