@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -169,3 +171,23 @@ def test_slices_are_given_once_and_come_back() -> None:
     devices.allocate(pod(asks, uid="c"))
     assert [cut.pod_uid for cut in devices.now().slices] == ["c", "b", ""]
     assert devices.history == [("1g.10gb@0", "a"), ("1g.10gb@1", "b"), ("1g.10gb@0", "c")]
+
+
+def test_pods_that_come_and_go_at_once_leave_every_slice_free_and_never_share_one() -> None:
+    devices = Devices(GpuDigest("GPU-1", "H100-80", slices=tuple(Slice("1g.10gb", start) for start in range(4))))
+    asks = {"resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def live(number: int) -> None:
+            for turn in range(200):
+                one = pod(asks, uid=f"{number}-{turn}")
+                devices.allocate(one)
+                devices.release(one.metadata.uid)
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(live, range(4)))  # as many as slices: nobody is ever refused
+    finally:
+        sys.setswitchinterval(before_s)
+    assert [cut.pod_uid for cut in devices.now().slices] == [""] * 4
