@@ -423,6 +423,13 @@ EXTENDER_CERTIFICATE_NOT_AFTER = _metric(
     ("alerts",),
 )
 
+KEDA_CERTIFICATE_NOT_AFTER = _metric(
+    "autoscaler_keda_certificate_not_after_timestamp_seconds",
+    "gauge",
+    (),
+    "Time at which the certificate that the autoscaler shows KEDA expires; absent without TLS.",
+    ("alerts",),
+)
 EXTENDER_WAITING = _metric(
     "extender_waiting_pods", "gauge", (), "Pods that did not fit any node they were offered.", ("dashboard",)
 )
