@@ -19,6 +19,7 @@ from autoscaler.observation import Observation
 from autoscaler.pod_stages import Startup, StartupBook
 from autoscaler.pool import Pool
 from autoscaler.resource import GROUP, KIND, VERSION, Acting, Resource, ResourceError, effective_pool, parse_resource
+from autoscaler.scene_labels import SceneLabels
 from autoscaler.second_writer import Writer, double_claims, other_writers
 from autoscaler.status import EventReason, Standing, invalid_status, is_news, news, ready_reason, status_of
 from autoscaler.target import Writes, is_gated
@@ -62,6 +63,7 @@ class LiveCluster:
         self.book = StartupBook()
         self.warm_calls: WarmCalls | None = None  # None: no ask is carried out
         self.cost = CostBook()
+        self.scene_labels: SceneLabels | None = None  # None: nodes are not labelled
         self.on_startup: Callable[[Startup], None] | None = None
         self._watches = watches
         self._source = source
@@ -149,6 +151,8 @@ class LiveCluster:
     def report(self, decisions: Sequence[Decision]) -> None:
         """Write status and Events of one tick, and take back drains that nobody wants any more. Never raises."""
         now_s = time.time()
+        if self.scene_labels is not None and self._leads():
+            self.scene_labels.write()
         if self._leads():
             self.cost.advance(time.monotonic(), moment_of(self._watches.nodes().values(), self._watches.pods()))
         else:
@@ -246,6 +250,7 @@ class LiveCluster:
         return True
 
     def _tell(self, resource: Resource, reason: EventReason, message: str, kind: Any) -> None:
+        log.info("audit", resource=f"{resource.namespace}/{resource.name}", action=str(reason), message=message)
         self._events.record(_reference(resource), reason, message, kind)
 
 

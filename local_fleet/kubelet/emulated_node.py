@@ -23,11 +23,16 @@ from local_fleet.kubelet.pod_spec import RunPod
 from local_fleet.kubelet.pod_status import written
 
 GPU_TAINT = {"key": labels.GPU_RESOURCE, "value": "present", "effect": "NoSchedule"}
+GPUS_FILE_ENV = "SPLATFLEET_EXPORTER_GPUS_FILE"  # the exporter's --gpus-file
 NODE_LEASES = "kube-node-lease"
 
 
 class EmulatedNode:
-    """One node with one GPU. `host_paths` maps a path on the node, as hostPath volumes name it, to a folder here."""
+    """One node with one GPU.
+
+    `host_paths` maps a path on the node, as hostPath volumes name it, to a folder here; `environment` is what its
+    container runtime adds to every container, as NVIDIA's does for devices.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,8 @@ class EmulatedNode:
         self.devices = Devices(gpu or GpuDigest("", ""))
         self.labels = dict(labels_of_node or {})
         self.dynamic = dynamic
+        # A file stands in the place of NVML.
+        self.environment = {GPUS_FILE_ENV: str(folder / "gpus.json")} if gpu is not None else {}
         self.lost = False
         self._has_gpu = gpu is not None
         self._lock = threading.Lock()

@@ -103,7 +103,6 @@ class KubernetesFleet:
             provisioning=self.settings.provisioning,
             restart_first_s=1.0,
             heartbeat_s=2.0,
-            credentials=self.plane.access.service_account,
             before_end=self.settings.before_end,
         )
         nodes = [emulated(node) for node in self.settings.nodes]

@@ -26,9 +26,10 @@ from starlette.websockets import WebSocket
 
 from fleet.scene import SceneId
 from kube.watch_metrics import WatchCollector
+from renderer.audit import Audit
 from renderer.catalogue import CatalogueEntry, load_catalogue
 from renderer.gateway.access import Access
-from renderer.gateway.hot import RenderApp, refusal_headers
+from renderer.gateway.hot import DENIED, RenderApp, refusal_headers
 from renderer.gateway.metrics import UNKNOWN_SCENE, GatewayMetrics
 from renderer.gateway.pods import POD_STATES, PodDirectory
 from renderer.gateway.pool import Answer, Frame, Pool, unknown_scene
@@ -71,6 +72,7 @@ class Gateway:
         """Raises CatalogueError, TokensError and ValueError for settings that cannot be used, and OSError."""
         self.settings = settings
         self.access = Access(settings.tokens_file, settings.tokens)
+        self.audit = Audit("gateway")
         self.sessions = 0
         self._numbers = itertools.count()
         self._split = Split(settings.split or {settings.pools[0]: 1.0})
@@ -196,6 +198,8 @@ class Gateway:
         try:
             self.access.caller(request.headers, time.monotonic()).check_scene(ALL_SCENES)
         except Refusal as refusal:
+            if refusal.status in DENIED:
+                self.audit.denied("status", request.scope, why=refusal.code)
             headers = {name.decode(): value.decode() for name, value in refusal_headers(refusal)}
             return Response(refusal.body(), refusal.status, headers)
         return Response(msgspec.json.encode(self.status()), media_type="application/json")
