@@ -16,28 +16,9 @@ from kube.connection import Connection
 from kube.objects import DEPLOYMENTS, NODES, PODS
 from local_fleet.control_plane.plane import ControlPlane
 from tests.kubernetes.conftest import MakeKubelet
-from tests.kubernetes.fleet import deployment, eventually, node, renderer_template
+from tests.kubernetes.fleet import deployment, eventually, node, pods, ready, renderer_template
 
 pytestmark = pytest.mark.triton
-
-
-def pods(plane: ControlPlane, namespace: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = plane.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
-    return found
-
-
-def ready(pod: dict[str, Any]) -> bool:
-    conditions = pod["status"].get("conditions", ())
-    return any(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
-
-
-@pytest.fixture
-def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Any:
-    name = f"k-{abs(hash(request.node.name)) % 10**8}"
-    control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    eventually(lambda: control_plane.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), 40)
-    yield name
-    control_plane.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def test_a_deployment_becomes_ready_triton_processes_and_ends_without_a_trace(

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from autoscaler.permissions import role_rules
-from fleet.labels import POOL_LABEL
+from fleet.labels import POOL_LABEL, SCENES_GATE
 from local_fleet.control_plane.plane import ControlPlane
 from tests.autoscaler.wire import Wire, serving
 
@@ -72,15 +72,21 @@ class Space:
     def path(self, plural: str, name: str = "", group: str = "apis/apps/v1") -> str:
         return f"/{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
-    def deploy(self, name: str = "renderer", replicas: int = 1, asked: dict[str, str] | None = None) -> None:
-        """`asked` are the extended resources of a pod."""
+    def deploy(
+        self, name: str = "renderer", replicas: int = 1, asked: dict[str, str] | None = None, gated: bool = False
+    ) -> None:
+        """`asked` are the extended resources of a pod; a gated one waits until it was told its scenes."""
         labels = {POOL_LABEL: self.namespace, "app": name}
         resources = {"requests": asked or {}, "limits": asked or {}}
         ports = [{"name": "http", "containerPort": 8000}]
         container = {"name": "renderer", "image": "none", "ports": ports, "resources": resources}
         template = {
             "metadata": {"labels": labels},
-            "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+            "spec": {
+                "containers": [container],
+                "terminationGracePeriodSeconds": 0,
+                "schedulingGates": [{"name": SCENES_GATE}] if gated else [],
+            },
         }
         spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
         metadata = {"name": name, "namespace": self.namespace}
