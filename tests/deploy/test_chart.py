@@ -271,6 +271,8 @@ def test_the_certificates_of_the_chart_are_of_the_ca_in_the_configuration(helm: 
         (["--set", "image.digests.gateway=sha256:12"], "gateway"),
         (["--set", "gpuPreset=cpu"], "asks for no GPU resource"),
         (["--set", "certificates.mode=existing"], "certificates.existingSecrets"),
+        (["--set", "autoscaler.binSeconds=30"], "autoscaler.recorded"),
+        (["--set", "autoscaler.prices.spot=cheap"], "spot"),
         (["--set", "certificates.mode=certManager,scheduler.mode=configuration"], "certificates.caData"),
     ],
 )

@@ -250,7 +250,9 @@ def test_certificates_are_read_again_and_a_bad_one_changes_nothing(tmp_path: Pat
         finally:
             keda.close()
 
+    expires = "splatfleet_autoscaler_keda_certificate_not_after_timestamp_seconds"
     try:
+        assert (registry.get_sample_value(expires) or 0.0) > time.time(), "for the alert"
         server.post([decision(6)])
         assert ask(first) == 6.0
         with pytest.raises(grpc.RpcError):
