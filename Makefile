@@ -61,11 +61,14 @@ bench-kubernetes: install ## pods a second of the real kube-scheduler with our e
 bench-scaling: install ## every autoscaling policy over the recorded traces, to docs/benchmarks/scaling.md
 	@$(BIN)/python -m benchmarks.scaling
 
-deploy: install ## renew what is made from code under deploy/: rules, dashboards, kustomize
+deploy: install ## renew what is made from code: rules, dashboards, kustomize, references
 	@$(BIN)/splatfleet monitoring rules --out deploy/rules
 	@$(BIN)/splatfleet monitoring dashboards --out deploy/dashboards
 	@$(BIN)/python scripts/kustomize-from-chart.py
 	@$(BIN)/python scripts/chart-values.py
+	@$(BIN)/python scripts/crd-reference.py > docs/predictiveautoscaler.md
+	@PYTHONPATH=. $(BIN)/python scripts/references.py
+	@$(BIN)/splatfleet metrics > docs/metrics.md
 
 clean: ## what the build and the demo left
 	rm -rf out .demo build dist

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from autoscaler.answers import HPA_TOLERANCE, METRIC, TARGET, Answers, NoAnswer, served_replicas
 from autoscaler.decision import Decision
@@ -172,7 +172,11 @@ class ExternalScalerServer:
         self._stopping = asyncio.Event()
         self._scaler: _Scaler | None = None
         self.port = 0
-        credentials = reloading_credentials(certificates) if certificates is not None else None
+        credentials = None
+        if certificates is not None:
+            credentials = reloading_credentials(certificates)
+            expiry = metrics.KEDA_CERTIFICATE_NOT_AFTER
+            Gauge(expiry.name, expiry.help, registry=registry).set_function(certificates.not_after_s)
         started: list[BaseException | None] = []
         ready = threading.Event()
 

@@ -19,6 +19,7 @@ from autoscaler.observation import Observation
 from autoscaler.pod_stages import Startup, StartupBook
 from autoscaler.pool import Pool
 from autoscaler.resource import GROUP, KIND, VERSION, Acting, Resource, ResourceError, effective_pool, parse_resource
+from autoscaler.scene_labels import SceneLabels
 from autoscaler.second_writer import Writer, double_claims, other_writers
 from autoscaler.status import EventReason, Standing, invalid_status, is_news, news, ready_reason, status_of
 from autoscaler.target import Writes, is_gated
@@ -62,6 +63,7 @@ class LiveCluster:
         self.book = StartupBook()
         self.warm_calls: WarmCalls | None = None  # None: no ask is carried out
         self.cost = CostBook()
+        self.scene_labels: SceneLabels | None = None  # None: nodes are not labelled
         self.on_startup: Callable[[Startup], None] | None = None
         self._watches = watches
         self._source = source
@@ -121,16 +123,16 @@ class LiveCluster:
         resource = seen.resource
         if not self._may_act(seen):
             return
+        pods = self._watches.pods_of(resource.namespace, pool.name)
+        absent = max(0, decision.current - len([pod for pod in pods if not pod.terminating]))
         if decision.replicas > decision.current:
-            self._writes.plan(pool.name, decision.scenes)
+            self._writes.plan(pool.name, decision.scenes, absent)
             self._set(resource, decision, decision.replicas, EventReason.SCALED_UP)
             return
-        pods = self._watches.pods_of(resource.namespace, pool.name)
         present = {pod.metadata.uid for pod in pods}
         drained = self._writes.drain(pods, decision.victims)
         # Replicas without a pod go first, they serve nobody.
-        absent = decision.current - len([pod for pod in pods if not pod.terminating])
-        drained += max(0, absent) + sum(uid not in present for uid in decision.victims)
+        drained += absent + sum(uid not in present for uid in decision.victims)
         lowest = max(decision.replicas, decision.current - drained)
         if lowest < decision.current:
             self._set(resource, decision, lowest, EventReason.SCALED_DOWN)
@@ -149,18 +151,18 @@ class LiveCluster:
     def report(self, decisions: Sequence[Decision]) -> None:
         """Write status and Events of one tick, and take back drains that nobody wants any more. Never raises."""
         now_s = time.time()
+        if self.scene_labels is not None and self._leads():
+            self.scene_labels.write()
         if self._leads():
             self.cost.advance(time.monotonic(), moment_of(self._watches.nodes().values(), self._watches.pods()))
         else:
             self.cost.pause()  # the leader counts
+        self._open_gates()
         for decision in decisions:
             seen = self._seen.get(decision.pool)
             if seen is None or not self._leads():
                 continue
             pods = self._watches.pods_of(seen.resource.namespace, decision.pool)
-            for pod in pods:
-                if is_gated(pod):
-                    self._writes.pod_came(decision.pool, pod)
             try:
                 if seen.observation is not None and self._may_act(seen):
                     self._writes.keep(pods, decision.victims)
@@ -169,6 +171,13 @@ class LiveCluster:
             if decision.reason is Reason.ACT_FAILED and ready_reason(seen.resource.status) != "ScaleFailed":
                 self._tell(seen.resource, EventReason.SCALE_FAILED, decision.explanation, "Warning")
             self._write(seen.resource, status_of(seen.resource, decision, seen.observation, seen.standing, now_s))
+
+    def _open_gates(self) -> None:
+        """Those that were not opened when their pods came: nobody led then, or the API server was away."""
+        if self._leads():
+            for pod in self._watches.pods():
+                if is_gated(pod):
+                    self._writes.pod_came(pod.metadata.label(POOL_LABEL), pod)
 
     def _may_act(self, seen: _Seen) -> bool:
         return self._leads() and seen.resource.acting is not Acting.SHADOW and not seen.standing.conflict
@@ -241,6 +250,7 @@ class LiveCluster:
         return True
 
     def _tell(self, resource: Resource, reason: EventReason, message: str, kind: Any) -> None:
+        log.info("audit", resource=f"{resource.namespace}/{resource.name}", action=str(reason), message=message)
         self._events.record(_reference(resource), reason, message, kind)
 
 

@@ -30,9 +30,12 @@ class Addresses:
     agent_scheme: str = "http"  # of agents that are found
 
 
-def addresses_of(pods: Iterable[Pod], given: Addresses) -> Addresses:
-    """Where the pods of the DaemonSet listen; what was given by hand wins."""
+def addresses_of(pods: Iterable[Pod], beside: Iterable[Pod], given: Addresses) -> Addresses:
+    """Where the pods of the DaemonSet listen, and renderers that hold an exporter; what was given by hand wins."""
     exporters, agents = {}, {}
+    for pod in beside:
+        if pod.status.pod_ip and pod.ready and pod.spec.node_name and not pod.terminating:
+            exporters[pod.spec.node_name] = f"http://{pod.address(EXPORTER_PORT_NAME, EXPORTER_PORT)}"
     for pod in pods:
         if pod.status.pod_ip and pod.spec.node_name and not pod.terminating:
             exporters[pod.spec.node_name] = f"http://{pod.address(EXPORTER_PORT_NAME, EXPORTER_PORT)}"

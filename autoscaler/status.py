@@ -17,7 +17,7 @@ State = Literal["True", "False", "Unknown"]
 
 
 class EventReason(StrEnum):
-    """Every Event that the autoscaler writes; docs/autoscaler-kubernetes.md explains each."""
+    """Every Event that the autoscaler writes; `event_catalogue` explains each."""
 
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"

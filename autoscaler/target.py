@@ -91,10 +91,11 @@ class Writes:
                 self._annotate(pod, {DRAINING_ANNOTATION: None, DELETION_COST_ANNOTATION: None})
                 self._draining_since.pop(pod.metadata.uid, None)
 
-    def plan(self, pool: str, scenes: Sequence[tuple[SceneId, ...]]) -> None:
-        """The next new pods of a pool load these."""
+    def plan(self, pool: str, scenes: Sequence[tuple[SceneId, ...]], to_come: int = 0) -> None:
+        """The next new pods of a pool load these, after the `to_come` pods that were asked for before them."""
         with self._lock:
-            self._plans[pool] = deque(plan for plan in scenes if plan)
+            earlier = list(self._plans.get(pool, ()))[-to_come:] if to_come > 0 else []
+            self._plans[pool] = deque([*earlier, *(plan for plan in scenes if plan)])
 
     def pod_came(self, pool: str, pod: Pod) -> None:
         """Give a pod that does not run yet the scenes that are planned for the next one, and open its gate.
@@ -121,7 +122,10 @@ class Writes:
         try:
             self._patch_pod(pod, change)
         except KubeError as error:
-            log.warning("pod starts without planned scenes", pod=pod.metadata.key, error=str(error))
+            if gated and scenes:  # it waits for the next try, and so does what it is to load
+                with self._lock:
+                    self._plans.setdefault(pool, deque()).appendleft(scenes)
+            log.warning("pod not told its scenes", pod=pod.metadata.key, error=str(error))
 
     def status(self, resource: Resource[Anything], name: str, namespace: str, status: Mapping[str, Any]) -> None:
         """Merge a status into that of an object."""

@@ -11,7 +11,7 @@ import structlog
 from autoscaler.node_services import Addresses, NodeServices, addresses_of
 from autoscaler.second_writer import Writer
 from fleet.digest import NodeDigest
-from fleet.labels import COMPONENT_LABEL, NODE_COMPONENT, POOL_LABEL
+from fleet.labels import COMPONENT_LABEL, EXPORTER_BESIDE_LABEL, NODE_COMPONENT, POOL_LABEL
 from kube.connection import Connection
 from kube.errors import KubeError, Refused
 from kube.objects import (
@@ -59,7 +59,10 @@ class Watches:
         self._services = Reflector(
             connection, PODS, Scope(namespace, label_selector=f"{COMPONENT_LABEL}={NODE_COMPONENT}")
         )
-        self.node_services = NodeServices(lambda: addresses_of(self._services.items(), given), digest_poll_s)
+        self._beside = Reflector(connection, PODS, Scope(namespace, label_selector=EXPORTER_BESIDE_LABEL))
+        self.node_services = NodeServices(
+            lambda: addresses_of(self._services.items(), self._beside.items(), given), digest_poll_s
+        )
         self._scaled_objects: list[Writer] = []
         self._scaled_objects_s = float("-inf")
 
@@ -172,6 +175,7 @@ class Watches:
             self._deployments,
             self._hpas,
             self._services,
+            self._beside,
             self._pods,
         )  # type: ignore[return-value]
 

@@ -89,15 +89,18 @@ class NodeCollector:
         by_pod = list(zip(pods, tritons, strict=True))
         models = self._models(by_pod, now_s)
         cache = self._cache(store, now_s)
+        alone = self.sources.beside
         owned = with_pods(gpus, {pod.slice: pod.uid for pod in pods if pod.slice})
-        usages = merge([dcgm, *(triton.gpus for triton in tritons if triton), self._nvml_last.usages])
-        digest = self.inventory.update(now_s, self._held_cache[1], owned, self._pod_digests(by_pod, now_s))
+        seen = [triton.gpus for pod, triton in by_pod if triton and (not alone or pod.uid == alone)]
+        usages = merge(seen if alone else [dcgm, *seen, self._nvml_last.usages])
+        of_node = EMPTY_SCENE_CACHE if alone else self._held_cache[1]
+        digest = self.inventory.update(now_s, of_node, owned, self._pod_digests(by_pod, now_s))
         return NodeReading(
             sources=tuple(sorted(statuses, key=lambda status: (status.source, status.target))),
-            models=models,
+            models=tuple(model for model in models if not alone or model.pod == alone),
             scene_cache=cache,
             capacity_known=store is not None and store.store is not None,
-            gpus=owned,
+            gpus=() if alone else owned,
             usages=tuple(usages),
             digest=digest,
         )

@@ -23,7 +23,11 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The sources of one node. Without `gpus_file` NVML is asked, where it is there."""
+    """The sources of one node. Without `gpus_file` NVML is asked, where it is there.
+
+    With `beside` several exporters speak for a node: each has the digest of all its pods, without the store, which no
+    other pod sees, and the metrics of its own pod, so that nothing is counted twice.
+    """
 
     node: str
     triton: tuple[str, ...] = ()  # metrics addresses or URLs, each a pod of `pool`
@@ -31,6 +35,7 @@ class Sources:
     renderers_file: Path | None = None
     renderer_pods: RendererPods | None = None  # a pod watch, started
     scene_cache: Path | None = None
+    beside: str = ""  # UID of the renderer pod whose own store this is: metrics are of it alone
     gpus_file: Path | None = None
     dcgm: str = ""
     window_s: float = 30.0

@@ -17,6 +17,8 @@ PAUSED_SCALE_DOWN_ANNOTATION = f"{DOMAIN}/paused-scale-down"  # `true`: no pod i
 # Pods of the DaemonSet that serves a node, found by this label; its exporter and its scene agent by their ports' names.
 COMPONENT_LABEL = "app.kubernetes.io/component"
 NODE_COMPONENT = "node"
+# On renderer pods that hold an exporter themselves, where nodes have no DaemonSet: each then speaks for its node.
+EXPORTER_BESIDE_LABEL = f"{DOMAIN}/exporter-beside"
 EXPORTER_PORT_NAME = "exporter"
 SCENE_AGENT_PORT_NAME = "scene-agent"
 # Ports of a renderer pod.
@@ -24,6 +26,8 @@ HTTP_PORT_NAME = "http"
 GRPC_PORT_NAME = "grpc"
 METRICS_PORT_NAME = "metrics"
 
+SCENE_LABEL_PREFIX = f"scene.{DOMAIN}/"  # of nodes, then the scene's id; opt-in, written by the autoscaler
+SCENE_ON_DISK = "disk"  # its value
 FREED_ANNOTATION = f"{DOMAIN}/freed"  # on a node: the extender wakes pods that kube-scheduler has given up on
 
 SCENES_ENV = "SPLATFLEET_SCENES"  # carries SCENES_ANNOTATION into the pod

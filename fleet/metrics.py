@@ -364,8 +364,8 @@ AGENT_REQUESTS = _metric(
 EXTENDER_SECONDS = _metric(
     "extender_request_duration_seconds",
     "histogram",
-    ("verb",),
-    "Seconds that one call of kube-scheduler took, by verb.",
+    ("verb", "nodes"),
+    "Seconds that one call of kube-scheduler took, by verb and nodes that it named (up to 100, 1000, 5000, more).",
     ("alerts", "dashboard"),
     _HTTP_SECONDS,
 )
@@ -389,6 +389,12 @@ EXTENDER_PLACEMENTS = _metric(
     ("tier",),
     "Pods bound, by where their scenes lay on the node (resident, disk, fetching, peer, remote, none).",
     ("dashboard",),
+)
+EXTENDER_STRANDED_SLICES = _metric(
+    "extender_stranded_memory_slices",
+    "gauge",
+    (),
+    "Free memory slices of MIG GPUs that are of no use to what pods asked for lately.",
 )
 EXTENDER_RESERVATIONS = _metric(
     "extender_reservations", "gauge", (), "Decisions in flight: reserved and neither confirmed, released nor expired."
@@ -417,6 +423,13 @@ EXTENDER_CERTIFICATE_NOT_AFTER = _metric(
     ("alerts",),
 )
 
+KEDA_CERTIFICATE_NOT_AFTER = _metric(
+    "autoscaler_keda_certificate_not_after_timestamp_seconds",
+    "gauge",
+    (),
+    "Time at which the certificate that the autoscaler shows KEDA expires; absent without TLS.",
+    ("alerts",),
+)
 EXTENDER_WAITING = _metric(
     "extender_waiting_pods", "gauge", (), "Pods that did not fit any node they were offered.", ("dashboard",)
 )

@@ -75,15 +75,31 @@ def node_urls(pods: Iterable[Pod], port_name: str, port: int) -> dict[str, str]:
 
 
 class NodePods:
-    """The pods of the DaemonSet that serves nodes: exporter and scene agent, each by the name of its port."""
+    """The pods that serve nodes: exporter and scene agent of the DaemonSet, each by the name of its port.
+
+    Where there is none, renderer pods hold exporters themselves, and any of a node's speaks for it.
+    """
 
     def __init__(self, connection: Connection, namespace: str | None = None) -> None:
         scope = Scope(namespace, label_selector=f"{labels.COMPONENT_LABEL}={labels.NODE_COMPONENT}")
         self.reflector: Reflector[Pod] = Reflector(connection, PODS, scope)
+        beside = Scope(namespace, label_selector=labels.EXPORTER_BESIDE_LABEL)
+        self._beside: Reflector[Pod] = Reflector(connection, PODS, beside)
+
+    def start(self) -> NodePods:
+        """Begin to watch."""
+        self.reflector.start()
+        self._beside.start()
+        return self
+
+    def stop(self) -> None:
+        self.reflector.stop()
+        self._beside.stop()
 
     def exporters(self) -> dict[str, str]:
         """URL of the exporter by node."""
-        return node_urls(self.reflector.items(), labels.EXPORTER_PORT_NAME, labels.EXPORTER_PORT)
+        pods = [*self._beside.items(), *self.reflector.items()]  # the DaemonSet's win
+        return node_urls(pods, labels.EXPORTER_PORT_NAME, labels.EXPORTER_PORT)
 
     def scene_agents(self) -> dict[str, str]:
         """URL of the scene agent by node."""

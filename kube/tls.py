@@ -6,12 +6,15 @@ import asyncio
 import math
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
+
+from fleet.audit import LineBudget
 
 LOOK_EVERY_S = 2.0
 log = structlog.get_logger()
@@ -99,6 +102,25 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted: give one that is not")
 
 
+_refusals = LineBudget()
+
+
+class _Handshake(ssl.SSLObject):
+    """Says in the log why a client was turned away: nothing above the handshake ever hears of it."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            left_out = _refusals.take(time.monotonic())
+            if left_out is not None:
+                more = {"lines_left_out": left_out} if left_out else {}
+                log.warning("audit", action="handshake", outcome="denied", why=error.reason or str(error), **more)
+            raise
+
+
 class ReloadingContext(ssl.SSLContext):
     """A server context that hands each new connection to the files' last good state."""
 
@@ -115,6 +137,7 @@ class ReloadingContext(ssl.SSLContext):
         return made
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        self.current.sslobject_class = _Handshake
         return self.current.wrap_bio(*arguments, **named)
 
     async def reload(self, every_s: float = LOOK_EVERY_S) -> None:

@@ -40,6 +40,20 @@ class WarmTotals:
     deadlines_missed: int = 0
 
 
+def warm_totals(agents: Mapping[str, AgentClient]) -> WarmTotals:
+    """What these agents did, by node, from their own metrics; one that does not answer counts as nothing."""
+    totals = WarmTotals()
+    for node, agent in agents.items():
+        try:
+            totals.remote_bytes += int(agent.counter(metrics.AGENT_FETCHED_BYTES, source="remote"))
+            totals.peer_bytes += int(agent.counter(metrics.AGENT_FETCHED_BYTES, source="peer"))
+            totals.deadlines_met += int(agent.counter(metrics.AGENT_DEADLINES, outcome="met"))
+            totals.deadlines_missed += int(agent.counter(metrics.AGENT_DEADLINES, outcome="missed"))
+        except AgentError as error:
+            log.warning("no agent metrics", node=node, reason=str(error))
+    return totals
+
+
 class LocalCluster:
     """One pool of local pods. `clock` gives seconds since the replay began; `history` lies before them."""
 
@@ -163,17 +177,8 @@ class LocalCluster:
         return scene in self._pod_state(pod).resident
 
     def warmed(self) -> WarmTotals:
-        """What the agents did, from their own metrics; an agent that does not answer counts as nothing."""
-        totals = WarmTotals()
-        for node, agent in (self._agents or {}).items():
-            try:
-                totals.remote_bytes += int(agent.counter(metrics.AGENT_FETCHED_BYTES, source="remote"))
-                totals.peer_bytes += int(agent.counter(metrics.AGENT_FETCHED_BYTES, source="peer"))
-                totals.deadlines_met += int(agent.counter(metrics.AGENT_DEADLINES, outcome="met"))
-                totals.deadlines_missed += int(agent.counter(metrics.AGENT_DEADLINES, outcome="missed"))
-            except AgentError as error:
-                log.warning("no agent metrics", node=node, reason=str(error))
-        return totals
+        """What the agents did."""
+        return warm_totals(self._agents or {})
 
     def close(self) -> None:
         self._warmers.shutdown(wait=False, cancel_futures=True)

@@ -11,9 +11,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +90,7 @@ class DemoSettings:
     json_file: Path | None = None
     compare: Path | None = None
     keep: bool = False
+    frame_size: tuple[int, int] | None = None  # absent: the largest that this machine bears
     backends: Path = DEFAULT_BACKENDS
 
 
@@ -105,6 +106,8 @@ def play(settings: DemoSettings, console: Console | None = None) -> Scorecard:
     console = console or Console()
     try:
         other = read_scorecard(settings.compare) if settings.compare is not None else None
+        if other is not None and settings.frame_size is None:
+            settings = replace(settings, frame_size=other.frame_size)
         with contextlib.ExitStack() as stack:
             with LiveView(console) as view:
                 run = _run_of(Play(settings, view, stack))
@@ -139,6 +142,8 @@ def _prepare(settings: DemoSettings, folder: Path, view: LiveView) -> tuple[Demo
     traffic = demo_traffic(trace, settings.duration_s, settings.mean_rate_per_s, settings.seed)
     cores = len(os.sched_getaffinity(0))
     measured = fit(scenes, popularity(scenes.ids, settings.seed), traffic.busiest_per_s, cores)
+    if settings.frame_size is not None:
+        measured = replace(measured, size=settings.frame_size)
     if measured.rate_factor < 1.0:
         traffic = demo_traffic(
             trace, settings.duration_s, settings.mean_rate_per_s * measured.rate_factor, settings.seed
@@ -412,12 +417,12 @@ class Play:
         )
         return self.run(totals)
 
-    def run(self, totals: RunTotals) -> Run:
-        """What the requests' records and these totals come to."""
+    def run(self, totals: RunTotals, pod_names: Mapping[str, str] | None = None) -> Run:
+        """What the requests' records and these totals come to; `pod_names` by UID, where the two differ."""
         records = read_records(self.records)
         credits = self.scenes.credits
         samples = [
-            FrameSample(path, scene, t_s, pod, credits.get(scene, ""))
+            FrameSample(path, scene, t_s, (pod_names or {}).get(pod, pod), credits.get(scene, ""))
             for path, scene, t_s, pod in _sampled(self.frames, records)
         ]
         return Run(self.timeline, score(records, totals, self.timeline), records, samples, credits)

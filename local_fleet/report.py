@@ -83,6 +83,7 @@ def page(run: Run, frames: Sequence[FrameSample]) -> str:
         escape(timeline.title),
         f"{escape(card.autoscaler)} autoscaler, placement by {escape(card.placement)}",
     )
+    where = "Kubernetes on one machine" if "kubernetes" in card.settings else "local fleet"
     sections = (
         _section("traffic", _plot("demand", plots.demand_figure(timeline))),
         _section("waits", _plot("wait", plots.wait_figure(timeline, records))),
@@ -99,7 +100,7 @@ def page(run: Run, frames: Sequence[FrameSample]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">
 <style>{_colours()}{STYLE}</style></head><body><main>
-<header><p class="kicker">Splatfleet, local fleet</p><h1>{title}</h1>
+<header><p class="kicker">Splatfleet, {where}</p><h1>{title}</h1>
 <p>{policy}, {escape(conditions(card))}</p></header>
 {headline(card)}{"".join(sections)}</main></body></html>
 """

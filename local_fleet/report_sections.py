@@ -28,7 +28,7 @@ def headline(card: Scorecard) -> str:
         _tile("frame p99", quantities.seconds(card.frame_p99_s), f"p50 {quantities.seconds(card.frame_p50_s)}"),
         _tile("pod-seconds", f"{card.pod_seconds:,.0f}", f"{mean_pods} pods on average, {card.peak_pods} at the peak"),
         _tile("scene hits", quantities.percent(hit_ratio), f"{card.scene_misses:,} frames met a pod without it"),
-        _tile("bytes fetched", quantities.data(card.bytes_fetched), "by pods, from the scenes' source"),
+        _tile("bytes fetched", quantities.data(card.bytes_fetched), "by pods and agents, from the scenes' source"),
         _tile(
             "cold requests",
             f"{card.cold_requests:,}",

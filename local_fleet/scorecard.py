@@ -87,6 +87,12 @@ class Scorecard:
     visit_fetch_s: float | None = None  # what the scene's bytes take on the node's line
     visit_lead_s: float | None = None
 
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Width and height in pixels; a run that is compared with this one takes them over. None: not told."""
+        width, x, height = str(self.settings.get("frame_size", "")).partition("x")
+        return (int(width), int(height)) if x and width.isdecimal() and height.isdecimal() else None
+
 
 def score(records: Sequence[FrameRecord], totals: RunTotals, timeline: Timeline) -> Scorecard:
     """Score a run; one without requests has counts of 0 and no quantiles."""

@@ -16,12 +16,16 @@ from local_fleet.scorecard import Scorecard
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: its words, its field, how it is written, and whether less of it is better (None: neither)."""
+    """One figure: its words, its field, how it is written, and whether less of it is better (None: neither).
+
+    `not_always` is one that only some runs measure; it is left out where no run at hand did.
+    """
 
     label: str
     field: str
     write: Callable[[Any], str]
     less_is_better: bool | None = None
+    not_always: bool = False
 
 
 REQUESTS = (
@@ -46,10 +50,10 @@ WARMTH = (
     Row("fetched", "bytes_fetched", quantities.data, True),
     Row("… and from other nodes", "warm_peer_bytes", quantities.data),
     Row("first visit of a scene, longest wait", "first_visit_wait_max_s", quantities.seconds, True),
-    Row("first visit of a new scene, predicted", "predicted_visit_wait_s", quantities.seconds, True),
-    Row("… not predicted", "unpredicted_visit_wait_s", quantities.seconds, True),
-    Row("… and what a fetch takes", "visit_fetch_s", quantities.seconds),
-    Row("warm-ups late", "warm_deadlines_missed", quantities.number, True),
+    Row("first visit of a new scene, predicted", "predicted_visit_wait_s", quantities.seconds, True, True),
+    Row("… not predicted", "unpredicted_visit_wait_s", quantities.seconds, True, True),
+    Row("… and what a fetch takes", "visit_fetch_s", quantities.seconds, None, True),
+    Row("warm-ups late", "warm_deadlines_missed", quantities.number, True, True),
 )
 COST = (
     Row("pod-seconds", "pod_seconds", quantities.number, True),
@@ -69,7 +73,7 @@ def render_table(card: Scorecard) -> RenderableType:
     table.add_column(style="dim")
     table.add_column(justify="right")
     for section in SECTIONS:
-        for row in section:
+        for row in _measured(section, card):
             table.add_row(row.label, Text(row.write(getattr(card, row.field)), style=_alarm(row, card)))
         table.add_section()
     decisions = ", ".join(f"{reason} {count}" for reason, count in card.decisions.items()) or "none"
@@ -84,7 +88,7 @@ def compare(left: Scorecard, right: Scorecard) -> RenderableType:
     table.add_column(name(right), justify="right")
     table.add_column("ratio", justify="right")
     for section in SECTIONS:
-        for row in section:
+        for row in _measured(section, left, right):
             values = [getattr(card, row.field) for card in (left, right)]
             table.add_row(row.label, *map(row.write, values), _ratio_cell(row, *values))
         table.add_section()
@@ -92,6 +96,10 @@ def compare(left: Scorecard, right: Scorecard) -> RenderableType:
     if different := unlike(left, right):
         lines.append(Text(f"Not the same conditions: {', '.join(different)}.", style="yellow"))
     return Group(table, *lines)
+
+
+def _measured(section: Sequence[Row], *cards: Scorecard) -> list[Row]:
+    return [row for row in section if not row.not_always or any(getattr(card, row.field) is not None for card in cards)]
 
 
 def verdict(left: Scorecard, right: Scorecard) -> str:

@@ -61,18 +61,20 @@ class TritonServer:
         environment: Mapping[str, str],
         ports: Ports | None = None,
         repository: Path = MODEL_REPOSITORY,
+        flags: Mapping[str, str] | None = None,
     ) -> None:
         """`backends` as build_backends made it; the log goes to `folder`, which is the process's current folder, too.
 
         `environment` is added to our own; paths in it must be absolute. Without `ports` free ones are taken,
         and others tried where they are lost to somebody else. `repository` holds the model's configuration:
-        MODEL_REPOSITORY (every frame for itself) or SEQUENCE_REPOSITORY.
+        MODEL_REPOSITORY (every frame for itself) or SEQUENCE_REPOSITORY. `flags` of the server win over our own.
         """
         self.folder = folder.resolve()
         self.log = self.folder / "triton.log"
         self._backends = backends.resolve()
         self._repository = repository.resolve()
         self._environment = dict(environment)
+        self._flags = dict(flags or {})
         self._fixed_ports = ports is not None
         self._ports = ports or free_ports()
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,6 +123,7 @@ class TritonServer:
             "exit-timeout-secs": _EXIT_TIMEOUT_S,
             # A name of our own, so that what a crash leaves in /dev/shm can be told from others' regions.
             "backend-config": f"python,shm-region-prefix-name={self._shm_prefix}",
+            **self._flags,
         }
         return [
             str(server_binary()),

@@ -183,9 +183,10 @@ _PLACEMENT = (
     ),
     Alert(
         "SplatfleetCertificateExpires", "placement", "warning", "placement",
-        "The extender's certificate is about to expire.",
+        "A certificate is about to expire.",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}.",
-        f"{m.EXTENDER_CERTIFICATE_NOT_AFTER.name} - time() < {7 * DAY_S}", "1h",
+        f"({m.EXTENDER_CERTIFICATE_NOT_AFTER.name} or {m.KEDA_CERTIFICATE_NOT_AFTER.name}) - time() < {7 * DAY_S}",
+        "1h",
     ),
 )  # fmt: skip
 

@@ -13,7 +13,8 @@ MAX_SIZE_PX = 8192
 NEAR = 0.01
 FAR = 1e10
 _GL_TO_CV = np.diag([1.0, -1.0, -1.0, 1.0])
-_LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
+_LAST_ROW = (0.0, 0.0, 0.0, 1.0)
+_CLIP_ROW = (0.0, 0.0, 1.0, 0.0)  # but for the sign
 _ORTHONORMAL_TOLERANCE = 1e-3
 _TOLERANCE = 1e-5  # matrices arrive as float32
 
@@ -55,7 +56,7 @@ def camera_from_matrices(
     v, p = _matrix("view", view), _matrix("projection", projection)
     if _is_transposed(v, p):
         v, p = v.T, p.T
-    if not np.allclose(v[3], _LAST_ROW, atol=_TOLERANCE):
+    if not _is_row(v[3], _LAST_ROW):
         raise CameraError(f"view matrix: last row is {v[3].tolist()}, expected 0 0 0 1 (or its transpose)")
     _check_rotation(v[:3, :3])
     _check_projection(p)
@@ -102,10 +103,9 @@ def _matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 def _is_transposed(view: NDArray[np.float64], projection: NDArray[np.float64]) -> bool:
     """Whether the pair is for row vectors (Inria, DirectX style): the view decides, else the projection."""
-    by_row = np.allclose(view[3], _LAST_ROW, atol=_TOLERANCE)
-    by_column = np.allclose(view[:, 3], _LAST_ROW, atol=_TOLERANCE)
+    by_row, by_column = _is_row(view[3], _LAST_ROW), _is_row(view[:, 3], _LAST_ROW)
     if by_row != by_column:
-        return bool(by_column)
+        return by_column
     # A camera at the origin has no translation to tell by.
     plain, turned = _is_clip_row(projection[3]), _is_clip_row(projection.T[3])
     if plain and turned and not (np.allclose(view, view.T) and np.allclose(projection, projection.T)):
@@ -117,7 +117,12 @@ def _is_transposed(view: NDArray[np.float64], projection: NDArray[np.float64]) -
 
 
 def _is_clip_row(row: NDArray[np.float64]) -> bool:
-    return bool(np.allclose(np.abs(row), [0.0, 0.0, 1.0, 0.0], atol=_TOLERANCE))
+    return _is_row(np.abs(row), _CLIP_ROW)
+
+
+def _is_row(row: NDArray[np.float64], expected: Sequence[float]) -> bool:
+    """As numpy.allclose, but for four numbers, of which it takes a tenth of a millisecond a frame."""
+    return all(abs(a - b) <= _TOLERANCE * (1 + abs(b)) for a, b in zip(row.tolist(), expected, strict=True))
 
 
 def _check_rotation(rotation: NDArray[np.float64]) -> None:
@@ -131,7 +136,7 @@ def _check_rotation(rotation: NDArray[np.float64]) -> None:
 
 
 def _check_projection(p: NDArray[np.float64]) -> None:
-    if np.allclose(p[3], _LAST_ROW, atol=_TOLERANCE):
+    if _is_row(p[3], _LAST_ROW):
         raise CameraError("projection matrix: it is orthographic (last row 0 0 0 1); only perspective is supported")
     if not _is_clip_row(p[3]):
         raise CameraError(

@@ -31,26 +31,26 @@ def depth_order(bits: Any, bases: Any, counts: Any, keys: Any, order: Any) -> in
     as such), `keys` and `order` are [2, N] scratch; the sorted positions end in order[1].
     """
     total = 0
+    starts = np.zeros((3, 2048), np.int64)
     for chunk in range(counts.shape[0]):
         for at in range(bases[chunk], bases[chunk] + counts[chunk]):
-            keys[0, total] = bits[at]
+            key = bits[at]
+            keys[0, total] = key
             order[0, total] = at
+            for digit in range(3):
+                starts[digit, (key >> np.uint32(11 * digit)) & np.uint32(2047)] += 1
             total += 1
-    starts = np.empty(2048, np.int64)
     for digit in range(3):
         shift = np.uint32(11 * digit)
         source, target = digit % 2, 1 - digit % 2
-        starts[:] = 0
-        for i in range(total):
-            starts[(keys[source, i] >> shift) & np.uint32(2047)] += 1
         below = 0
         for value in range(2048):
-            below, starts[value] = below + starts[value], below
+            below, starts[digit, value] = below + starts[digit, value], below
         for i in range(total):
             key = keys[source, i]
             bucket = (key >> shift) & np.uint32(2047)
-            at = starts[bucket]
-            starts[bucket] = at + 1
+            at = starts[digit, bucket]
+            starts[digit, bucket] = at + 1
             keys[target, at] = key
             order[target, at] = order[source, i]
     return total

@@ -36,51 +36,58 @@ POSITION = 20  # 3 values
 MARGIN, BLUR, THRESHOLD, FLOOR = range(23, 27)
 CAMERA_VALUES = 27
 
+C0, C1 = np.float32(SH_C0), np.float32(SH_C1)
+C2, C3 = tuple(np.float32(value) for value in SH_C2), tuple(np.float32(value) for value in SH_C3)
+HALF, TWO, THREE, FOUR = (np.float32(value) for value in (0.5, 2, 3, 4))
+LN_2 = math.log(2)
+
 
 @kernel()
-def _colour(sh: Any, at: int, degree: int, x: Any, y: Any, z: Any, channel: int) -> Any:
-    """SH + 0.5 of one channel, not yet clamped; (x, y, z) is the unit direction of view."""
-    at = at + channel
-    value = SH_C0 * sh[at] + 0.5
+def _colour(sh: Any, at: int, degree: int, x: Any, y: Any, z: Any) -> tuple[Any, Any, Any]:
+    """SH + 0.5 of (red, green, blue), not yet clamped; (x, y, z) is the unit direction of view. All of it float32."""
+    red, green, blue = C0 * sh[at] + HALF, C0 * sh[at + 1] + HALF, C0 * sh[at + 2] + HALF
     if degree >= 1:
-        value += SH_C1 * (-y * sh[at + 3] + z * sh[at + 6] - x * sh[at + 9])
+        for place, basis in ((3, -C1 * y), (6, C1 * z), (9, -C1 * x)):
+            k = at + place
+            red, green, blue = red + basis * sh[k], green + basis * sh[k + 1], blue + basis * sh[k + 2]
     if degree >= 2:
-        value += SH_C2[0] * x * y * sh[at + 12] + SH_C2[1] * y * z * sh[at + 15]
-        value += SH_C2[2] * (2 * z * z - x * x - y * y) * sh[at + 18]
-        value += SH_C2[3] * x * z * sh[at + 21] + SH_C2[4] * (x * x - y * y) * sh[at + 24]
-    if degree >= 3:
-        value += SH_C3[0] * y * (3 * x * x - y * y) * sh[at + 27] + SH_C3[1] * x * y * z * sh[at + 30]
-        value += SH_C3[2] * y * (4 * z * z - x * x - y * y) * sh[at + 33]
-        value += SH_C3[3] * z * (2 * z * z - 3 * x * x - 3 * y * y) * sh[at + 36]
-        value += SH_C3[4] * x * (4 * z * z - x * x - y * y) * sh[at + 39]
-        value += SH_C3[5] * z * (x * x - y * y) * sh[at + 42] + SH_C3[6] * x * (x * x - 3 * y * y) * sh[at + 45]
-    return value
+        xx, yy, zz = x * x, y * y, z * z
+        for place, basis in (
+            (12, C2[0] * x * y),
+            (15, C2[1] * y * z),
+            (18, C2[2] * (TWO * zz - xx - yy)),
+            (21, C2[3] * x * z),
+            (24, C2[4] * (xx - yy)),
+        ):
+            k = at + place
+            red, green, blue = red + basis * sh[k], green + basis * sh[k + 1], blue + basis * sh[k + 2]
+        if degree >= 3:
+            for place, basis in (
+                (27, C3[0] * y * (THREE * xx - yy)),
+                (30, C3[1] * x * y * z),
+                (33, C3[2] * y * (FOUR * zz - xx - yy)),
+                (36, C3[3] * z * (TWO * zz - THREE * xx - THREE * yy)),
+                (39, C3[4] * x * (FOUR * zz - xx - yy)),
+                (42, C3[5] * z * (xx - yy)),
+                (45, C3[6] * x * (xx - THREE * yy)),
+            ):
+                k = at + place
+                red, green, blue = red + basis * sh[k], green + basis * sh[k + 1], blue + basis * sh[k + 2]
+    return red, green, blue
 
 
 @kernel()
-def _footprint(camera: Any, cov: Any, i: int, x: float, y: float, z: float) -> tuple[float, float, float]:
-    """(xx, xy, yy) of the 2D covariance before the blur: J W C W^T J^T."""
-    margin_x = camera[MARGIN] * 0.5 * camera[WIDTH] / camera[FX]
-    margin_y = camera[MARGIN] * 0.5 * camera[HEIGHT] / camera[FY]
-    slope_x = min((camera[WIDTH] - camera[CX]) / camera[FX] + margin_x, max(-camera[CX] / camera[FX] - margin_x, x / z))
-    slope_y = min(
-        (camera[HEIGHT] - camera[CY]) / camera[FY] + margin_y, max(-camera[CY] / camera[FY] - margin_y, y / z)
-    )
-    fx, fy = camera[FX] / z, camera[FY] / z
-    ux = fx * (camera[0] - slope_x * camera[6])
-    uy = fx * (camera[1] - slope_x * camera[7])
-    uz = fx * (camera[2] - slope_x * camera[8])
-    vx = fy * (camera[3] - slope_y * camera[6])
-    vy = fy * (camera[4] - slope_y * camera[7])
-    vz = fy * (camera[5] - slope_y * camera[8])
-    c = 6 * i
+def _footprint(cov: Any, c: int, u: Any, v: Any) -> tuple[float, float, float]:
+    """(xx, xy, yy) of the 2D covariance before the blur: J W C W^T J^T, u and v the rows of J W, C from c on."""
+    ux, uy, uz = u
+    vx, vy, vz = v
     ax = cov[c] * ux + cov[c + 1] * uy + cov[c + 2] * uz
     ay = cov[c + 1] * ux + cov[c + 3] * uy + cov[c + 4] * uz
     az = cov[c + 2] * ux + cov[c + 4] * uy + cov[c + 5] * uz
     bx = cov[c] * vx + cov[c + 1] * vy + cov[c + 2] * vz
     by = cov[c + 1] * vx + cov[c + 3] * vy + cov[c + 4] * vz
     bz = cov[c + 2] * vx + cov[c + 4] * vy + cov[c + 5] * vz
-    return ux * ax + uy * ay + uz * az, vx * ax + vy * ay + vz * az, vx * bx + vy * by + vz * bz
+    return ux * ax + uy * ay + uz * az, ux * bx + uy * by + uz * bz, vx * bx + vy * by + vz * bz
 
 
 _is_drawn = kernel()(is_drawn)
@@ -112,7 +119,17 @@ def project(scene: Any, camera: Any, degree: int, span: Any, out: Any) -> None:
     records, depths, boxes, bases, counts = out
     total = opacities.shape[0]
     stride = sh.shape[0] // total
-    width, height = camera[WIDTH], camera[HEIGHT]
+    # What every Gaussian needs is read once: LLVM cannot know that no record that is written lies in the camera.
+    r00, r01, r02, r10, r11, r12 = camera[0], camera[1], camera[2], camera[3], camera[4], camera[5]
+    r20, r21, r22, t0, t1, t2 = camera[6], camera[7], camera[8], camera[9], camera[10], camera[11]
+    fx, fy, cx, cy, width, height = camera[FX], camera[FY], camera[CX], camera[CY], camera[WIDTH], camera[HEIGHT]
+    near, far, blur, threshold, floor = camera[NEAR], camera[FAR], camera[BLUR], camera[THRESHOLD], camera[FLOOR]
+    eye_x, eye_y, eye_z = camera[POSITION], camera[POSITION + 1], camera[POSITION + 2]
+    log2_threshold = math.log2(threshold)
+    # The slopes at which the Jacobian is taken end a margin outside the picture.
+    margin_x, margin_y = camera[MARGIN] * 0.5 * width / fx, camera[MARGIN] * 0.5 * height / fy
+    least_x, most_x = -cx / fx - margin_x, (width - cx) / fx + margin_x
+    least_y, most_y = -cy / fy - margin_y, (height - cy) / fy + margin_y
     for chunk in range(span[0], span[1]):
         found = 0
         base = chunk * CHUNK
@@ -120,45 +137,62 @@ def project(scene: Any, camera: Any, degree: int, span: Any, out: Any) -> None:
             if not _is_drawn(np.int64(i), limit):
                 continue
             mx, my, mz = np.float64(means[3 * i]), np.float64(means[3 * i + 1]), np.float64(means[3 * i + 2])
-            z = camera[6] * mx + camera[7] * my + camera[8] * mz + camera[11]
-            if not (z >= camera[NEAR] and z <= camera[FAR]):
+            z = r20 * mx + r21 * my + r22 * mz + t2
+            if not (z >= near and z <= far):
                 continue
-            x = camera[0] * mx + camera[1] * my + camera[2] * mz + camera[9]
-            y = camera[3] * mx + camera[4] * my + camera[5] * mz + camera[10]
-            xx, xy, yy = _footprint(camera, cov, i, x, y, z)
+            per_z = 1.0 / z
+            x, y = (r00 * mx + r01 * my + r02 * mz + t0) * per_z, (r10 * mx + r11 * my + r12 * mz + t1) * per_z
+            # The rows of J W.
+            slope_x, slope_y = min(most_x, max(least_x, x)), min(most_y, max(least_y, y))
+            scale_x, scale_y = fx * per_z, fy * per_z
+            ux, uy, uz = (
+                scale_x * (r00 - slope_x * r20),
+                scale_x * (r01 - slope_x * r21),
+                scale_x * (r02 - slope_x * r22),
+            )
+            vx, vy, vz = (
+                scale_y * (r10 - slope_y * r20),
+                scale_y * (r11 - slope_y * r21),
+                scale_y * (r12 - slope_y * r22),
+            )
+            xx, xy, yy = _footprint(cov, 6 * i, (ux, uy, uz), (vx, vy, vz))
             xx, xy, yy = growth * xx, growth * xy, growth * yy
             sharp = xx * yy - xy * xy
-            xx += camera[BLUR]
-            yy += camera[BLUR]
+            xx += blur
+            yy += blur
             blurred = xx * yy - xy * xy
             if not (blurred > 0.0 and yy > 0.0):
                 continue
             opacity = np.float64(opacities[i])
             if antialiased:
-                opacity *= max(camera[FLOOR], math.sqrt(max(0.0, sharp / blurred)))
-            if not opacity >= camera[THRESHOLD]:
+                opacity *= max(floor, math.sqrt(max(0.0, sharp / blurred)))
+            if not opacity >= threshold:
                 continue
-            reach = 2.0 * math.log(opacity / camera[THRESHOLD])
+            log2_opacity = math.log2(opacity)
+            reach = 2.0 * LN_2 * (log2_opacity - log2_threshold)
             radius_x, radius_y = math.sqrt(reach * xx) * 1.00001 + 1e-3, math.sqrt(reach * yy) * 1.00001 + 1e-3
-            px, py = camera[FX] * x / z + camera[CX], camera[FY] * y / z + camera[CY]
+            px, py = fx * x + cx, fy * y + cy
             left, right = max(px - radius_x, 0.5), min(px + radius_x, width - 0.5)
             top, bottom = max(py - radius_y, 0.5), min(py + radius_y, height - 0.5)
             if not (left <= right and top <= bottom):
                 continue
-            dx, dy, dz = mx - camera[POSITION], my - camera[POSITION + 1], mz - camera[POSITION + 2]
+            dx, dy, dz = mx - eye_x, my - eye_y, mz - eye_z
             inverse = 1.0 / max(math.sqrt(dx * dx + dy * dy + dz * dz), 1e-30)
-            dx, dy, dz = np.float32(dx * inverse), np.float32(dy * inverse), np.float32(dz * inverse)
+            red, green, blue = _colour(
+                sh, i * stride, degree, np.float32(dx * inverse), np.float32(dy * inverse), np.float32(dz * inverse)
+            )
+            per_yy = 1.0 / yy
             at = bases[chunk] + found
             r = RECORD * at
             records[r + X] = px
             records[r + Y] = py
-            records[r + SHEAR] = xy / yy
+            records[r + SHEAR] = xy * per_yy
             records[r + ACROSS] = -0.0625 * LOG2_E * yy / blurred
-            records[r + DOWN] = -0.0625 * LOG2_E / yy
-            records[r + OFFSET] = 0.125 * math.log2(opacity)
-            records[r + RED] = max(_colour(sh, i * stride, degree, dx, dy, dz, 0), 0.0)
-            records[r + GREEN] = max(_colour(sh, i * stride, degree, dx, dy, dz, 1), 0.0)
-            records[r + BLUE] = max(_colour(sh, i * stride, degree, dx, dy, dz, 2), 0.0)
+            records[r + DOWN] = -0.0625 * LOG2_E * per_yy
+            records[r + OFFSET] = 0.125 * log2_opacity
+            records[r + RED] = max(red, np.float32(0))
+            records[r + GREEN] = max(green, np.float32(0))
+            records[r + BLUE] = max(blue, np.float32(0))
             records[r + DEPTH] = z
             records[r + RADIUS_X] = radius_x
             records[r + RADIUS_Y] = radius_y

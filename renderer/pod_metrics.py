@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -10,12 +15,16 @@ from fleet.metrics import Metric
 from fleet.scene import SceneId
 from renderer.scene_cache import Cause
 
+_LATER_S = 0.01  # until the frame has been answered
 _LOAD_SOURCES = ("remote", "disk", "packed")
 _EVICTION_CAUSES: tuple[Cause, ...] = ("budget", "drop", "memory")
 
 
 class PodMetrics:
-    """Counts what a RendererPod does. Triton keeps a series once it is there, so an evicted scene's goes to 0."""
+    """Counts what a RendererPod does. Triton keeps a series once it is there, so an evicted scene's goes to 0.
+
+    Each count is a message to the server that is waited for, so those of every frame are sent by a thread behind it.
+    """
 
     def __init__(self, triton: ModuleType, budget_bytes: int) -> None:
         self._triton = triton
@@ -34,6 +43,16 @@ class PodMetrics:
         self._fetched = self._metric(metrics.RENDERER_FETCHED_BYTES)
         self._peer_fetched = self._metric(metrics.RENDERER_PEER_BYTES)
         self._quarantined = self._metric(metrics.RENDERER_QUARANTINED)
+        self._later: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._count_later, name="metrics", daemon=True).start()
+
+    def _count_later(self) -> None:
+        while True:
+            count = self._later.get()
+            time.sleep(_LATER_S)
+            count()
+            while not self._later.empty():
+                self._later.get()()
 
     def _metric(self, declared: Metric, **labels: str) -> Any:
         kinds = self._triton.MetricFamily
@@ -47,7 +66,7 @@ class PodMetrics:
         return family.Metric(labels=labels)
 
     def looked_up(self, hit: bool) -> None:
-        (self._hits if hit else self._misses).increment(1)
+        self._later.put(partial((self._hits if hit else self._misses).increment, 1))
 
     def evicted(self, _scene: SceneId, cause: Cause) -> None:
         self._evictions[cause].increment(1)
@@ -65,7 +84,7 @@ class PodMetrics:
         self._loads[source].observe(seconds)
 
     def rendered(self, seconds: float) -> None:
-        self._renders.observe(seconds)
+        self._later.put(partial(self._renders.observe, seconds))
 
     def fetched(self, count_bytes: int) -> None:
         if count_bytes:

@@ -32,6 +32,7 @@ from kube.tls import ClientTls, ReloadingContext, TlsFiles
 from renderer.agent_metrics import AgentMetrics
 from renderer.agent_objects import object_file, serve_file
 from renderer.agent_work import AgentWork
+from renderer.audit import Audit
 from renderer.catalogue import LiveCatalogue, UnknownScene
 from renderer.credentials import BearerTokens, CredentialError
 from renderer.peers import OBJECTS_PATH, Peers
@@ -42,6 +43,7 @@ from renderer.scene_store import SceneStore
 log = structlog.get_logger()
 
 _MAX_BODY_BYTES = 4096
+_ACTS = {"ask": "warm", "drop": "evict"}  # what an auditor calls them
 _LONGEST_DEADLINE_S = 7 * 86_400.0
 
 
@@ -80,6 +82,7 @@ class SceneAgent:
         settings.tokens.all()
         self._settings = settings
         self.metrics = AgentMetrics()
+        self._audit = Audit("scene-agent")
         remote, peer = (self.metrics.fetched_bytes.labels(source) for source in ("remote", "peer"))
         self._store = SceneStore(
             settings.store,
@@ -129,7 +132,11 @@ class SceneAgent:
             try:
                 if self._settings.tokens.allow(request.headers.get("authorization")):
                     response = await answer(request)
+                    if verb in _ACTS:
+                        scene, code = request.path_params["scene"], response.status_code
+                        self._audit.did(_ACTS[verb], request.scope, scene=scene, code=code)
                 else:
+                    self._audit.denied(_ACTS.get(verb, verb), request.scope, path=request.url.path)
                     response = _refusal(401, "expected Authorization: Bearer with a token of this agent")
                     response.headers["www-authenticate"] = "Bearer"
             except CredentialError as error:

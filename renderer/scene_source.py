@@ -7,6 +7,7 @@ Digest of a scene: of one file, the sha256 of its bytes; of a folder (SOG), the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ LARGEST_META_BYTES = 1 << 20
 _MAX_FILES = 64
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _READ_BYTES = 1 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Sink = Callable[[memoryview], None]  # where pieces of a file go, in their order
 
 OBJECT_STORES = ("s3", "gs", "az")
@@ -196,6 +198,8 @@ class _faults:
         from obstore.exceptions import GenericError, JoinError, NotSupportedError
 
         if error is None or isinstance(error, SourceError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, OSError) and error.errno in DISK_FULL:  # the sink's: nothing is wrong with the source
             return
         if isinstance(error, FileNotFoundError):
             raise SourceError(f"{self._where}: there is no such file") from None

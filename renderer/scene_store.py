@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from renderer.catalogue import CatalogueEntry
 from renderer.fetch_terms import Terms
 from renderer.scene_fetch import Fetch, FetchedFrom, PeerNodes, StoreRates, fetch_key
 from renderer.scene_roots import ANYWHERE, OutsideRoots, SceneRoots
-from renderer.scene_source import SourceError
+from renderer.scene_source import DISK_FULL, SourceError
 from renderer.splats import SceneFileError, Splats
 from renderer.store_files import Pace, locked, tree_bytes, write_json
 from renderer.store_space import StoreFull, StoreSpace, read_record
@@ -32,7 +31,6 @@ from renderer.stored_scene import DamagedObject, Quarantine, Stage, StoredScene
 _PACKED_OVERHEAD_BYTES = 4096
 _TOUCH_AFTER_S = 1.0
 _NO_TERMS = Terms()
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class NotStored(Exception):
@@ -109,7 +107,7 @@ class SceneStore:
         except SceneFileError as error:
             raise SceneFileError(entry.uri, error.field, error.value, error.limit) from error
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in DISK_FULL:
                 raise FetchFailed(f"scene {entry.id}: {error}") from error
             self._space.discard(key)
             raise StoreFull(
@@ -138,7 +136,7 @@ class SceneStore:
         except NotStored:
             return  # evicted by a neighbour in between; whoever opens it will ask again
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in DISK_FULL:
                 raise
 
     def _packing_lock(self, digest: str) -> Path:

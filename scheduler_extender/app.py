@@ -28,6 +28,8 @@ from scheduler_extender.state import DigestPoller
 from scheduler_extender.waiting import Waiting
 
 JSON = "application/json"
+NODE_BOUNDS = {"100": 100, "1000": 1000, "5000": 5000}  # label -> the most nodes of a call that bears it
+MORE_NODES = "more"
 log = structlog.get_logger()
 Args = TypeVar("Args", wire.Args, wire.PreemptArgs)
 Route = Callable[[Request], Awaitable[Response]]
@@ -254,13 +256,14 @@ def _verbs(extender: Extender) -> Iterator[tuple[str, Route]]:
 
 def _route(extender: Extender, verb: Verb[Args]) -> Route:
     """A route that answers 200 whatever happens: kube-scheduler drops the text of any other status."""
-    seconds = extender.metrics.seconds.labels(verb.name)
+    seconds = {bound: extender.metrics.seconds.labels(verb.name, bound) for bound in ("", *NODE_BOUNDS, MORE_NODES)}
     answered = extender.metrics.requests.labels(verb.name, "ok")
 
     async def route(request: Request) -> Response:
         started_s = time.perf_counter()
         extender.last_call_s = extender.clock()
         outcome = "ok"
+        nodes = ""
         headers = {}
         try:
             args = verb.decode(await extender.body_of(request))
@@ -270,6 +273,7 @@ def _route(extender: Extender, verb: Verb[Args]) -> Route:
             content = verb.refused(str(error))
             headers = {"Connection": "close"}  # the rest of a body that we would not read may still be coming
         else:
+            nodes = next((bound for bound, most in NODE_BOUNDS.items() if len(args.names) <= most), MORE_NODES)
             try:
                 if args.pod is None:
                     outcome = "fail_open"
@@ -282,7 +286,7 @@ def _route(extender: Extender, verb: Verb[Args]) -> Route:
                 log.exception("verb failed", verb=verb.name)
                 content = verb.opened(args)
         (answered if outcome == "ok" else extender.metrics.requests.labels(verb.name, outcome)).inc()
-        seconds.observe(time.perf_counter() - started_s)
+        seconds[nodes].observe(time.perf_counter() - started_s)
         return Response(content, media_type=JSON, headers=headers)
 
     return route

@@ -274,6 +274,11 @@ class Cluster:
         """What the pods that started last asked for."""
         return self._starts.demand
 
+    @property
+    def stranded_slices(self) -> float:
+        """Free memory slices of the whole fleet that are of no use to the demand (fleet.mig.fragmentation_table)."""
+        return float(self.demand.fragmentation[self.table.gpu_part, self.table.gpu_mask].sum())
+
     def _tier(self, pod: Pod) -> str:
         row = np.array([self.table.rows.get(pod.node, UNKNOWN_ROW)])
         peers = bool((self.table.peer_bytes_per_s > 0).any())

@@ -20,19 +20,20 @@ class Demand:
     role_share: Mapping[str, Mapping[str, float]]  # part -> role -> share of the requests that the part could serve
     scene_share: Mapping[str, float]
     other_share: float  # of a scene that nobody asked for
-    _places: dict[MigProfile, Floats] = field(default_factory=dict)
+    _places: dict[tuple[MigProfile, ...], Floats] = field(default_factory=dict)
 
-    def places(self, profile: MigProfile) -> Floats:
-        """[parts + 1, 256]: slices of the profile that fit beside a mask, times its share of the part's requests."""
-        if profile not in self._places:
-            tables = np.zeros((len(PARTS) + 1, 256))
-            for name, part in PARTS.items():
-                role = part.role_of(profile)
-                if role is not None:
-                    places = part.layout.places[part.layout.roles.index(role)]
-                    tables[PART_INDEX[name], : len(places)] = self.role_share[name][role.name] * places
-            self._places[profile] = tables
-        return self._places[profile]
+    def places(self, profiles: tuple[MigProfile, ...]) -> Floats:
+        """[profiles, parts + 1, 256]: slices that fit beside a mask, times the profile's share of requests."""
+        if profiles not in self._places:
+            tables = np.zeros((len(profiles), len(PARTS) + 1, 256))
+            for row, profile in enumerate(profiles):
+                for name, part in PARTS.items():
+                    role = part.role_of(profile)
+                    if role is not None:
+                        places = part.layout.places[part.layout.roles.index(role)]
+                        tables[row, PART_INDEX[name], : len(places)] = self.role_share[name][role.name] * places
+            self._places[profiles] = tables
+        return self._places[profiles]
 
     def share(self, profile: MigProfile) -> Floats:
         """[parts + 1]: the profile's share of the requests that a part could serve; 0 where it has no such profile."""

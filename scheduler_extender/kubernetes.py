@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from fleet.digest import DIGEST_PATH
-from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT, EXPORTER_PORT_NAME, FREED_ANNOTATION, NODE_COMPONENT
+from fleet.labels import (
+    COMPONENT_LABEL,
+    EXPORTER_BESIDE_LABEL,
+    EXPORTER_PORT,
+    EXPORTER_PORT_NAME,
+    FREED_ANNOTATION,
+    NODE_COMPONENT,
+)
 from kube.connection import Connection
 from kube.device_objects import (
     DEVICE_CLASSES,
@@ -85,7 +92,8 @@ class ClusterWatch:
         exporters = Scope(label_selector=f"{COMPONENT_LABEL}={NODE_COMPONENT}")
         self._follow(loop, NODES, Scope(), lambda change: self._node(extender, change))
         self._follow(loop, WATCHED_PODS, Scope(), lambda change: _pod(extender, change))
-        self._follow(loop, PODS, exporters, lambda change: self._exporter(extender, change))
+        for scope in (exporters, Scope(label_selector=EXPORTER_BESIDE_LABEL)):
+            self._follow(loop, PODS, scope, lambda change: self._exporter(extender, change))
         try:
             yield
         finally:

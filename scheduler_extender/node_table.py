@@ -18,10 +18,11 @@ from fleet.labels import GPU_RESOURCE
 from fleet.mig import MigProfile
 from fleet.partitions import Cutting
 from fleet.snapshot import Node, Occupancy, Pod, cutting, occupancy
-from scheduler_extender.offers import Ask, offers_of
+from scheduler_extender.offers import Ask, masks_of, offers_of
 from scheduler_extender.scene_table import Floats, Rows, SceneTable, grown
 
 UNKNOWN_ROW = 0
+MOST_GPUS = 16  # of a node that are counted as stranded or not
 
 
 @dataclass(slots=True)
@@ -108,6 +109,9 @@ class NodeTable:
         self.unclaimed_bytes: Floats = np.full(self._allocate, np.inf)
         self.used: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody holds a place there
         self.unreserved: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # known to be paid by the hour
+        # [rows, GPUs]: PART_INDEX of the GPUs that have slices, and which of their memory slices are taken.
+        self.gpu_part: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
+        self.gpu_mask: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
         self._asked: list[str] | None = None  # whose rows are `_found`
         self._found: Rows = np.zeros(0, np.int64)
         self._measured: _Measured | None = None
@@ -189,6 +193,9 @@ class NodeTable:
         self._set_offers(row, node, taken, cut)
         self._set_shares(row, node, claimed)
         self.queued_bytes[row] = self.scenes.set_claims(row, node, claimed)
+        self.gpu_part[row] = 0
+        for index, (part, mask) in enumerate(masks_of(node, taken, cut)[:MOST_GPUS]):
+            self.gpu_part[row, index], self.gpu_mask[row, index] = part, mask
         self.used[row] = bool(claimed) or any(taken.holders) or bool(cut and cut.holders)
 
     def _set_offers(self, row: int, node: Node, taken: Occupancy, cut: Cutting | None) -> None:

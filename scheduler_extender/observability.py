@@ -30,6 +30,8 @@ class _ClusterCollector(Collector):
         self._cluster.expire(now_s)
         held = metrics.EXTENDER_RESERVATIONS
         yield GaugeMetricFamily(held.name, held.help, value=len(self._cluster.reservations))
+        stranded = metrics.EXTENDER_STRANDED_SLICES
+        yield GaugeMetricFamily(stranded.name, stranded.help, value=self._cluster.stranded_slices)
         without = metrics.EXTENDER_RESERVATIONS_WITHOUT_POD
         yield GaugeMetricFamily(without.name, without.help, value=self._cluster.reservations_without_pod)
         leaked = metrics.EXTENDER_RESERVATION_LEAKS

@@ -35,19 +35,36 @@ def offers_of(node: Node, taken: Occupancy, cut: Cutting | None) -> dict[Ask, Of
     return offers
 
 
+def masks_of(node: Node, taken: Occupancy, cut: Cutting | None) -> list[tuple[int, int]]:
+    """PART_INDEX and the memory slices that are taken, of each GPU that has slices or is cut when asked."""
+    masks = _taken_masks(node, taken)
+    if cut is not None:
+        masks = [cut.mask(index) if gpu.partitions is not None else masks[index] for index, gpu in enumerate(node.gpus)]
+    sliced = (bool(gpu.slices) or gpu.partitions is not None for gpu in node.gpus)
+    return [
+        (_part_index(gpu.model), mask) for gpu, mask, counts in zip(node.gpus, masks, sliced, strict=True) if counts
+    ]
+
+
+def _taken_masks(node: Node, taken: Occupancy) -> list[int]:
+    masks = [0] * len(node.gpus)
+    for (gpu, cut), holder in zip(taken.cuts, taken.holders, strict=True):
+        if holder or not cut.healthy:
+            masks[gpu] |= _bits(node.gpus[gpu].model, cut.profile, cut.start)
+    return masks
+
+
 def _of_slices(node: Node, taken: Occupancy) -> Iterator[tuple[MigProfile, Offer]]:
     """Slices that exist: the device plugin hands out the first free one."""
-    masks = [0] * len(node.gpus)
+    masks = _taken_masks(node, taken)
     free: dict[str, list[tuple[int, int]]] = {}  # profile -> (GPU, its bits) of each free slice
     counts: dict[str, list[int]] = {}  # profile -> existing, healthy
     for (gpu, cut), holder in zip(taken.cuts, taken.holders, strict=True):
         count = counts.setdefault(cut.profile, [0, 0])
         count[0] += 1
         count[1] += cut.healthy
-        bits = _bits(node.gpus[gpu].model, cut.profile, cut.start)
-        if holder or not cut.healthy:
-            masks[gpu] |= bits
-        else:
+        if not holder and cut.healthy:
+            bits = _bits(node.gpus[gpu].model, cut.profile, cut.start)
             free.setdefault(cut.profile, []).append((gpu, bits))
     for text, (existing, healthy) in counts.items():
         profile = parsed_profile(text)

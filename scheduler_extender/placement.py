@@ -323,9 +323,8 @@ def _part_taken(pod: Pod, rows: Rows, table: NodeTable, demand: Demand) -> Float
     if not cut.any():
         return taken
     before, after = columns.before[rows], columns.after[rows]
-    lost = np.zeros(len(rows))
-    for ask, there in table.profiles.items():
-        if isinstance(ask, MigProfile):
-            places = demand.places(ask)
-            lost += (places[part, before] - places[part, after]) / np.maximum(there.free[rows], 1)
+    profiles = tuple(ask for ask in table.profiles if isinstance(ask, MigProfile))
+    places = demand.places(profiles)
+    left = np.array([table.profiles[profile].free[rows] for profile in profiles]).reshape(len(profiles), len(rows))
+    lost: Floats = ((places[:, part, before] - places[:, part, after]) / np.maximum(left, 1)).sum(axis=0)
     return np.where(cut, lost, taken)

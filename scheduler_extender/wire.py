@@ -213,6 +213,11 @@ class PreemptArgs:
     candidates: dict[str, Candidate]
     problem: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """The nodes that are proposed."""
+        return list(self.candidates)
+
 
 def decode_preempt(body: bytes) -> PreemptArgs:
     """Read ExtenderPreemptionArgs; raises WireError where not even the candidates can be told."""

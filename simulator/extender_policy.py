@@ -94,8 +94,8 @@ class ExtenderPolicy:
 
     def _write_slices(self, fleet: Fleet, table: NodeTable, role: int, gpu: Floats, start: Floats) -> None:
         masks = fleet.gpus.masks
-        for profile, room in zip(self._profiles, ROOM, strict=True):
-            table.profiles[profile].free[1:] = room[masks].sum(axis=1)
+        for profile, free in zip(self._profiles, ROOM[:, masks].sum(axis=2), strict=True):
+            table.profiles[profile].free[1:] = free
         columns = table.profiles[self._profiles[role]]
         before = masks[np.arange(len(masks)), gpu]
         first = slice_bits(role, 0)

@@ -39,6 +39,7 @@ class AutoscalerSettings(VerbSettings):
     context: str | None = Field(None, description="Context of the kubeconfig.")
     lease_namespace: str | None = Field(None, description="Namespace of the Lease; that of the context or the pod.")
     lease_s: float = Field(15.0, ge=1.0, description="Seconds that a standby waits for a leader that is silent.")
+    scene_labels: int = Field(0, ge=0, description="Label each node with so many scenes of its disk; 0 writes none.")
     drain_s: float = Field(5.0, ge=0.0, description="Seconds that a pod drains before the count is lowered.")
     prices: list[str] = Field([], description="CAPACITY_TYPE=PRICE of one slice (1/7 GPU) for one hour; repeatable.")
     node_digests: list[str] = Field([], description="NODE=URL of exporters that no pod watch would find.")

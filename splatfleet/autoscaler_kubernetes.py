@@ -28,6 +28,7 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     from autoscaler.kubernetes_cluster import LiveCluster
     from autoscaler.kubernetes_metrics import KubernetesMetrics
     from autoscaler.node_services import Addresses
+    from autoscaler.scene_labels import SceneLabels
     from autoscaler.target import Writes
     from autoscaler.warm_calls import WarmCalls
     from autoscaler.watches import Watches
@@ -63,6 +64,15 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     live = LiveCluster(watches, source, writes, events, lambda: elector.leads, settings.interval_s)
     calls = WarmCalls(watches.node_services.agent, live.pod_url, time.time, settings.scene_agent_token_file, agent_tls)
     live.warm_calls = calls
+    if settings.scene_labels:
+        live.scene_labels = SceneLabels(
+            connection,
+            watches.nodes,
+            watches.digests,
+            elector.guard,
+            settings.scene_labels,
+            terms.renew_s * WRITE_SHARE,
+        )
     live.cost.prices = parse_prices(settings.prices)
     live.on_startup = KubernetesMetrics(
         metrics.registry, lambda: elector.leads, watches.ages_s, lambda: calls.failed, live.cost

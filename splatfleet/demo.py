@@ -43,7 +43,7 @@ class DemoVerbSettings(VerbSettings):
         60.0,
         ge=0,
         le=600,
-        description="The first visitor of a new scene is predicted so long before; 0 plays no such visit.",
+        description="The first visitor of a new scene is predicted so long before; 0 or --kubernetes: no such visit.",
     )
     seed: int = Field(1, description="Fixes made scenes, arrivals and popularity: runs differ in policy alone.")
     rate: float = Field(25.0, gt=0, le=500, description="Mean requests a second, less where the machine is too slow.")

@@ -14,7 +14,7 @@ import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from fleet.labels import COMPONENT_LABEL, POOL_LABEL
+from fleet.labels import COMPONENT_LABEL, EXPORTER_BESIDE_LABEL, POOL_LABEL
 from splatfleet.kubectl import ClusterSettings, Json, connect
 from splatfleet.settings import UsageError, verb
 
@@ -248,7 +248,8 @@ def _scheduler(looks: _Looks) -> Iterable[Finding]:
 
 
 def _node_pods(looks: _Looks) -> list[Json]:
-    return looks.items("/api/v1/pods", f"{COMPONENT_LABEL}=node")
+    of_nodes = looks.items("/api/v1/pods", f"{COMPONENT_LABEL}=node")
+    return of_nodes or looks.items("/api/v1/pods", EXPORTER_BESIDE_LABEL)
 
 
 def _prometheus(looks: _Looks) -> Iterable[Finding]:

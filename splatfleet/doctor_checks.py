@@ -10,7 +10,13 @@ from typing import Any, Literal
 
 import yaml
 
-from fleet.labels import COMPONENT_LABEL, GPU_RESOURCE, MIG_RESOURCE_PREFIX, NODE_COMPONENT
+from fleet.labels import (
+    COMPONENT_LABEL,
+    EXPORTER_BESIDE_LABEL,
+    GPU_RESOURCE,
+    MIG_RESOURCE_PREFIX,
+    NODE_COMPONENT,
+)
 from kube.objects import time_s
 from kube.tls import not_after_s
 from splatfleet.kubectl import Json, condition, duration
@@ -191,6 +197,8 @@ def nodes(items: Sequence[Json], pods: Sequence[Json]) -> Iterator[Finding]:
         yield Finding("gpu nodes", "fail", "no node offers nvidia.com/gpu or nvidia.com/mig-*", fix)
         return
     yield Finding("gpu nodes", "ok", f"{len(offering)} of {len(items)} nodes offer GPUs or slices")
+    if any(EXPORTER_BESIDE_LABEL in (pod["metadata"].get("labels") or {}) for pod in pods):
+        return  # exporters are beside renderers: a node without one has nothing to tell
     bare = [name for name in offering if name not in served]
     if bare:
         said = f"no exporter and scene agent run on {', '.join(bare[:5])}: placement and warm-up do not know them"

@@ -28,6 +28,9 @@ class ExporterSettings(VerbSettings):
     kubernetes: bool = Field(False, description="Find the pods of --node at the API server (KUBECONFIG, or in a pod).")
     namespace: str = Field("", description="With --kubernetes: namespace of the pods; all of them if not given.")
     node: str = Field(socket.gethostname(), description="This node; of the renderers file only its pods count.")
+    beside: str = Field(
+        "", description="UID of the pod it runs beside: the store is that pod's, and so are the metrics."
+    )
     scene_cache: Path | None = Field(None, description="Folder of the node's scene store.")
     gpus_file: Path | None = Field(None, description="JSON layout of GPUs and slices; without it NVML is asked.")
     listen: str = Field(f"127.0.0.1:{EXPORTER_PORT}", description="Address to serve on; port 0 takes a free one.")
@@ -61,6 +64,7 @@ def run(settings: ExporterSettings) -> None:
         renderers_file=settings.renderers_file,
         renderer_pods=_watch_pods(settings.node, settings.namespace) if settings.kubernetes else None,
         scene_cache=settings.scene_cache,
+        beside=settings.beside,
         gpus_file=settings.gpus_file,
         dcgm=settings.dcgm,
         window_s=settings.window_s,

@@ -94,8 +94,7 @@ def _watch_pods(namespace: str) -> WatchedPods:
 
     connection = connect()
     where = namespace or connection.namespace
-    nodes = NodePods(connection, where)
-    nodes.reflector.start()
+    nodes = NodePods(connection, where).start()
     return WatchedPods(RendererPods(connection, where).start(), nodes)
 
 

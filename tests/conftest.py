@@ -23,11 +23,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Triton or the control plane is `alone`: scripts/run-tests.sh plays it while nothing else runs."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For scripts/run-tests.sh: what starts Triton is `alone`; what asks the control plane stays on one process.
+
+    Those tests wait more than they compute, so others are played beside them.
+    """
     for item in items:
-        if item.get_closest_marker("triton") or "control_plane_binaries" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if item.get_closest_marker("triton") or "backends" in fixtures:
             item.add_marker(pytest.mark.alone)
+        elif "control_plane_binaries" in fixtures and config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group("control-plane"))
 
 
 @pytest.fixture(scope="session")

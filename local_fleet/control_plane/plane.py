@@ -119,9 +119,10 @@ class ControlPlane:
         self._children[name] = child = Child(name, command, self.logs / f"{name}.log")
         return child
 
-    def restart_program(self, name: str) -> None:
-        """Start a program again as it was started last, whether it was stopped or killed."""
+    def restart_program(self, name: str, *more_flags: str) -> None:
+        """Start a program again as it was started last and with more flags, whether it was stopped or killed."""
         self.stop_program(name)
+        self._starts[name] = [*self._starts[name], *more_flags]
         self._children[name] = Child(name, self._starts[name], self.logs / f"{name}.log")
 
     def stop_program(self, name: str) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fleet.labels import POOL_LABEL
 from local_fleet.kubelet.pod_spec import EnvSource, EnvVar, RunContainer, RunPod
 
-Program = Literal["splatfleet", "triton"]
+Program = Literal["splatfleet", "triton", "python", "kube-scheduler"]
 KUBECONFIG = "KUBECONFIG"
+SERVICE_ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 _ANY_ADDRESS = re.compile(r"0\.0\.0\.0|\[::\]")
 _REFERENCE = re.compile(r"\$(\$)?\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _FIELD_OF = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
@@ -28,12 +29,16 @@ class PlanError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pod runs: its address, its node, the folder of each volume, and a kubeconfig where it has one."""
+    """Where a container runs: its pod's address, its node, the folder of each volume, and what its node gives it.
+
+    `kubeconfig` stands for a mounted service account; `environment` is what a container runtime adds for devices.
+    """
 
     pod_ip: str
     node_ip: str
     volumes: Mapping[str, str]
     kubeconfig: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +67,28 @@ def plan(container: RunContainer, pod: RunPod, place: Place, keys: Keys, resolve
         value = _value(variable, pod, place, keys)
         if value is not None:
             environment[variable.name] = _expand(value, environment)
+    here = translator(container, place, resolve)
+    program, words = _program(container, pod)
+    arguments = tuple(here(_expand(word, environment)) for word in words)
+    environment = {**{name: here(value) for name, value in environment.items()}, **place.environment}
+    if place.kubeconfig:
+        environment.setdefault(KUBECONFIG, place.kubeconfig)
+    return ContainerPlan(container.name, program, arguments, environment)
+
+
+def translator(container: RunContainer, place: Place, resolve: Resolve) -> Resolve:
+    """What turns a text that holds in a container into one that holds on this machine; raises PlanError."""
     mounts = {
         mount.mount_path.rstrip("/"): _folder(place, mount.name, mount.sub_path)
         for mount in container.volume_mounts or ()
     }
+    return lambda text: resolve(_ANY_ADDRESS.sub(place.pod_ip, _moved(text, mounts)))
 
-    def here(text: str) -> str:
-        return resolve(_ANY_ADDRESS.sub(place.pod_ip, _moved(text, mounts)))
 
-    program, words = _program(container, pod)
-    arguments = tuple(here(_expand(word, environment)) for word in words)
-    environment = {name: here(value) for name, value in environment.items()}
-    if place.kubeconfig:
-        environment.setdefault(KUBECONFIG, place.kubeconfig)
-    return ContainerPlan(container.name, program, arguments, environment)
+def service_account_volume(container: RunContainer) -> str:
+    """The name of the volume that holds the container's token; empty where it has none."""
+    mounts = (mount.name for mount in container.volume_mounts or () if mount.mount_path == SERVICE_ACCOUNT_FOLDER)
+    return next(mounts, "")
 
 
 def _moved(text: str, mounts: Mapping[str, str]) -> str:
@@ -83,7 +96,7 @@ def _moved(text: str, mounts: Mapping[str, str]) -> str:
     if not mounts:
         return text
     paths = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
-    return re.sub(rf"(?<![\w./-])({paths})(?=/|$|[,:=\s])", lambda match: mounts[match[1]], text)
+    return re.sub(rf"(?:(?<![\w./-])|(?<=file://))({paths})(?=/|$|[,:=\s'\"])", lambda match: mounts[match[1]], text)
 
 
 def _program(container: RunContainer, pod: RunPod) -> tuple[Program, list[str]]:
@@ -94,9 +107,15 @@ def _program(container: RunContainer, pod: RunPod) -> tuple[Program, list[str]]:
         return "triton", words[1:]
     if first == "splatfleet":
         return "splatfleet", words[1:]
+    if first == "python":
+        return "python", words[1:]
+    if first == "kube-scheduler":
+        return "kube-scheduler", words[1:]
     if not container.command:
         return ("triton" if pod.metadata.label(POOL_LABEL) and container.name == "renderer" else "splatfleet"), words
-    raise PlanError(f"container {container.name}: {words[0]!r} is neither splatfleet nor tritonserver")
+    raise PlanError(
+        f"container {container.name}: {words[0]!r} is neither splatfleet, tritonserver, python nor kube-scheduler"
+    )
 
 
 def _value(variable: EnvVar, pod: RunPod, place: Place, keys: Keys) -> str | None:
@@ -104,7 +123,7 @@ def _value(variable: EnvVar, pod: RunPod, place: Place, keys: Keys) -> str | Non
     if source is None:
         return variable.value
     if source.field_ref is not None:
-        return field_value(source.field_ref.field_path, pod, place)
+        return field_value(source.field_ref.field_path, pod, place.pod_ip, place.node_ip)
     return _key_value(variable.name, source, keys)
 
 
@@ -118,7 +137,7 @@ def _key_value(name: str, source: EnvSource, keys: Keys) -> str | None:
     raise PlanError(f"environment variable {name}: its source is not one that this kubelet knows")
 
 
-def field_value(path: str, pod: RunPod, place: Place) -> str:
+def field_value(path: str, pod: RunPod, pod_ip: str, node_ip: str) -> str:
     """The value of a fieldRef, as the kubelet gives it; raises PlanError."""
     metadata = pod.metadata
     if match := _FIELD_OF.fullmatch(path):
@@ -129,9 +148,9 @@ def field_value(path: str, pod: RunPod, place: Place) -> str:
         "metadata.uid": metadata.uid,
         "spec.nodeName": pod.spec.node_name,
         "spec.serviceAccountName": pod.spec.service_account_name,
-        "status.podIP": place.pod_ip,
-        "status.podIPs": place.pod_ip,
-        "status.hostIP": place.node_ip,
+        "status.podIP": pod_ip,
+        "status.podIPs": pod_ip,
+        "status.hostIP": node_ip,
     }
     if path not in known:
         raise PlanError(f"fieldRef {path}: not a field that this kubelet knows")

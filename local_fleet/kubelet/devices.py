@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
-from fleet.digest import GpuDigest
+from fleet.digest import GpuDigest, Slice
 from fleet.labels import MIG_RESOURCE_PREFIX
 from kube.objects import quantity
 from local_fleet.kubelet.pod_spec import RunPod
@@ -13,6 +14,11 @@ from local_fleet.kubelet.pod_spec import RunPod
 
 class NoDevice(Exception):
     """A pod was bound to a node without a free slice of its profile: two writers, or a scheduler's mistake."""
+
+
+def device_name(cut: Slice) -> str:
+    """A slice's name as a device of dynamic resource allocation: `mig-1g-10gb-0`."""
+    return f"mig-{cut.profile.replace('.', '-').replace('+', '-')}-{cut.start}"
 
 
 def wanted_slices(pod: RunPod) -> Counter[str]:
@@ -44,18 +50,34 @@ class Devices:
 
     def allocate(self, pod: RunPod) -> None:
         """Give a pod the first free slices of its profiles; raises NoDevice and takes nothing."""
-        cuts = list(self._gpu.slices)
-        uid = pod.metadata.uid
-        taken: list[str] = []
+        free: list[int] = []
         for profile, count in wanted_slices(pod).items():
-            free = [at for at, cut in enumerate(cuts) if cut.profile == profile and cut.healthy and not cut.pod_uid]
-            if len(free) < count:
-                raise NoDevice(f"{count} slices of {profile} wanted, {len(free)} free")
-            for at in free[:count]:
-                cuts[at] = replace(cuts[at], pod_uid=uid)
-                taken.append(f"{profile}@{cuts[at].start}")
+            found = [
+                at
+                for at, cut in enumerate(self._gpu.slices)
+                if cut.profile == profile and cut.healthy and not cut.pod_uid
+            ]
+            if len(found) < count:
+                raise NoDevice(f"{count} slices of {profile} wanted, {len(found)} free")
+            free += found[:count]
+        self._take(free, pod.metadata.uid)
+
+    def allocate_named(self, pod: RunPod, names: Sequence[str]) -> None:
+        """Give a pod the slices that its claims name, as `device_name` does; raises NoDevice and takes nothing."""
+        if len(names) < (wanted := wanted_slices(pod).total()):
+            raise NoDevice(f"{wanted} slices wanted, claims of the pod name {len(names)}")
+        by_name = {device_name(cut): at for at, cut in enumerate(self._gpu.slices)}
+        for name in names:
+            if name not in by_name or self._gpu.slices[by_name[name]].pod_uid:
+                raise NoDevice(f"device {name} is {'held by another pod' if name in by_name else 'unknown'}")
+        self._take([by_name[name] for name in names], pod.metadata.uid)
+
+    def _take(self, places: Sequence[int], uid: str) -> None:
+        cuts = list(self._gpu.slices)
+        for at in places:
+            cuts[at] = replace(cuts[at], pod_uid=uid)
+            self.history.append((f"{cuts[at].profile}@{cuts[at].start}", uid))
         self._gpu = replace(self._gpu, slices=tuple(cuts))
-        self.history += [(cut, uid) for cut in taken]
 
     def release(self, uid: str) -> None:
         """Free the slices of a pod."""

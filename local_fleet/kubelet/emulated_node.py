@@ -17,15 +17,22 @@ from kube.connection import Connection
 from kube.errors import Refused
 from kube.lease import LEASES
 from kube.objects import NODES
+from local_fleet.kubelet import dynamic_resources
 from local_fleet.kubelet.devices import Devices
+from local_fleet.kubelet.pod_spec import RunPod
 from local_fleet.kubelet.pod_status import written
 
 GPU_TAINT = {"key": labels.GPU_RESOURCE, "value": "present", "effect": "NoSchedule"}
+GPUS_FILE_ENV = "SPLATFLEET_EXPORTER_GPUS_FILE"  # the exporter's --gpus-file
 NODE_LEASES = "kube-node-lease"
 
 
 class EmulatedNode:
-    """One node with one GPU. `host_paths` maps a path on the node, as hostPath volumes name it, to a folder here."""
+    """One node with one GPU.
+
+    `host_paths` maps a path on the node, as hostPath volumes name it, to a folder here; `environment` is what its
+    container runtime adds to every container, as NVIDIA's does for devices.
+    """
 
     def __init__(
         self,
@@ -34,12 +41,17 @@ class EmulatedNode:
         folder: Path,
         host_paths: Mapping[str, Path] | None = None,
         labels_of_node: Mapping[str, str] | None = None,
+        dynamic: bool = False,
     ) -> None:
+        """With `dynamic` the slices are devices of a ResourceSlice, else extended resources of the node."""
         self.name = name
         self.folder = folder
         self.host_paths = dict(host_paths or {})
         self.devices = Devices(gpu or GpuDigest("", ""))
         self.labels = dict(labels_of_node or {})
+        self.dynamic = dynamic
+        # A file stands in the place of NVML.
+        self.environment = {GPUS_FILE_ENV: str(folder / "gpus.json")} if gpu is not None else {}
         self.lost = False
         self._has_gpu = gpu is not None
         self._lock = threading.Lock()
@@ -81,7 +93,8 @@ class EmulatedNode:
             if not error.conflict:
                 raise
         resources = {"cpu": "32", "memory": "128Gi", "pods": "110", "ephemeral-storage": "500Gi"}
-        resources |= self.devices.capacity()
+        if not self.dynamic:
+            resources |= self.devices.capacity()
         status = {
             "capacity": resources,
             "allocatable": resources,
@@ -89,7 +102,27 @@ class EmulatedNode:
             "nodeInfo": _node_info(self.name),
         }
         writes.patch_status(connection, NODES, self.name, None, status)
+        if self.dynamic:
+            dynamic_resources.publish(connection, self.name, self.devices.now())
         self.beat(connection)
+
+    def deregister(self, connection: Connection) -> None:
+        """Take the node out of the cluster; one that is gone already is no error."""
+        if self.dynamic:
+            dynamic_resources.withdraw(connection, self.name)
+        try:
+            writes.delete(connection, NODES.path(None, self.name))
+        except Refused as error:
+            if not error.absent:
+                raise
+
+    def allocate(self, connection: Connection, pod: RunPod) -> None:
+        """Give a pod its slices; raises NoDevice, and KubeError where its claims cannot be read."""
+        if self.dynamic:
+            self.devices.allocate_named(pod, dynamic_resources.given_to(connection, pod, self.name))
+        else:
+            self.devices.allocate(pod)
+        self.tell_devices()
 
     def beat(self, connection: Connection) -> None:
         """Renew the node's Lease and its Ready condition, as a kubelet does."""

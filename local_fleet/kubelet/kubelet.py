@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 
-from kube import writes
 from kube.connection import Connection
-from kube.errors import KubeError, Refused
-from kube.objects import NODES
+from kube.errors import KubeError
 from kube.reflector import Reflector, Scope, Timings
 from kube.watch_store import Change
-from local_fleet.kubelet.container_plan import ContainerPlan, Place, plan
+from local_fleet.kubelet.configuration import Configuration
+from local_fleet.kubelet.container_plan import (
+    ContainerPlan,
+    Place,
+    field_value,
+    plan,
+    service_account_volume,
+    translator,
+)
 from local_fleet.kubelet.emulated_node import EmulatedNode
 from local_fleet.kubelet.pod_spec import RUN_PODS, RunContainer, RunPod
 from local_fleet.kubelet.pod_worker import PodWorker
 from local_fleet.kubelet.processes import Start
+from local_fleet.kubelet.second_scheduler import local_arguments
 from local_fleet.kubelet.service_names import SERVICES, Service, resolver
 from local_fleet.kubelet.surroundings import Addresses, Faults, Provisioning, Surroundings
-from local_fleet.kubelet.volumes import Configuration, lay_volumes
+from local_fleet.kubelet.volumes import lay_volumes
 
 log = structlog.get_logger("kubelet")
 
@@ -32,14 +39,13 @@ TIMINGS = Timings(watch_s=20.0, slack_s=3.0, backoff_first_s=0.1, backoff_most_s
 
 @dataclass(frozen=True, slots=True)
 class KubeletSettings:
-    """`credentials` gives a kubeconfig for (namespace, service account), or None where pods get none."""
+    """How pods are run. A pod with a mounted service account has the rights of its token, and others have none."""
 
     folder: Path
     start: Start
     provisioning: Provisioning = field(default_factory=Provisioning)
     restart_first_s: float = 10.0
     heartbeat_s: float = 10.0
-    credentials: Callable[[str, str], Path] | None = None
     before_end: Callable[[str], None] | None = None  # told the address of a renderer that is about to get SIGTERM
 
 
@@ -102,12 +108,8 @@ class Kubelet:
         """Take a node away as a cloud does: its processes die, its heartbeats end, its object goes."""
         self.lose_node(name)
         with self._lock:
-            del self.nodes[name]
-        try:
-            writes.delete(self.connection, NODES.path(None, name))
-        except Refused as error:
-            if not error.absent:
-                raise
+            node = self.nodes.pop(name)
+        node.deregister(self.connection)
 
     def lose_node(self, name: str) -> None:
         """The node falls silent: every process on it dies at once, and nobody tells the API server."""
@@ -116,6 +118,17 @@ class Kubelet:
             victims = [worker for worker in self.workers.values() if worker.pod.spec.node_name == name]
         for worker in victims:
             worker.lose()
+
+    def return_node(self, name: str) -> None:
+        """A node that fell silent beats again, with nothing running on it; raises KubeError."""
+        node = self.nodes[name]
+        node.tell_devices()
+        self._join(node)
+        with self._lock:
+            node.lost = False
+        for pod in self._pods.items():
+            if pod.spec.node_name == name:
+                self._changed(Change("added", pod, None))
 
     def live(self) -> list[PodWorker]:
         """Workers of pods that have not ended."""
@@ -150,18 +163,12 @@ class Kubelet:
         folder = settings.folder / "pods"
 
         def planned(container: RunContainer, pod: RunPod, pod_ip: str) -> ContainerPlan:
-            namespace = pod.metadata.namespace
-
-            def keys(kind: str, name: str) -> Mapping[str, str] | None:
-                return self._configuration.keys(kind, namespace, name)
-
-            volumes = lay_volumes(pod, node, folder / pod.metadata.uid, keys)
-            place = Place(pod_ip, node_ip, volumes, self._credentials(pod))
-            return plan(container, pod, place, keys, resolver(self._services.items, self._pods.items, namespace))
+            return self._plan(container, pod, (pod_ip, node_ip), node)
 
         return Surroundings(
             connection=self.connection,
             devices=node.devices,
+            allocate=lambda pod: node.allocate(self.connection, pod),
             addresses=self._addresses,
             node_ip=node_ip,
             faults=self.faults,
@@ -174,11 +181,31 @@ class Kubelet:
             before_end=settings.before_end,
         )
 
-    def _credentials(self, pod: RunPod) -> str:
-        if self._settings.credentials is None:
-            return ""
-        account = pod.spec.service_account_name or "default"
-        return str(self._settings.credentials(pod.metadata.namespace, account))
+    def _plan(
+        self, container: RunContainer, pod: RunPod, addresses: tuple[str, str], node: EmulatedNode
+    ) -> ContainerPlan:
+        """`addresses` is the pod's and its node's; raises PlanError."""
+        folder = self._settings.folder / "pods" / pod.metadata.uid
+        namespace = pod.metadata.namespace
+
+        def keys(kind: str, name: str) -> Mapping[str, str] | None:
+            return self._configuration.keys(kind, namespace, name)
+
+        def of_pod(path: str) -> str:
+            return field_value(path, pod, *addresses)
+
+        volumes = lay_volumes(pod, node, folder, self._configuration, of_pod)
+        account = service_account_volume(container)
+        kubeconfig = ""
+        if account:
+            kubeconfig = str(self._configuration.write_kubeconfig(Path(volumes[account]), folder / "kubeconfig"))
+        place = Place(*addresses, volumes, kubeconfig, node.environment)
+        resolve = resolver(self._services.items, self._pods.items, namespace)
+        made = plan(container, pod, place, keys, resolve)
+        if made.program == "kube-scheduler":
+            here = translator(container, place, resolve)
+            return replace(made, arguments=local_arguments(made.arguments, addresses[0], kubeconfig, here))
+        return made
 
     def _beat(self) -> None:
         while not self._stopping.wait(self._settings.heartbeat_s):

@@ -129,6 +129,44 @@ class HostPath(Projection):
     path: str
 
 
+class TokenSource(Projection):
+    path: str
+    audience: str = ""
+    expiration_seconds: int = 3600
+
+
+class FieldPath(Projection):
+    path: str
+    field_ref: FieldRef | None = None
+
+
+class DownwardSource(Projection):
+    items: list[FieldPath] | None = None
+
+
+class NamedSource(Projection):
+    """A ConfigMap or a Secret among the sources of a projected volume."""
+
+    name: str
+    items: list[KeyToPath] | None = None
+    optional: bool = False
+
+
+class ProjectedSource(Projection):
+    service_account_token: TokenSource | None = None
+    config_map: NamedSource | None = None
+    secret: NamedSource | None = None
+    downward_api: DownwardSource | None = msgspec.field(default=None, name="downwardAPI")
+
+
+class Projected(Projection):
+    sources: list[ProjectedSource] | None = None
+
+
+class Claim(Projection):
+    claim_name: str
+
+
 class Volume(Projection):
     """A volume of a kind that is not listed here is an empty folder."""
 
@@ -136,6 +174,9 @@ class Volume(Projection):
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
     host_path: HostPath | None = None
+    projected: Projected | None = None
+    persistent_volume_claim: Claim | None = None
+    ephemeral: dict[str, Any] | None = None  # its claim has the name of the pod and of the volume
 
 
 class RunSpec(PodSpec):

@@ -72,9 +72,17 @@ class Conditions:
 
 
 def pod_status(
-    conditions: Conditions, now_s: float, phase: str, views: Sequence[ContainerView], addresses: tuple[str, str]
+    conditions: Conditions,
+    now_s: float,
+    phase: str,
+    containers: tuple[Sequence[ContainerView], Sequence[ContainerView]],
+    addresses: tuple[str, str],
 ) -> dict[str, Any]:
-    """The status of a pod; `addresses` is its own, empty until it has one, and its node's."""
+    """The status of a pod; `containers` are its own and its init ones, `addresses` its own and its node's.
+
+    The first address is empty until it has one.
+    """
+    views, before = containers
     ready = phase == "Running" and all(view.ready for view in views)
     why = "" if ready else "PodCompleted" if phase == "Succeeded" else "ContainersNotReady"
     pod_ip, node_ip = addresses
@@ -88,12 +96,13 @@ def pod_status(
             now_s,
             {
                 "PodReadyToStartContainers": (created, ""),
-                "Initialized": (created, ""),
+                "Initialized": (created and all(view.started or view.state == "terminated" for view in before), ""),
                 "ContainersReady": (ready, why),
                 "Ready": (ready, why),
             },
         ),
         "containerStatuses": [view.document() for view in views],
+        **({"initContainerStatuses": [view.document() for view in before]} if before else {}),
     }
 
 

@@ -14,12 +14,12 @@ import structlog
 from fleet.labels import POOL_LABEL
 from kube import writes
 from kube.errors import KubeError, Refused
-from local_fleet.kubelet.container_plan import ContainerPlan, PlanError
+from local_fleet.kubelet.container_plan import PlanError
 from local_fleet.kubelet.devices import NoDevice
-from local_fleet.kubelet.pod_spec import RUN_PODS, RunContainer, RunPod
-from local_fleet.kubelet.pod_status import Conditions, ContainerView, pod_status, written
-from local_fleet.kubelet.probing import ProbeState, probe_once
+from local_fleet.kubelet.pod_spec import RUN_PODS, RunPod
+from local_fleet.kubelet.pod_status import Conditions, pod_status, written
 from local_fleet.kubelet.processes import Process
+from local_fleet.kubelet.running_container import RunningContainer, Ways
 from local_fleet.kubelet.surroundings import Surroundings
 
 log = structlog.get_logger("kubelet")
@@ -27,21 +27,6 @@ log = structlog.get_logger("kubelet")
 POLL_S = 0.1
 CONFIG_RETRY_S = 1.0
 FORGET_TRIES = 60  # half a second apart: an API server that restarts comes back within
-RESTART_MOST_S = 300.0
-
-
-@dataclass(slots=True)
-class Running:
-    """One container and its process; `restart_s` is when it may start again, on the monotonic clock."""
-
-    spec: RunContainer
-    view: ContainerView
-    plan: ContainerPlan | None = None
-    process: Process | None = None
-    startup: ProbeState | None = None
-    readiness: ProbeState | None = None
-    liveness: ProbeState | None = None
-    restart_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -65,9 +50,14 @@ class PodWorker:
         self._around = around
         self._folder: Path = around.pod_folder(pod)
         self._conditions = Conditions()
-        self._containers = [
-            Running(container, ContainerView(container.name, container.image)) for container in pod.spec.containers
+        spec = pod.spec
+        once = self._ways("Never" if spec.restart_policy == "Never" else "OnFailure")
+        kept = self._ways(spec.restart_policy)
+        self._before = [
+            RunningContainer(container, kept if container.restart_policy == "Always" else once)
+            for container in spec.init_containers or ()
         ]
+        self._containers = [RunningContainer(container, kept) for container in spec.containers]
         self._deleted = threading.Event()
         self._lost = threading.Event()
         self._written: dict[str, Any] = {}
@@ -97,18 +87,35 @@ class PodWorker:
     @property
     def restarts(self) -> int:
         """Starts of its containers beyond the first."""
-        return sum(running.view.restarts for running in self._containers)
+        return sum(running.view.restarts for running in self._all)
 
     def processes(self) -> list[Process]:
         """What runs now, for faults."""
-        return [running.process for running in self._containers if running.process is not None]
+        return [running.process for running in self._all if running.process is not None]
+
+    @property
+    def _all(self) -> list[RunningContainer]:
+        return [*self._before, *self._containers]
+
+    def _ways(self, restart: str) -> Ways:
+        around = self._around
+        return Ways(
+            start=lambda plan: around.start(plan, self.pod_ip, self._folder),
+            crashes=lambda: around.faults.crashes(self.pod),
+            restart_first_s=around.restart_first_s,
+            restart=restart,
+            pod=self.pod.metadata.key,
+        )
 
     def _run(self) -> None:
         try:
             if self._admit() and self._create():
                 while not self._deleted.wait(POLL_S):
-                    for running in self._containers:
-                        self._look(running)
+                    for running in self._all:
+                        running.look(self.pod_ip)
+                    if all(running.done for running in self._containers):
+                        self._complete()
+                        return
                     self._write("Running")
         except KubeError as error:
             log.error("pod given up", pod=self.pod.metadata.key, error=str(error))
@@ -117,14 +124,13 @@ class PodWorker:
 
     def _admit(self) -> bool:
         try:
-            self._around.devices.allocate(self.pod)
+            self._around.allocate(self.pod)
         except NoDevice as error:
             self.failure = str(error)
             log.error("pod not admitted", pod=self.pod.metadata.key, reason=self.failure)
             self._patch({"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": self.failure})
             self._deleted.wait()
             return False
-        self._around.tell_devices()
         self._write("Pending")
         return True
 
@@ -135,106 +141,61 @@ class PodWorker:
         self.pod_ip = self._around.addresses.take()
         while not self._deleted.is_set():
             try:
-                for running in self._containers:
+                for running in self._all:
                     if running.plan is None:
                         running.plan = self._around.plan(running.spec, self.pod, self.pod_ip)
             except PlanError as error:
                 self._wait_for_config(str(error))
                 continue
+            if not all(self._prepare(running) for running in self._before):
+                return False
             for running in self._containers:
-                self._start(running)
+                running.start()
             self.stages.running_s = time.monotonic()
             self._write("Running")
             return True
         return False
 
+    def _prepare(self, running: RunningContainer) -> bool:
+        """Run an init container to its end, or start one that stays beside the others; False where the pod ended."""
+        running.start()
+        stays = running.spec.restart_policy == "Always"
+        while not (running.view.started if stays else running.done):
+            self._write("Pending")
+            if self._deleted.wait(POLL_S):
+                return False
+            running.look(self.pod_ip)
+        if not stays and running.view.exit_code != 0:  # the pod's policy is never to try again
+            self._complete()
+            return False
+        return True
+
+    def _complete(self) -> None:
+        """Everything in it has ended for good: say so, and free what it had; the object stays until it is deleted."""
+        succeeded = all(running.view.exit_code == 0 for running in self._all if running.done)
+        while not self._deleted.is_set() and not self._write("Succeeded" if succeeded else "Failed"):
+            self._deleted.wait(CONFIG_RETRY_S)
+        self._around.devices.release(self.pod.metadata.uid)
+        self._around.tell_devices()
+        self._deleted.wait()
+
     def _wait_for_config(self, message: str) -> None:
-        for running in self._containers:
+        for running in self._all:
             running.view.reason, running.view.message = "CreateContainerConfigError", message
         self._write("Pending")
         self._deleted.wait(CONFIG_RETRY_S)
 
-    def _start(self, running: Running) -> None:
-        assert running.plan is not None
-        now_s, spec, view = time.monotonic(), running.spec, running.view
-        running.process = self._around.start(running.plan, self.pod_ip, self._folder)
-        running.restart_s = None
-        running.startup = ProbeState.begin(spec.startup_probe, now_s) if spec.startup_probe else None
-        running.readiness = ProbeState.begin(spec.readiness_probe, now_s) if spec.readiness_probe else None
-        running.liveness = ProbeState.begin(spec.liveness_probe, now_s) if spec.liveness_probe else None
-        view.state, view.reason, view.message, view.since_s = "running", "", "", time.time()
-        view.started = running.startup is None
-        view.ready = running.startup is None and running.readiness is None
-        if self._around.faults.crashes(self.pod):
-            running.process.kill()
-
-    def _look(self, running: Running) -> None:
-        """One look at a container: has it ended, is a probe due, may it start again."""
-        now_s, process = time.monotonic(), running.process
-        if process is None:
-            if running.restart_s is not None and now_s >= running.restart_s:
-                self._start(running)
-            return
-        code = process.exit_code()
-        if code is not None:
-            self._ended(running, process, code)
-            return
-        self._probe(running, now_s)
-
-    def _probe(self, running: Running, now_s: float) -> None:
-        if running.startup is not None:
-            verdict = self._due(running, running.startup, now_s)
-            if verdict:
-                running.startup, running.view.started = None, True
-                running.view.ready = running.readiness is None
-            elif verdict is False:
-                self._restart(running, "startup probe failed")
-            return
-        if running.readiness is not None:
-            verdict = self._due(running, running.readiness, now_s)
-            if verdict is not None:
-                running.view.ready = verdict
-        if running.liveness is not None and self._due(running, running.liveness, now_s) is False:
-            self._restart(running, "liveness probe failed")
-
-    def _due(self, running: Running, state: ProbeState, now_s: float) -> bool | None:
-        if now_s < state.due_s or running.plan is None:
-            return None
-        success = probe_once(state.probe, running.spec, self.pod_ip, running.plan.environment)
-        return state.take(success, time.monotonic())
-
-    def _restart(self, running: Running, why: str) -> None:
-        log.info("container restarts", pod=self.pod.metadata.key, container=running.spec.name, reason=why)
-        if running.process is not None:
-            running.process.kill()
-
-    def _ended(self, running: Running, process: Process, code: int) -> None:
-        """Note the exit and wait longer before each new start, as a kubelet does."""
-        view = running.view
-        exit_code = code if code >= 0 else 128 - code
-        view.last_exit = {
-            "exitCode": exit_code,
-            "reason": "Completed" if exit_code == 0 else "Error",
-            "message": process.reason(),
-            "finishedAt": written(time.time()),
-        }
-        process.kill()
-        running.process = None
-        pause_s = min(self._around.restart_first_s * 2.0**view.restarts, RESTART_MOST_S)
-        view.restarts += 1
-        view.ready = view.started = False
-        view.state, view.reason = "waiting", "CrashLoopBackOff"
-        view.message = f"back-off {pause_s:.0f}s restarting failed container={view.name}"
-        running.restart_s = time.monotonic() + pause_s
-
-    def _write(self, phase: str) -> None:
-        """Patch the status where it changed."""
+    def _write(self, phase: str) -> bool:
+        """Patch the status where it changed; whether it stands."""
         if self.ready and self.stages.ready_s is None:
             self.stages.ready_s = time.monotonic()
         views = [running.view for running in self._containers]
-        status = pod_status(self._conditions, time.time(), phase, views, (self.pod_ip, self._around.node_ip))
+        before = [running.view for running in self._before]
+        addresses = (self.pod_ip, self._around.node_ip)
+        status = pod_status(self._conditions, time.time(), phase, (views, before), addresses)
         if status != self._written and self._patch(status):
             self._written = status
+        return status == self._written
 
     def _patch(self, status: Mapping[str, Any]) -> bool:
         """Whether it was written; a pod that is gone already is no error, and other errors are tried again."""
@@ -273,7 +234,7 @@ class PodWorker:
         """preStop, SIGTERM, and SIGKILL when the grace is over."""
         end_s = time.monotonic() + self.pod.grace_s
         pause_s = 0.0
-        for running in self._containers:
+        for running in self._all:
             hook = running.spec.lifecycle.pre_stop if running.spec.lifecycle else None
             if hook is not None and hook.sleep is not None and running.process is not None:
                 pause_s = max(pause_s, float(hook.sleep.seconds))

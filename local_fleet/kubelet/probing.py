@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from local_fleet.kubelet.pod_spec import Probe, RunContainer
+from local_fleet.kubelet.pod_spec import HttpProbe, Probe, RunContainer
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ def probe_once(probe: Probe, container: RunContainer, address: str, environment:
     """Run a probe once, within its timeout."""
     timeout_s = float(probe.timeout_seconds)
     if probe.http_get is not None:
-        return _http(address, _port(probe.http_get.port, container), probe.http_get.path, timeout_s)
+        return _http(probe.http_get, (address, _port(probe.http_get.port, container)), timeout_s)
     if probe.tcp_socket is not None or probe.grpc is not None:
         target = probe.tcp_socket or probe.grpc
         assert target is not None
@@ -56,10 +57,13 @@ def _port(port: int | str, container: RunContainer) -> int:
     return named[0] if named else int(port)
 
 
-def _http(address: str, port: int, path: str, timeout_s: float) -> bool:
-    connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
+def _http(probe: HttpProbe, target: tuple[str, int], timeout_s: float) -> bool:
+    connection = http.client.HTTPConnection(*target, timeout=timeout_s)
+    if probe.scheme == "HTTPS":  # a kubelet verifies no certificate
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(*target, timeout=timeout_s, context=context)
     try:
-        connection.request("GET", path)
+        connection.request("GET", probe.path)
         return 200 <= connection.getresponse().status < 400
     except (OSError, http.client.HTTPException):
         return False

@@ -1,4 +1,4 @@
-"""A container as a process of this machine: a real Triton, or a verb of `splatfleet`."""
+"""A container as a process of this machine: a real Triton or kube-scheduler, a verb of `splatfleet`, a script."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from fleet.labels import TRITON_GRPC_PORT, TRITON_HTTP_PORT, TRITON_METRICS_PORT
-from local_fleet.kubelet.container_plan import ContainerPlan
+from local_fleet.control_plane.binaries import find
+from local_fleet.kubelet.container_plan import KUBECONFIG, ContainerPlan
 from local_fleet.spawn import spawn, wait_gone
-from local_fleet.triton_server import Ports, TritonServer
+from local_fleet.triton_server import MODEL_REPOSITORY, SEQUENCE_REPOSITORY, Ports, TritonServer
 
 
 class Process(Protocol):
@@ -32,15 +33,16 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-class VerbProcess:
-    """`splatfleet <verb> …` in a process group of its own."""
+class PlainProcess:
+    """A command in a process group of its own."""
 
-    def __init__(self, plan: ContainerPlan, folder: Path) -> None:
+    def __init__(self, command: Sequence[str], plan: ContainerPlan, folder: Path) -> None:
         self._log = folder / f"{plan.name}.log"
-        command = [sys.executable, "-m", "splatfleet", *plan.arguments]
+        # What this process may do is not what a pod may do.
+        inherited = {name: value for name, value in os.environ.items() if name != KUBECONFIG}
         # The current folder is where this process finds its modules; the child must find the same.
-        environment = {**os.environ, **plan.environment}
-        self._process: subprocess.Popen[bytes] = spawn(command, self._log, Path.cwd(), environment)
+        environment = {**inherited, **plan.environment}
+        self._process: subprocess.Popen[bytes] = spawn([*command, *plan.arguments], self._log, Path.cwd(), environment)
 
     @property
     def pid(self) -> int:
@@ -73,11 +75,24 @@ def starter(backends: Path) -> Start:
 
     def start(plan: ContainerPlan, pod_ip: str, folder: Path) -> Process:
         folder.mkdir(parents=True, exist_ok=True)
-        if plan.program == "splatfleet":
-            return VerbProcess(plan, folder)
+        match plan.program:
+            case "splatfleet":
+                return PlainProcess([sys.executable, "-m", "splatfleet"], plan, folder)
+            case "python":
+                return PlainProcess([sys.executable], plan, folder)
+            case "kube-scheduler":
+                return PlainProcess([str(find().program("kube-scheduler"))], plan, folder)
         ports = Ports(TRITON_HTTP_PORT, TRITON_GRPC_PORT, TRITON_METRICS_PORT, pod_ip)
-        server = TritonServer(backends, folder, plan.environment, ports)
+        flags = dict(word.removeprefix("--").split("=", 1) for word in plan.arguments if "=" in word)
+        repository = _repository(flags.pop("model-repository", ""))
+        server = TritonServer(backends, folder, plan.environment, ports, repository, flags)
         server.start()
         return server
 
     return start
+
+
+def _repository(path: str) -> Path:
+    """The repository of models that lies at this path of the renderer's image; without one it is the usual one."""
+    known = {found.name: found for found in (MODEL_REPOSITORY, SEQUENCE_REPOSITORY)}
+    return known.get(Path(path).name, MODEL_REPOSITORY)

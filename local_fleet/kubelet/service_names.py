@@ -38,11 +38,12 @@ def resolver(
 ) -> Callable[[str], str]:
     """A function that replaces names of Services in a text; it raises PlanError for one without a ready pod.
 
-    A name counts where a URL has its host (`://name`), or where a port or `.svc` follows; only Services that exist do.
+    A name counts where a URL has its host (`://name`), or where a port follows; only Services that exist do. A name
+    by itself, as in a certificate, stays.
     """
 
     def address(match: re.Match[str]) -> str:
-        if not (match["before"] == "://" or match["svc"] or match["port"]):
+        if not (match["before"] == "://" or match["port"]):
             return match[0]
         wanted = (match["namespace"] or namespace, match["name"])
         for service in services():

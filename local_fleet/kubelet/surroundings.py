@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fleet.labels import POOL_LABEL
 from kube.connection import Connection
 from local_fleet.kubelet.container_plan import ContainerPlan
 from local_fleet.kubelet.devices import Devices
@@ -70,6 +71,7 @@ class Surroundings:
 
     connection: Connection
     devices: Devices
+    allocate: Callable[[RunPod], None]  # raises NoDevice, KubeError
     addresses: Addresses
     node_ip: str
     faults: Faults
@@ -86,7 +88,5 @@ class Surroundings:
 
     def provision_s(self, pod: RunPod) -> float:
         """Seconds until a pod's containers start; only renderers have images worth waiting for."""
-        from fleet.labels import POOL_LABEL
-
         own_s = self.provisioning.draw_s() if pod.metadata.label(POOL_LABEL) else 0.0
         return own_s + self.faults.slow_start_s

@@ -1,76 +1,81 @@
-"""Volumes of a pod as folders: ConfigMaps and Secrets written out, paths of the node, empty folders."""
+"""Volumes of a pod as folders: ConfigMaps, Secrets and tokens written out, paths of the node, empty folders."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-import msgspec
-
-from kube.connection import Connection
-from kube.errors import KubeError, Refused
-from kube.objects import Object, Resource
-from local_fleet.kubelet.container_plan import Keys, PlanError
+from local_fleet.kubelet.container_plan import PlanError
 from local_fleet.kubelet.emulated_node import EmulatedNode
-from local_fleet.kubelet.pod_spec import ConfigMapVolume, KeyToPath, RunPod, Volume
+from local_fleet.kubelet.pod_spec import ConfigMapVolume, KeyToPath, Projected, ProjectedSource, RunPod, Volume
 
 
-class _Data(Object):
-    data: dict[str, str] | None = None
-    binary_data: dict[str, str] | None = None
+class Contents(Protocol):
+    """Where the contents of volumes come from; every method raises PlanError where it cannot read."""
+
+    def keys(self, kind: str, namespace: str, name: str) -> Mapping[str, str] | None: ...
+
+    def token(self, pod: RunPod, audience: str, expiration_s: int) -> str: ...
+
+    def host_path_of_claim(self, namespace: str, name: str) -> str: ...
 
 
-_CONFIG_MAPS: Resource[_Data] = Resource("v1", "configmaps", _Data)
-_SECRETS: Resource[_Data] = Resource("v1", "secrets", _Data)
+Field = Callable[[str], str]  # the path of a field of the pod -> its value; raises PlanError
 
 
-class Configuration:
-    """ConfigMaps and Secrets, read when a container is about to start."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def keys(self, kind: str, namespace: str, name: str) -> Mapping[str, str] | None:
-        """The keys of one; None where there is none. Raises PlanError where it cannot be read."""
-        resource = _SECRETS if kind == "secrets" else _CONFIG_MAPS
-        try:
-            found = msgspec.json.decode(self._connection.get(resource.path(namespace, name)), type=_Data)
-        except Refused as error:
-            if error.absent:
-                return None
-            raise PlanError(f"{kind} {name}: {error}") from error
-        except KubeError as error:
-            raise PlanError(f"{kind} {name}: {error}") from error
-        if kind == "configmaps":
-            return found.data or {}
-        try:
-            return {key: base64.b64decode(value).decode() for key, value in (found.data or {}).items()}
-        except (binascii.Error, UnicodeDecodeError) as error:
-            raise PlanError(f"secret {name}: {error}") from error
-
-
-def lay_volumes(pod: RunPod, node: EmulatedNode, folder: Path, keys: Keys) -> dict[str, str]:
+def lay_volumes(pod: RunPod, node: EmulatedNode, folder: Path, contents: Contents, field: Field) -> dict[str, str]:
     """A folder for each volume of a pod, filled; raises PlanError with what is missing."""
-    volumes = folder / "volumes"
-    return {volume.name: str(_lay(volume, node, volumes / volume.name, keys)) for volume in pod.spec.volumes or ()}
+    laid = {}
+    for volume in pod.spec.volumes or ():
+        path = _host_path(volume, pod, contents)
+        if path:
+            found = node.host_folder(path)
+            found.mkdir(parents=True, exist_ok=True)
+        else:
+            found = folder / "volumes" / volume.name
+            found.mkdir(parents=True, exist_ok=True)
+            _fill(volume, pod, found, contents, field)
+        laid[volume.name] = str(found)
+    return laid
 
 
-def _lay(volume: Volume, node: EmulatedNode, folder: Path, keys: Keys) -> Path:
+def _host_path(volume: Volume, pod: RunPod, contents: Contents) -> str:
+    """Where on the node it lies; empty where it is the pod's own."""
     if volume.host_path is not None:
-        found = node.host_folder(volume.host_path.path)
-        found.mkdir(parents=True, exist_ok=True)
-        return found
-    folder.mkdir(parents=True, exist_ok=True)
+        return volume.host_path.path
+    claim = volume.persistent_volume_claim.claim_name if volume.persistent_volume_claim is not None else ""
+    if volume.ephemeral is not None:
+        claim = f"{pod.metadata.name}-{volume.name}"
+    return contents.host_path_of_claim(pod.metadata.namespace, claim) if claim else ""
+
+
+def _fill(volume: Volume, pod: RunPod, folder: Path, contents: Contents, field: Field) -> None:
     for kind, source in (("configmaps", volume.config_map), ("secrets", volume.secret)):
         if source is not None:
             name = source.name if isinstance(source, ConfigMapVolume) else source.secret_name
-            values = keys(kind, name)
-            if values is None and not source.optional:
-                raise PlanError(f'{kind.removesuffix("s")} "{name}" not found')
-            _write(values or {}, source.items, folder)
-    return folder
+            _write(_values(contents, kind, pod, name, source.optional), source.items, folder)
+    for projected in (volume.projected or Projected()).sources or ():
+        _project(projected, pod, folder, contents, field)
+
+
+def _project(source: ProjectedSource, pod: RunPod, folder: Path, contents: Contents, field: Field) -> None:
+    for kind, named in (("configmaps", source.config_map), ("secrets", source.secret)):
+        if named is not None:
+            _write(_values(contents, kind, pod, named.name, named.optional), named.items, folder)
+    for item in (source.downward_api.items if source.downward_api is not None else None) or ():
+        if item.field_ref is not None:
+            _write_file(folder / item.path, field(item.field_ref.field_path))
+    wanted = source.service_account_token
+    if wanted is not None and not (folder / wanted.path).exists():  # one for the life of a pod: no test outlives it
+        _write_file(folder / wanted.path, contents.token(pod, wanted.audience, wanted.expiration_seconds))
+
+
+def _values(contents: Contents, kind: str, pod: RunPod, name: str, optional: bool) -> Mapping[str, str]:
+    values = contents.keys(kind, pod.metadata.namespace, name)
+    if values is None and not optional:
+        raise PlanError(f'{kind.removesuffix("s")} "{name}" not found')
+    return values or {}
 
 
 def _write(values: Mapping[str, str], items: Sequence[KeyToPath] | None, folder: Path) -> None:
@@ -78,7 +83,10 @@ def _write(values: Mapping[str, str], items: Sequence[KeyToPath] | None, folder:
     for key, path in paths.items():
         if key not in values:
             raise PlanError(f"volume: no key {key}, there are {', '.join(sorted(values)) or 'none'}")
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(values[key])
-        file.chmod(0o600)
+        _write_file(folder / path, values[key])
+
+
+def _write_file(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o600)

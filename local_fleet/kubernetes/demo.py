@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -16,6 +17,7 @@ from autoscaler.demand import Reading
 from autoscaler.pool import Pool
 from autoscaler.scrape import DirectScrape
 from fleet import labels
+from local_fleet.cluster import WarmTotals, warm_totals
 from local_fleet.demo import LAST_ANSWERS_S, POOL, START_DELAY_S, WAIT_OBJECTIVE_S, Play, make_pool, popularity
 from local_fleet.kubelet.surroundings import Provisioning
 from local_fleet.kubernetes import manifests, metrics_adapter
@@ -29,7 +31,9 @@ from local_fleet.replay import BIN_S
 from local_fleet.report import Run
 from local_fleet.scorecard import RunTotals
 from local_fleet.triton_server import build_backends
+from renderer.agent_client import AgentClient
 from renderer.cpu import THREADS_ENV
+from renderer.credentials import BearerTokens
 
 HPA_UTILIZATION = 0.7  # of a pod's capacity: what the HPA aims at
 PAST_GAP_S = 8.0  # between the end of the past and the replay: Prometheus and the load client start in it
@@ -243,12 +247,13 @@ class KubernetesPlay:
         for worker in fleet.kubelet.live():
             if worker.ready and worker.pod.metadata.label(labels.POOL_LABEL):
                 self._count(worker.pod_ip)
+        warmed = self._warmed(fleet)
         lives = fleet.ledger.listing()
         starts = [life.ready_s - life.asked_s for life in lives if life.ready_s is not None]
         told = play.told(self._pod_budget_bytes, starts)
         totals = RunTotals(
             pod_seconds=round(pod_seconds, 1),
-            bytes_fetched=int(self._counters.get("bytes", 0)),
+            bytes_fetched=int(self._counters.get("bytes", 0)) + warmed.remote_bytes,
             scene_hits=int(self._counters.get("hit", 0)),
             scene_misses=int(self._counters.get("miss", 0)),
             failed_starts=sum(life.admission_failed for life in lives),
@@ -258,9 +263,21 @@ class KubernetesPlay:
             machine=play.described,
             load_average_end=os.getloadavg(),
             settings=told | {"kubernetes": fleet.plane.binaries.folder.name},
+            warm_peer_bytes=warmed.peer_bytes,
+            warm_deadlines_missed=warmed.deadlines_missed if self._settings.warm_up == "on" else None,
             seed=self._settings.seed,
         )
-        return play.run(totals)
+        return play.run(totals, {life.uid: life.name for life in lives})
+
+    def _warmed(self, fleet: KubernetesFleet) -> WarmTotals:
+        """What the scene agents brought to disks; what a pod fetched itself is in its own counters."""
+        token = self._play.folder / "scene-agent-token"
+        token.write_text(fleet.agent_token)
+        with contextlib.ExitStack() as stack:
+            agents = {node: AgentClient(url, BearerTokens(token)) for node, url in fleet.agent_urls().items()}
+            for agent in agents.values():
+                stack.callback(agent.close)
+            return warm_totals(agents)
 
 
 def _last(reading: Reading) -> float | None:

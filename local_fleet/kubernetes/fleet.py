@@ -103,7 +103,6 @@ class KubernetesFleet:
             provisioning=self.settings.provisioning,
             restart_first_s=1.0,
             heartbeat_s=2.0,
-            credentials=self.plane.access.service_account,
             before_end=self.settings.before_end,
         )
         nodes = [emulated(node) for node in self.settings.nodes]
@@ -145,6 +144,12 @@ class KubernetesFleet:
         self._stop_prometheus()
         log = self.folder / "prometheus.log"
         self.prometheus = prometheus.start(self.folder, self._targets, self._prometheus_port, log)
+
+    def add_past(self, past: Iterator[str]) -> None:
+        """Give the Prometheus that runs a past (OpenMetrics): it is away for a second or two meanwhile."""
+        self._stop_prometheus()
+        prometheus.write_past(self.folder / "prometheus", past)
+        self.restart_prometheus()
 
     def _stop_prometheus(self) -> None:
         if self.prometheus is not None:
@@ -210,8 +215,15 @@ class KubernetesFleet:
 
     def exporter_urls(self) -> dict[str, str]:
         """URL of the exporter by node."""
+        return self._node_urls(labels.EXPORTER_PORT)
+
+    def agent_urls(self) -> dict[str, str]:
+        """URL of the scene agent by node."""
+        return self._node_urls(labels.SCENE_AGENT_PORT)
+
+    def _node_urls(self, port: int) -> dict[str, str]:
         pods = self.ready_pods(labels.NODE_COMPONENT)
-        return {pod["spec"]["nodeName"]: f"http://{pod['status']['podIP']}:{labels.EXPORTER_PORT}" for pod in pods}
+        return {pod["spec"]["nodeName"]: f"http://{pod['status']['podIP']}:{port}" for pod in pods}
 
     def start_pool(self, spec: PoolSpec, ready_within_s: float = 120.0) -> None:
         """Create the pool and wait for its first pods; raises RuntimeError. Nothing scales it yet."""

@@ -56,6 +56,7 @@ class PoolSpec:
     drain_s: int = 2  # between the deletion and SIGTERM: gateways learn of it meanwhile
     annotations: Mapping[str, str] = field(default_factory=dict)
     gated: bool = False  # new pods wait until the autoscaler has said which scenes they load
+    node_selector: Mapping[str, str] = field(default_factory=dict)
 
 
 def foundations(scene_agent_token: str) -> list[Document]:
@@ -118,7 +119,12 @@ def node_daemon(exporter: Sequence[str], scene_agent: Sequence[str]) -> Document
 
 
 def gateway(flags: Sequence[str]) -> Document:
-    return _component("gateway", ["gateway", "--kubernetes", *flags], ("http", labels.GATEWAY_PORT))
+    """Replaced without a lost request, as the chart's is: it serves on until all who ask it know that it goes."""
+    made = _component("gateway", ["gateway", "--kubernetes", *flags], ("http", labels.GATEWAY_PORT))
+    pod = made["spec"]["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = 75
+    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 1}}}
+    return made
 
 
 def extender(flags: Sequence[str]) -> Document:
@@ -174,6 +180,8 @@ def pool(spec: PoolSpec) -> Document:
         pod["schedulingGates"] = [{"name": labels.SCENES_GATE}]
     if spec.priority_class:
         pod["priorityClassName"] = spec.priority_class
+    if spec.node_selector:
+        pod["nodeSelector"] = dict(spec.node_selector)
     matching = {"app.kubernetes.io/name": spec.name, labels.POOL_LABEL: spec.name}
     annotations = dict(spec.annotations)
     if spec.scenes:

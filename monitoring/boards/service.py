@@ -107,6 +107,12 @@ SERVICE = Board(
                     ),
                 ),
                 Panel(
+                    "Node health",
+                    "1 where the exporter of a node can read everything there: pods, store and GPUs.",
+                    "short",
+                    (Query(f"min by (instance) ({select(m.SOURCE_UP)})", "{{instance}}"),),
+                ),
+                Panel(
                     "Sources",
                     "1 where the exporter of a node can read a source.",
                     "short",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import signal
 import socket
 import time
@@ -25,9 +26,10 @@ from starlette.websockets import WebSocket
 
 from fleet.scene import SceneId
 from kube.watch_metrics import WatchCollector
+from renderer.audit import Audit
 from renderer.catalogue import CatalogueEntry, load_catalogue
 from renderer.gateway.access import Access
-from renderer.gateway.hot import RenderApp, refusal_headers
+from renderer.gateway.hot import DENIED, RenderApp, refusal_headers
 from renderer.gateway.metrics import UNKNOWN_SCENE, GatewayMetrics
 from renderer.gateway.pods import POD_STATES, PodDirectory
 from renderer.gateway.pool import Answer, Frame, Pool, unknown_scene
@@ -39,6 +41,8 @@ from renderer.gateway.stream import serve_stream
 from renderer.gateway.tokens import ALL_SCENES, Caller
 from renderer.gateway.viewer import Viewer
 from renderer.gateway.wire import MAX_BODY_BYTES, FrameRequest, Refusal
+
+LAST_FRAMES_S = 10  # for those that were handed to a pod when their wait was over
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Gateway:
         """Raises CatalogueError, TokensError and ValueError for settings that cannot be used, and OSError."""
         self.settings = settings
         self.access = Access(settings.tokens_file, settings.tokens)
+        self.audit = Audit("gateway")
         self.sessions = 0
         self._numbers = itertools.count()
         self._split = Split(settings.split or {settings.pools[0]: 1.0})
@@ -193,6 +198,8 @@ class Gateway:
         try:
             self.access.caller(request.headers, time.monotonic()).check_scene(ALL_SCENES)
         except Refusal as refusal:
+            if refusal.status in DENIED:
+                self.audit.denied("status", request.scope, why=refusal.code)
             headers = {name.decode(): value.decode() for name, value in refusal_headers(refusal)}
             return Response(refusal.body(), refusal.status, headers)
         return Response(msgspec.json.encode(self.status()), media_type="application/json")
@@ -281,7 +288,8 @@ def serve(settings: GatewaySettings, listen: tuple[str, int]) -> None:
     listener = socket.create_server(listen, backlog=1024)
     # asyncio sets it only where a socket names its protocol, as these do not; connections inherit it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = server_config(gateway, timeout_graceful_shutdown=5)
+    # What waits for a pod is served first, as long as it may wait; a second signal ends it at once.
+    config = server_config(gateway, timeout_graceful_shutdown=math.ceil(settings.hold_s) + LAST_FRAMES_S)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises what it caught once more after it has shut down
     asyncio.run(_Server(config).serve(sockets=[listener]))

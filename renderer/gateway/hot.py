@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from renderer.gateway.app import Gateway
 
 BODY_S = 10.0  # a body that takes longer is given up
+DENIED = (401, 403)
 _CLIENT_GONE = 499  # nobody reads it; it keeps the count of answers whole
 
 
@@ -49,6 +50,8 @@ class RenderApp:
             return
         except Refusal as refusal:
             self._metrics.refused(refusal.pool or default_pool, refusal)
+            if refusal.status in DENIED:
+                self._gateway.audit.denied("render", scope, why=refusal.code)
             await _send(send, refusal.status, refusal_headers(refusal), refusal.body())
             return
         taken = Taken.of(answer.reply.stats, time.monotonic() - arrived_s)

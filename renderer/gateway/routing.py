@@ -266,9 +266,15 @@ class Router:
         holders = {state.pod.uid: state.in_flight for state in usable if ticket.scene in state.resident}
         if len(holders) > 1:
             holders.pop(ticket.avoid, None)
+            holders = self._elsewhere(ticket.avoid, holders) or holders
         elif ticket.avoid in holders and len(usable) > 1:
             return None  # the only copy lies where it failed: `_warm` brings another
         return choose(ticket.scene, holders, self._limits.max_in_flight_per_pod) if holders else None
+
+    def _elsewhere(self, failed: str, holders: Mapping[str, int]) -> dict[str, int]:
+        """The holders on other nodes than that of the pod that failed: it may be the node that is gone."""
+        node = self._pods[failed].pod.node if failed in self._pods else ""
+        return {uid: in_flight for uid, in_flight in holders.items() if not node or self._pods[uid].pod.node != node}
 
     def _warm(self, scene: str, usable: list[_PodState], now_s: float, step: Step) -> None:
         head = self._pending[scene][0]

@@ -16,7 +16,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from renderer.gateway.hot import picture, refusal_headers
+from renderer.gateway.hot import DENIED, picture, refusal_headers
 from renderer.gateway.metrics import Taken
 from renderer.gateway.pool import Answer, Frame, Pool
 from renderer.gateway.session import Draw, Session, View
@@ -47,6 +47,8 @@ async def serve_stream(gateway: Gateway, socket: WebSocket) -> None:
         stream = _open(gateway, socket)
     except Refusal as refusal:
         gateway.metrics.refused(refusal.pool or gateway.default_pool, refusal)
+        if refusal.status in DENIED:
+            gateway.audit.denied("stream", socket.scope, why=refusal.code)
         headers = {name.decode(): value.decode() for name, value in refusal_headers(refusal)}
         await socket.send_denial_response(Response(refusal.body(), refusal.status, headers))
         return

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from renderer.catalogue import UP_OF_TRAINED_SCENES, CatalogueEntry, DefaultCamera
 from renderer.gateway.access import COOKIE, cookie_value, secret_of
+from renderer.gateway.hot import DENIED
 from renderer.gateway.wire import Refusal, check_scene_id
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Viewer:
             gateway.check_known(scene)
         except Refusal as refusal:
             gateway.metrics.refused(refusal.pool or gateway.default_pool, refusal)
+            if refusal.status in DENIED:
+                gateway.audit.denied("view", request.scope, why=refusal.code)
             return _refused(refusal)
         answer = self._page_of(scene, gateway.entry(scene), request.headers.get("host", ""))
         secret = secret_of(request.headers)

@@ -51,7 +51,7 @@ def test_shadow_decisions_metrics_and_a_clean_end(tmp_path: Path, free_port: int
                     assert page.status == 200
         finally:
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=40)
     assert process.returncode == 0, err
     assert err == ""
     assert "autoscaler (Shadow) listens on" in out

@@ -14,6 +14,7 @@ from local_fleet.control_plane.binaries import BinariesError, find_helm
 from tests.conftest import REPOSITORY
 
 CHART = REPOSITORY / "deploy" / "chart"
+FRONTS = sorted(path.stem for path in (CHART / "examples" / "fronts").glob("*.yaml"))
 EXAMPLES = sorted(path.stem for path in (CHART / "examples").glob("*.yaml"))
 RELEASE, NAMESPACE = "try", "fleet"
 

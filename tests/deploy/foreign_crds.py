@@ -11,6 +11,7 @@ KINDS = (
     ("cert-manager.io", "v1", "Issuer", "issuers"),
     ("cert-manager.io", "v1", "Certificate", "certificates"),
     ("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
+    ("keda.sh", "v1alpha1", "TriggerAuthentication", "triggerauthentications"),
     ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
 )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import itertools
 import json
 import os
 import re
+import time
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +18,10 @@ import pytest
 import yaml
 
 from local_fleet.control_plane.plane import ControlPlane, ControlPlaneError
-from tests.deploy.conftest import EXAMPLES, NAMESPACE, RELEASE, Helm, Object, name_of, pod_template
+from tests.deploy.conftest import EXAMPLES, FRONTS, NAMESPACE, RELEASE, Helm, Object, name_of, pod_template
 from tests.deploy.foreign_crds import definitions
 from tests.deploy.openapi import OpenApi
+from tests.kubernetes.fleet import eventually
 
 SCENES = f"{NAMESPACE}-scenes"
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,6 +59,15 @@ def test_the_api_server_takes_every_object(cluster: ControlPlane, openapi: OpenA
     assert said.count("(server dry run)") == len(items)
     faults = {name_of(item): openapi.faults(item) for item in items}
     assert {name: found for name, found in faults.items() if found} == {}
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_the_api_server_takes_every_front(cluster: ControlPlane, openapi: OpenApi, helm: Helm, front: str) -> None:
+    kinds = ("Service", "Ingress", "HTTPRoute")
+    items = [item for item in helm.render("h100-mig", "--values", f"examples/fronts/{front}.yaml")
+             if item["kind"] in kinds and item["metadata"]["name"].endswith("gateway")]  # fmt: skip
+    assert dry_run(cluster, *items).count("(server dry run)") == len(items)
+    assert [fault for item in items for fault in openapi.faults(item)] == []
 
 
 def test_the_strict_checks_can_fail(cluster: ControlPlane, openapi: OpenApi, helm: Helm) -> None:
@@ -163,6 +176,88 @@ def test_an_account_may_not_do_more(granted: ControlPlane) -> None:
             granted.kubectl("auth", "can-i", verb, resource, *name, "-n", SCENES, "--as", account)
     allowed = f"deployments.apps/{RELEASE}-splatfleet-renderer"
     assert granted.kubectl("auth", "can-i", "patch", allowed, "--subresource=scale", "-n", SCENES, "--as", account)
+
+
+@pytest.fixture(scope="module")
+def labelling(cluster: ControlPlane, helm: Helm) -> Iterator[ControlPlane]:
+    """The roles and the limits on patches of nodes, with labels of scenes on; and a node."""
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy",
+             "ValidatingAdmissionPolicyBinding")  # fmt: skip
+    flags = "nameOverride=labels,scheduler.sceneLabels.enabled=true"
+    items = [item for item in helm.render("", "--set", flags) if item["kind"] in kinds]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "patched", "labels": {"zone": "a"}}}
+    cluster.apply(*items, node)
+    yield cluster
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": [*items, node]})
+    cluster.kubectl("delete", "-f", "-", "--wait=false", stdin=body)
+
+
+@pytest.mark.parametrize(
+    ("component", "allowed", "refused"),
+    [
+        ("autoscaler", {"metadata": {"labels": {"scene.splatfleet.io/garden": "disk"}}}, [
+            {"spec": {"unschedulable": True}},
+            {"metadata": {"labels": {"zone": "b"}}},
+            {"metadata": {"labels": {"zone": None}}},
+            {"metadata": {"annotations": {"splatfleet.io/freed": "1"}}},
+        ]),
+        ("extender", {"metadata": {"annotations": {"splatfleet.io/freed": "1"}}}, [
+            {"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}},
+            {"metadata": {"labels": {"scene.splatfleet.io/knot": "disk"}}},
+            {"metadata": {"annotations": {"somebody.else/s": "1"}}},
+        ]),
+    ],
+)  # fmt: skip
+def test_a_node_is_patched_in_the_fields_that_are_meant(
+    labelling: ControlPlane, component: str, allowed: Object, refused: list[Object]
+) -> None:
+    account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-labels-{component}"
+
+    def patch(change: Object) -> str:
+        return labelling.kubectl("patch", "node", "patched", "--type=merge", "-p", json.dumps(change), "--as", account)
+
+    def refuses(change: Object) -> bool:
+        try:
+            patch(change)
+        except ControlPlaneError as error:
+            return re.search("may (not )?change", str(error)) is not None
+        return False
+
+    numbers = itertools.count()  # a patch that changes nothing is refused by nobody
+    foreign = lambda: {"metadata": {"annotations": {"example.com/number": str(next(numbers))}}}  # noqa: E731
+    eventually(lambda: refuses(foreign()), 20, "a policy holds some moments after it was made")
+    assert "patched" in patch(allowed)
+    assert [change for change in refused if not refuses(change)] == []
+
+
+def test_certificates_are_kept_and_made_anew_in_the_last_third_of_their_time(
+    cluster: ControlPlane, helm: Helm, tmp_path: Path
+) -> None:
+    from cryptography import x509
+
+    name = "aged"
+    owned = {"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": NAMESPACE}
+    made = yaml.safe_load_all(helm.run("template", name, ".", "--namespace", NAMESPACE).stdout)
+    secrets = [item for item in made if item and item["kind"] == "Secret" and item["type"] == "kubernetes.io/tls"]
+    aged = f"{name}-splatfleet-monitoring-tls"
+    for item in secrets:
+        notes = item["metadata"].get("annotations", {})
+        assert bool(notes) != item["metadata"]["name"].endswith("-ca")
+        if item["metadata"]["name"] == aged:
+            notes = {**notes, "splatfleet.io/renew-after": str(int(time.time()) - 1)}
+        item["metadata"]["annotations"] = {**notes, **owned}
+    cluster.apply(*secrets)
+    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "HOME": str(tmp_path)}
+    done = helm.run("install", name, ".", "--dry-run=server", "--namespace", NAMESPACE, "--set",
+                    "sceneCache.createNamespace=false", environment=environment)  # fmt: skip
+    cluster.kubectl("delete", "secret", "-n", NAMESPACE, *(item["metadata"]["name"] for item in secrets))
+    assert done.returncode == 0, done.stderr
+    rendered = {match[1]: match[2] for match in re.finditer(
+        r"kind: Secret\nmetadata:\n  name: (\S+-tls)\n(?:.*\n)*?  tls\.crt: (\S+)\n", done.stdout)}  # fmt: skip
+    before = {item["metadata"]["name"]: item["data"]["tls.crt"] for item in secrets}
+    assert {name for name, found in rendered.items() if found != before[name]} == {aged}
+    authority = x509.load_pem_x509_certificate(base64.b64decode(before[f"{name}-splatfleet-ca"]))
+    x509.load_pem_x509_certificate(base64.b64decode(rendered[aged])).verify_directly_issued_by(authority)
 
 
 def test_every_kind_of_the_examples_was_seen(helm: Helm) -> None:

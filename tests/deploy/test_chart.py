@@ -13,7 +13,7 @@ from fleet import labels
 from fleet.mig import MigProfile
 from scheduler_extender import scheduler_config
 from splatfleet.__main__ import VERBS, main
-from tests.deploy.conftest import CHART, EXAMPLES, NAMESPACE, Helm, Object, containers, name_of, pod_template
+from tests.deploy.conftest import CHART, EXAMPLES, FRONTS, NAMESPACE, Helm, Object, containers, name_of, pod_template
 from tests.deploy.restricted import violations
 
 every_example = pytest.mark.parametrize("example", ["", *EXAMPLES])
@@ -40,7 +40,8 @@ def test_lint(helm: Helm) -> None:
 def test_every_object_has_its_name_labels_and_namespace(helm: Helm, example: str) -> None:
     items = helm.render(example)
     assert len({name_of(item) for item in items}) == len(items)
-    cluster = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass", "CustomResourceDefinition"}
+    cluster = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass", "CustomResourceDefinition",
+               "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}  # fmt: skip
     for item in items:
         if item["kind"] == "CustomResourceDefinition":
             continue
@@ -270,6 +271,8 @@ def test_the_certificates_of_the_chart_are_of_the_ca_in_the_configuration(helm: 
         (["--set", "image.digests.gateway=sha256:12"], "gateway"),
         (["--set", "gpuPreset=cpu"], "asks for no GPU resource"),
         (["--set", "certificates.mode=existing"], "certificates.existingSecrets"),
+        (["--set", "autoscaler.binSeconds=30"], "autoscaler.recorded"),
+        (["--set", "autoscaler.prices.spot=cheap"], "spot"),
         (["--set", "certificates.mode=certManager,scheduler.mode=configuration"], "certificates.caData"),
     ],
 )
@@ -322,3 +325,73 @@ def test_the_commands_of_canary_and_blue_green(helm: Helm) -> None:
     after = helm.render("", *(part for text in (*canary, "pools.canary.enabled=false") for part in ("--set", text)))
     assert len(pools_of(after)) == 1
     assert not any(item["metadata"]["name"].endswith("canary") for item in after)
+
+
+def test_a_gate_has_somebody_who_opens_it(helm: Helm) -> None:
+    gated = pools_of(helm.render("", "--set", "renderer.scenesGate=true"))[0]["spec"]["template"]["spec"]
+    assert gated["schedulingGates"] == [{"name": labels.SCENES_GATE}]
+    refused = helm.template("--set", "renderer.scenesGate=true,scaling.mode=hpa")
+    assert "the autoscaler opens the gate" in refused.stderr
+
+
+def test_scene_labels_are_preferred_and_their_writer_may_write_nothing_else(helm: Helm) -> None:
+    flags = "scheduler.mode=none,scheduler.sceneLabels.enabled=true,pools.renderer.scenes={garden,knot}"
+    items = helm.render("", "--set", flags)
+    affinity = pools_of(items)[0]["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    wanted = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    keys = [term["preference"]["matchExpressions"][0]["key"] for term in wanted]
+    assert keys == [f"{labels.SCENE_LABEL_PREFIX}{scene}" for scene in ("garden", "knot")]
+    assert [term["weight"] for term in wanted] == [50, 50]
+    writer = next(one for item in items for one in containers(item) if one["name"] == "autoscaler")
+    assert "--scene-labels=64" in writer["args"]
+    role = next(item for item in items if item["kind"] == "ClusterRole" and "autoscaler" in item["metadata"]["name"])
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]}]
+    policies = {item["metadata"]["name"] for item in items if item["kind"] == "ValidatingAdmissionPolicy"}
+    assert any("autoscaler" in name for name in policies)
+    refused = helm.template("--set", "scheduler.sceneLabels.enabled=true,scaling.mode=hpa")
+    assert "the autoscaler writes the labels" in refused.stderr
+
+
+def test_keda_and_the_autoscaler_know_each_other(helm: Helm) -> None:
+    """Certificates of the chart, each for its name; a trigger that uses them; and plain where nobody gave any."""
+    from cryptography import x509
+
+    items = helm.render("", "--set", "scaling.mode=keda")
+    scaled = next(item for item in items if item["kind"] == "ScaledObject")
+    trigger = scaled["spec"]["triggers"][0]
+    assert trigger["metadata"]["enableTLS"] == "true"
+    known = next(item for item in items if item["kind"] == "TriggerAuthentication")
+    assert known["metadata"]["name"] == trigger["authenticationRef"]["name"]
+    assert known["metadata"]["namespace"] == scaled["metadata"]["namespace"]
+    of_keda = next(item for item in items if item["metadata"]["name"] == "try-splatfleet-keda-tls")
+    assert of_keda["metadata"]["namespace"] == scaled["metadata"]["namespace"]
+    assert {found["key"] for found in known["spec"]["secretTargetRef"]} <= set(of_keda["data"])
+    shown = next(item for item in items if item["metadata"]["name"] == "try-splatfleet-autoscaler-tls")
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(shown["data"]["tls.crt"]))
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert trigger["metadata"]["scalerAddress"].split(":")[0] in names.get_values_for_type(x509.DNSName)
+    writer = next(one for item in items for one in containers(item) if one["name"] == "autoscaler")
+    assert "--keda-client-ca=/etc/splatfleet/keda/ca.crt" in writer["args"]
+    plain = helm.render("", "--set", "scaling.mode=keda,certificates.mode=certManager")
+    assert not any(item["kind"] == "TriggerAuthentication" for item in plain)
+    assert not any("--keda-certificate" in text for item in plain for one in containers(item)
+                   for text in one.get("args", ()))  # fmt: skip
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_front_leads_to_the_gateway(helm: Helm, front: str) -> None:
+    items = helm.render("h100-mig", "--values", f"examples/fronts/{front}.yaml")
+    service = next(item for item in items if item["kind"] == "Service" and item["metadata"]["name"].endswith("gateway"))
+    routes = [item for item in items if item["kind"] in ("Ingress", "HTTPRoute")]
+    if not routes:
+        assert service["spec"]["type"] == "LoadBalancer"
+        assert service["metadata"]["annotations"]
+        return
+    (rule,) = routes[0]["spec"]["rules"]
+    if routes[0]["kind"] == "HTTPRoute":
+        assert rule["timeouts"] == {"request": "0s"}
+        assert rule["backendRefs"][0]["name"] == service["metadata"]["name"]
+        return
+    assert rule["http"]["paths"][0]["backend"]["service"]["name"] == service["metadata"]["name"]
+    told = "".join(f"{key}={value};" for key, value in routes[0]["metadata"]["annotations"].items())
+    assert "3600" in told or front == "traefik", "streams are not cut after a minute"

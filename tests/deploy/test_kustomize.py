@@ -14,7 +14,10 @@ import yaml
 from local_fleet.control_plane.binaries import Binaries, BinariesError, find_helm
 from local_fleet.control_plane.plane import ControlPlane
 from tests.conftest import REPOSITORY
+from tests.deploy.conftest import name_of, pod_template
 from tests.deploy.foreign_crds import definitions
+from tests.deploy.openapi import OpenApi
+from tests.deploy.restricted import violations
 
 KUSTOMIZE = REPOSITORY / "deploy" / "kustomize"
 
@@ -93,3 +96,24 @@ def test_the_api_server_takes_the_overlays(control_plane: ControlPlane, folder: 
     body = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     said = control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=body)
     assert said.count("(server dry run)") == len(items)
+    openapi = OpenApi(control_plane.request)
+    faults = {name_of(item): openapi.faults(item) for item in items if item["kind"] != "CustomResourceDefinition"}
+    assert {name: found for name, found in faults.items() if found} == {}
+
+
+@pytest.mark.parametrize("folder", ["overlays/monitored", "overlays/keda"])
+def test_the_overlays_are_restricted_and_roles_name_what_they_need(
+    control_plane_binaries: Binaries, folder: str
+) -> None:
+    """The chart's tests hold these of its examples; the overlays have values of their own."""
+    items = build(control_plane_binaries, folder).values()
+    found = {(item["metadata"]["namespace"], text.split(": ", 1)[-1]) for item in items
+             if (template := pod_template(item)) for text in violations(template["spec"])}  # fmt: skip
+    assert {namespace for namespace, _ in found} == {"splatfleet-scenes"}
+    assert {text for _, text in found} <= {
+        "volume scenes is a hostPath", "runAsNonRoot", "runAsUser is 0", "adds CHOWN"
+    }  # fmt: skip
+    rules = [rule for item in items if item["kind"] in ("Role", "ClusterRole") for rule in item["rules"]]
+    assert rules
+    assert not any("*" in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]] for rule in rules)
+    assert not any({"secrets", "pods/exec"} & set(rule["resources"]) for rule in rules)

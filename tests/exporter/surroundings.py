@@ -109,7 +109,7 @@ class Exporter:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.wait(10)
+            return self.process.wait(30)
         finally:
             self.process.kill()
             assert self.process.stdout is not None

@@ -122,4 +122,4 @@ def running_gateway(folder: Path, *arguments: str, log: Path | None = None, **en
             process.send_signal(signal.SIGTERM)
             if log is not None:
                 log.write_text(process.stdout.read())
-            assert process.wait(15) == 0
+            assert process.wait(40) == 0

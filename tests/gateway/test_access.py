@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from fleet.labels import GATEWAY_TOKENS_ENV
@@ -60,6 +61,11 @@ async def test_tokens_on_http_and_the_viewer(tmp_path: Path, pods: Any, path: st
     pod = await pods("pod-a")
     write_renderers(tmp_path / "renderers.json", pod.entry())
     async with serving(settings(tmp_path)) as front:
+        with capture_logs() as lines:
+            await ask(front, path, {})
+            await ask(front, path, bearer(ONE))
+        denied = [(line["outcome"], line["why"], line["caller"]) for line in lines if line["event"] == "audit"]
+        assert denied == [("denied", "no_token", "127.0.0.1"), ("denied", "forbidden", "127.0.0.1")]
         none, bad = await ask(front, path, {}), await ask(front, path, bearer(ALL + "x"))
         other = await ask(front, path, bearer(ONE))
         good = await ask(front, path, bearer(ALL))
@@ -71,7 +77,7 @@ async def test_tokens_on_http_and_the_viewer(tmp_path: Path, pods: Any, path: st
         late = await ask(front, path, bearer(SLOW))
         assert (late.status_code, late.headers["retry-after"]) == (429, "5")
         metrics = (await front.client.get("/metrics")).text
-        assert 'splatfleet_gateway_refusals_total{error="no_token",pool="renderer"} 1.0' in metrics
+        assert 'splatfleet_gateway_refusals_total{error="no_token",pool="renderer"} 2.0' in metrics
     for token in (ALL, ONE, SLOW):
         assert token not in metrics + none.text + bad.text + other.text
 

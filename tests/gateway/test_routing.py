@@ -207,6 +207,20 @@ def test_a_retry_keeps_its_place_and_avoids_the_pod_that_failed() -> None:
     assert story.hands() == [(first.number, given_to[second.number])]
 
 
+def test_a_retry_goes_to_another_node_where_one_has_the_scene() -> None:
+    """The pod may have failed because its node is gone, and its neighbours with it."""
+    for ticket_number in range(20):
+        router = Router(Limits())
+        router.set_pods([Pod("a", "one", True, 1000), Pod("b", "one", True, 1000), Pod("c", "two", True, 1000)])
+        for uid in "abc":
+            router.set_resident(uid, {"robot": 100}, 0.0)
+        router.arrive(Ticket(ticket_number, "robot", 0.0, avoid="a"))
+        assert [uid for _, uid in router.assign(0.0).hands] == ["c"]
+    router.set_pods([Pod("a", "one", True, 1000), Pod("b", "one", True, 1000)])
+    router.arrive(Ticket(20, "robot", 0.0, avoid="a"))
+    assert [uid for _, uid in router.assign(0.0).hands] == ["b"]
+
+
 def test_a_retry_whose_only_copy_failed_gets_another_copy() -> None:
     story = Story(a="robot", b="")
     (ticket,) = story.arrive("robot")

@@ -89,3 +89,19 @@ def test_before_the_first_list_nothing_is_known(stub: StubServer, connection: Co
         time.sleep(0.02)
     assert pods.problem == ""
     pods.stop()
+
+
+def test_an_exporter_beside_a_renderer_is_asked_for_by_its_label(stub: StubServer, connection: Connection) -> None:
+    made = renderer("a")
+    made["spec"]["containers"].append({"ports": [{"name": "exporter", "containerPort": 9465}]})
+    stub.put(made)
+    nodes = NodePods(connection).start()
+    try:
+        end_s = time.monotonic() + 5
+        while not nodes.exporters() and time.monotonic() < end_s:
+            time.sleep(0.02)
+        assert nodes.exporters() == {"n1": "http://127.0.7.1:9465"}
+        asked = {what for _, what, _, _ in stub.requests}
+        assert any("labelSelector=splatfleet.io%2Fexporter-beside" in what for what in asked)
+    finally:
+        nodes.stop()

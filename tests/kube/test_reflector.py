@@ -34,7 +34,7 @@ def reflector(connection: Connection, changes: list[Change[Pod]]) -> Iterator[Re
     assert not found.alive
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 8.0) -> None:
+def eventually(holds: Callable[[], bool], within_s: float = 30.0) -> None:
     end_s = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end_s, "not within the time"

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kube.connection import Connection
+from local_fleet.control_plane.binaries import BinariesError, find
 from local_fleet.control_plane.plane import ControlPlane
 from local_fleet.kubelet.emulated_node import EmulatedNode
 from local_fleet.kubelet.kubelet import Kubelet, KubeletSettings
 from local_fleet.kubelet.processes import starter
+from local_fleet.kubernetes.prometheus import NoPrometheus, program
 from renderer import made
 from renderer.catalogue import save_catalogue
 from renderer.formats import ply
 from renderer.scene_folder import build_catalogue
 from tests.gateway.triton_pods import triton_backends
+from tests.kubernetes.fleet import eventually
+from tests.kubernetes.standing import Standing, stand_up
 
 MakeKubelet = Callable[..., Kubelet]
 
@@ -26,6 +31,15 @@ def connection(control_plane: ControlPlane) -> Iterator[Connection]:
     found = Connection.open(control_plane.kubeconfig)
     yield found
     found.close()
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Any:
+    name = f"k-{abs(hash(request.node.name)) % 10**8}"
+    control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    eventually(lambda: control_plane.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), 40)
+    yield name
+    control_plane.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture
@@ -44,6 +58,17 @@ def make_kubelet(connection: Connection, tmp_path: Path) -> Iterator[MakeKubelet
         for name in list(kubelet.nodes):
             kubelet.remove_node(name)
         kubelet.stop()
+
+
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """A whole fleet, Prometheus included, for every test of the loop: half a minute of two cores, once."""
+    try:
+        find(), program("prometheus"), program("promtool")
+    except (BinariesError, NoPrometheus) as error:
+        pytest.skip(str(error))
+    with stand_up(tmp_path_factory.mktemp("standing"), triton_backends()) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 
 from fleet import labels
 from fleet.digest import GpuDigest, Slice
+from local_fleet.control_plane.plane import ControlPlane
 from local_fleet.kubelet.emulated_node import EmulatedNode
 
 POOL_RESOURCE = f"{labels.MIG_RESOURCE_PREFIX}1g.10gb"
@@ -23,6 +24,16 @@ def node(name: str, folder: Path, profiles: tuple[str, ...] = ("1g.10gb",) * 2, 
     return EmulatedNode(
         name, gpu(name, profiles), folder / name, {STORE: folder / name / "scenes"}, {"pool": name, **labels_of_node}
     )
+
+
+def pods(plane: ControlPlane, namespace: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = plane.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+    return found
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    return any(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
 
 
 def renderer_template(catalogue: Path, node_name: str = "", **changes: Any) -> dict[str, Any]:
@@ -79,10 +90,11 @@ def deployment(name: str, namespace: str, replicas: int, template: dict[str, Any
     }
 
 
-def eventually(holds: Callable[[], Any], within_s: float, what: str = "") -> Any:
-    """The first true answer; raises AssertionError when the time is over."""
+def eventually(holds: Callable[[], Any], within_s: float, what: str | Callable[[], str] = "") -> Any:
+    """The first true answer; raises AssertionError when the time is over, saying what was waited for."""
     end_s = time.monotonic() + within_s
     while not (found := holds()):
-        assert time.monotonic() < end_s, f"not within {within_s:g} s: {what}"
-        time.sleep(0.1)
+        if time.monotonic() >= end_s:
+            raise AssertionError(f"not within {within_s:g} s: {what if isinstance(what, str) else what()}")
+        time.sleep(0.05)
     return found

@@ -18,7 +18,7 @@ from tests.kubernetes.fleet import eventually
 def test_pods_come_drain_and_go_by_a_service_accounts_rights(control_plane: ControlPlane, tmp_path: Path) -> None:
     plane, namespace = control_plane, "gateway-watch"
     plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
-    eventually(lambda: plane.exists(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"), 10)
+    eventually(lambda: plane.exists(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"), 40)
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
     rbac, role = "rbac.authorization.k8s.io", {"kind": "Role", "name": "gateway"}
     here = {"name": "gateway", "namespace": namespace}
@@ -61,13 +61,13 @@ def test_pods_come_drain_and_go_by_a_service_accounts_rights(control_plane: Cont
             "conditions": [{"type": "Ready", "status": "True"}],
         }
         plane.request("PATCH", f"{path}/one/status", {"status": status}, "application/merge-patch+json")
-        eventually(lambda: pods("ready") == 1.0, 10, "the pod is known")
+        eventually(lambda: pods("ready") == 1.0, 40, "the pod is known")
         draining = {"metadata": {"annotations": {labels.DRAINING_ANNOTATION: "true"}}}
         plane.request("PATCH", f"{path}/one", draining, "application/merge-patch+json")
-        eventually(lambda: pods("draining") == 1.0, 10, "it drains")
+        eventually(lambda: pods("draining") == 1.0, 40, "it drains")
         plane.request("DELETE", f"{path}/one?gracePeriodSeconds=0")
-        eventually(lambda: pods("draining") == 0.0, 10, "it is gone")
+        eventually(lambda: pods("draining") == 0.0, 40, "it is gone")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
         plane.request("DELETE", f"/api/v1/namespaces/{namespace}")

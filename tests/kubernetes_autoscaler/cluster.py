@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from autoscaler.permissions import role_rules
-from fleet.labels import POOL_LABEL
+from fleet.labels import POOL_LABEL, SCENES_GATE
 from local_fleet.control_plane.plane import ControlPlane
 from tests.autoscaler.wire import Wire, serving
 
@@ -29,7 +29,7 @@ NODE = "operator-node"
 MERGE = "application/merge-patch+json"
 
 
-def until(holds: Callable[[], Any], within_s: float = 20.0, every_s: float = 0.1) -> Any:
+def until(holds: Callable[[], Any], within_s: float = 40.0, every_s: float = 0.05) -> Any:
     """What `holds` answers once it is true; fails after `within_s` with the last answer."""
     end_s = time.monotonic() + within_s
     while not (answer := holds()):
@@ -72,15 +72,21 @@ class Space:
     def path(self, plural: str, name: str = "", group: str = "apis/apps/v1") -> str:
         return f"/{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
-    def deploy(self, name: str = "renderer", replicas: int = 1, asked: dict[str, str] | None = None) -> None:
-        """`asked` are the extended resources of a pod."""
+    def deploy(
+        self, name: str = "renderer", replicas: int = 1, asked: dict[str, str] | None = None, gated: bool = False
+    ) -> None:
+        """`asked` are the extended resources of a pod; a gated one waits until it was told its scenes."""
         labels = {POOL_LABEL: self.namespace, "app": name}
         resources = {"requests": asked or {}, "limits": asked or {}}
         ports = [{"name": "http", "containerPort": 8000}]
         container = {"name": "renderer", "image": "none", "ports": ports, "resources": resources}
         template = {
             "metadata": {"labels": labels},
-            "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+            "spec": {
+                "containers": [container],
+                "terminationGracePeriodSeconds": 0,
+                "schedulingGates": [{"name": SCENES_GATE}] if gated else [],
+            },
         }
         spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
         metadata = {"name": name, "namespace": self.namespace}
@@ -242,7 +248,7 @@ class Process:
         self._child.send_signal(signal.SIGCONT)
         self._child.terminate()
         try:
-            return self._child.wait(15)
+            return self._child.wait(40)
         finally:
             if self._child.poll() is None:
                 self.kill()

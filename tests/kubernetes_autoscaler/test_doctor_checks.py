@@ -70,6 +70,8 @@ def test_nodes() -> None:
         "status": {"phase": "Running"},
     }
     assert worst(checks.nodes([sliced], [served])).state == "ok"
+    beside = {"metadata": {"labels": {"splatfleet.io/exporter-beside": "true"}}, "spec": {"nodeName": "elsewhere"}}
+    assert worst(checks.nodes([sliced], [beside])).state == "ok", "a node without a renderer has no exporter then"
 
 
 def test_schedulers() -> None:

@@ -53,7 +53,7 @@ def exporter(agent: Agent) -> Iterator[str]:
     line = next(line for line in child.stdout if "http://" in line)
     yield "http://" + line.partition("http://")[2].split()[0].removesuffix("/metrics")
     child.terminate()
-    child.communicate(timeout=15)
+    child.communicate(timeout=40)
 
 
 @pytest.mark.usefixtures("kubelet")

@@ -43,6 +43,7 @@ def test_words_environment_and_folders() -> None:
                 {"name": "SIZE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "SIZE"}}},
                 {"name": "CATALOGUE", "value": "/etc/conf/catalogue.json"},
                 {"name": "ELSEWHERE", "value": "/etc/config/x and /home/etc/conf"},
+                {"name": "ADDRESS", "value": "file:///etc/conf/x http://a/etc/conf"},
             ],
             "envFrom": [{"prefix": "S_", "secretRef": {"name": "tokens"}}],
             "volumeMounts": [
@@ -67,6 +68,7 @@ def test_words_environment_and_folders() -> None:
         "SIZE": "64x64",
         "CATALOGUE": "/run/p/conf/catalogue.json",
         "ELSEWHERE": "/etc/config/x and /home/etc/conf",
+        "ADDRESS": "file:///run/p/conf/x http://a/etc/conf",
         "S_token": "s3cret",
         "KUBECONFIG": "/run/kubeconfig",
     }
@@ -128,6 +130,7 @@ def ready_pod(namespace: str, app: str, address: str, holds: str = "True") -> Ru
         ("gateway:80", "127.1.1.1:8080"),
         ("http://prometheus.monitoring.svc.cluster.local:9090/x", "http://127.1.1.2:9090/x"),
         ("gateway", "gateway"),
+        ("serverName: gateway.team.svc", "serverName: gateway.team.svc"),
         ("--verb gateway --pool=prometheus", "--verb gateway --pool=prometheus"),
         ("http://prometheus:9090", "http://prometheus:9090"),
         ("http://127.0.0.1:80 https://kubernetes.default.svc", "http://127.0.0.1:80 https://kubernetes.default.svc"),

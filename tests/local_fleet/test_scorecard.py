@@ -183,6 +183,7 @@ def test_runs_under_other_conditions_are_called_so() -> None:
     right = replace(left, seed=8, settings={"frame_size": "64x48", "startup_p50_s": 3.1}, autoscaler="reactive")
     assert unlike(left, right) == ["seed 7 and 8", "frame_size None and 64x48"]
     assert unlike(left, left) == []
+    assert (left.frame_size, right.frame_size) == (None, (64, 48))
 
 
 def test_table_shows_figures_and_dashes() -> None:

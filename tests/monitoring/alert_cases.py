@@ -63,6 +63,7 @@ SOURCE = 'splatfleet_exporter_source_up{source="triton",target="10.0.0.1"}'
 CAPACITY, LEFT = "splatfleet_scene_cache_capacity_bytes", "splatfleet_scene_cache_free_bytes"
 SKILL = 'splatfleet_autoscaler_forecast_skill_ratio{pool="web"}'
 COVERAGE = 'splatfleet_autoscaler_forecast_coverage_ratio{pool="web"}'
+KEDA_EXPIRES = "splatfleet_autoscaler_keda_certificate_not_after_timestamp_seconds"
 EXPIRES = "splatfleet_extender_certificate_not_after_timestamp_seconds"
 TARGET = 'up{job="splatfleet-gateway",instance="a"}'
 
@@ -164,7 +165,9 @@ CASES: dict[str, Case] = {
         gauge(SICK, 1), {"profile": "1g.10gb", "state": "unhealthy"}, {"none": gauge(SICK, 0), "others": gauge(FREE, 4)}
     ),
     "SplatfleetCertificateExpires": Case(
-        gauge(EXPIRES, 23_400 + 86_400), {}, {"next month": gauge(EXPIRES, 30 * 86_400), "no TLS": {}}
+        gauge(EXPIRES, 23_400 + 86_400) | gauge(KEDA_EXPIRES, 30 * 86_400),
+        {},
+        {"next month": gauge(EXPIRES, 30 * 86_400) | gauge(KEDA_EXPIRES, 30 * 86_400), "no TLS": {}},
     ),
     "SplatfleetSceneLoadsFail": Case(
         counter(FAILED, 0.5), {}, {"one": {FAILED: "0x385 1x20"}, "none": counter(FAILED, 0), "missing": {}}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.conftest import REPOSITORY
@@ -61,3 +62,27 @@ def test_the_panels_are_drawn(fleet: LiveFleet, tmp_path: Path) -> None:
     for path in BOARDS:
         picture = draw_board(json.loads(path.read_text()), fleet, out / f"{path.stem}.png")
         assert picture.stat().st_size > 20_000
+
+
+def test_what_prometheus_holds(fleet: LiveFleet) -> None:
+    """The series that the sizing table of docs/operations.md counts with: of a part, and of a scene in it."""
+    of_part = _counts(fleet, 'count by (job) ({job=~"splatfleet-.+"})', "job")
+    of_scene = _counts(fleet, 'max by (job) (count by (job, scene) ({job=~"splatfleet-.+", scene!=""}))', "job")
+    sizes = {"part": of_part, "scene": of_scene}
+    if os.environ.get("SPLATFLEET_SIZING"):
+        names = 'count by (job, __name__) ({job=~"splatfleet-.+", scene!=""})'
+        rows = fleet.ask("query", query=names, time=fleet.end_s)
+        sizes["names"] = {f"{row['metric']['job']} {row['metric']['__name__']}": float(row["value"][1]) for row in rows}
+        own = httpx2.get(f"{fleet.prometheus}/metrics", trust_env=False, timeout=10).text.splitlines()
+        wanted = ("prometheus_tsdb_head_series ", "prometheus_tsdb_head_chunks ", "process_resident_memory_bytes ")
+        sizes["tsdb"] = {line.split()[0]: float(line.split()[1]) for line in own if line.startswith(wanted)}
+        Path(os.environ["SPLATFLEET_SIZING"]).write_text(json.dumps(sizes, indent=1))
+    assert set(of_part) == {f"splatfleet-{part}" for part in
+                            ("gateway", "exporter", "scene-agent", "extender", "autoscaler", "renderer")}  # fmt: skip
+    assert all(count < 600 for count in of_part.values()), of_part
+    assert all(count <= 40 for count in of_scene.values()), of_scene
+
+
+def _counts(fleet: LiveFleet, query: str, label: str) -> dict[str, float]:
+    rows = fleet.ask("query", query=query, time=fleet.end_s)
+    return {row["metric"][label]: float(row["value"][1]) for row in rows}

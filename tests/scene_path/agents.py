@@ -90,13 +90,13 @@ class Agent:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
         self.client.close()
 
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            assert self.process.wait(15) == 0, self.log.read_text()
+            assert self.process.wait(40) == 0, self.log.read_text()
         self.client.close()
 
 

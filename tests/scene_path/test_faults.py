@@ -22,10 +22,10 @@ from renderer.credentials import BearerTokens
 from renderer.fetch_terms import Stopped, Terms
 from renderer.peers import Peers
 from renderer.scene_roots import ANYWHERE, parse_roots
-from renderer.scene_source import digest_of
+from renderer.scene_source import SourceError, digest_of
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.store_space import StoreFull
-from renderer.web_client import Access
+from renderer.web_client import Access, WebClient
 from renderer.web_source import WebSource
 from tests.scene_path.agents import MB, TOKEN, entry_of, make_scene, wait_for
 from tests.scene_path.conftest import StartAgent
@@ -247,6 +247,30 @@ def test_redirect_inside_the_allowed_roots_is_followed(tmp_path: Path, scene: Pa
         store.ensure(entry)
     visible_is_sound(store, entry)
     assert len(served.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "judgement"),
+    [
+        ("http://cdn.example/b.ply", "redirects to http://cdn.example, without TLS"),
+        ("ftp://cdn.example/b.ply", "redirects to no address"),
+        ("https://somebody:password@cdn.example/b.ply", "redirects to no address"),
+        ("", "redirects to no address"),
+        ("https://other.example/b.ply?sig=secret", "redirects to https://other.example, outside the allowed roots"),
+        ("/v1/b.ply", ""),
+        ("https://cdn.example/v1/b.ply?sig=secret", ""),
+        ("/v2/b.ply", "redirects to https://cdn.example, outside the allowed roots"),
+    ],
+)
+def test_where_a_redirect_may_lead(location: str, judgement: str) -> None:
+    client = WebClient("https://cdn.example/v1/a.ply", Access(roots=parse_roots(["https://cdn.example/v1"])))
+    if not judgement:
+        assert client._judged("https://cdn.example/v1/a.ply", location).endswith(location)
+        return
+    with pytest.raises(SourceError, match=judgement) as caught:
+        client._judged("https://cdn.example/v1/a.ply", location)
+    assert "secret" not in str(caught.value)
+    assert "password" not in str(caught.value)
 
 
 def test_redirect_that_never_ends(tmp_path: Path, scene: Path, served: FaultServer) -> None:

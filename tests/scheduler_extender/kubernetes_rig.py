@@ -143,7 +143,7 @@ class KubernetesRig:
         text = self.client.get("/metrics").text
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(line_start))
 
-    def until(self, holds: Callable[[], bool], within_s: float = 15.0) -> None:
+    def until(self, holds: Callable[[], bool], within_s: float = 40.0) -> None:
         end_s = time.monotonic() + within_s
         while not holds():
             assert time.monotonic() < end_s, f"did not happen within {within_s} s"

@@ -288,3 +288,20 @@ def test_no_change_of_prices_is_missed(change: str) -> None:
         case "forecast":
             cluster.set_forecast("web", {SceneId("a"): 1.0})
     assert cluster.decide(asked, list(NODES), 40.0) is not foreseen
+
+
+def test_stranded_slices_by_hand() -> None:
+    """A 1g at 0 takes the places of 4g and 7g, one of 3g and one of 2g; 1g and 2g have no use for slice 7."""
+    cluster = Cluster(NODES)
+    taken = tuple(Slice("1g.10gb", start, True, "" if start else "somebody") for start in range(7))
+    cluster.apply_digest("n1", digest("n1", slices=taken), 0.0)
+    # By roles of one request each, weight size squared: 1g 1, 2g 4, 3g 16, 4g 16, 7g 64; free and of no use to each.
+    useless = {"1g": (1, 1), "2g": (4, 1 + 2), "3g": (16, 3), "4g": (16, 7), "7g": (64, 7)}
+    expected = sum(weight * slices for weight, slices in useless.values()) / sum(
+        weight for weight, _ in useless.values()
+    )
+    assert cluster.stranded_slices == pytest.approx(expected)
+    cluster.apply_digest("n2", digest("n2", slices=taken), 0.0)
+    assert cluster.stranded_slices == pytest.approx(2 * expected)
+    cluster.remove_node("n1")
+    assert cluster.stranded_slices == pytest.approx(expected)

@@ -54,7 +54,7 @@ def test_explain_and_replay(tmp_path: Path) -> None:
         unknown = other_verb("explain", "pod", "default/nobody", "--extender", url)
         assert (unknown.returncode, "no decision is remembered" in unknown.stderr) == (1, True)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=40)
     finally:
         exporter.stop()
         process.kill()
@@ -82,7 +82,7 @@ def test_from_start_to_end(ending: signal.Signals) -> None:
             answer = client.post("/prioritize", json=body).json()
         assert answer[0] == {"Host": "gpu-1", "Score": 10}
         process.send_signal(ending)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=40)
     finally:
         exporter.stop()
         process.kill()

@@ -66,7 +66,7 @@ def running(stub: StubServer, tmp_path: Path) -> Iterator[Running]:
     connection.close()
 
 
-def until(holds: Callable[[], Any], within_s: float = 8.0) -> None:
+def until(holds: Callable[[], Any], within_s: float = 30.0) -> None:
     end_s = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end_s, "not within the time"

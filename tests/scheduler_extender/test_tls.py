@@ -80,7 +80,7 @@ def url(folder: Path) -> Iterator[str]:
         assert said.startswith("extender listens on https://127.0.0.1:")
         yield said.split()[-1]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(40) == 0
     finally:
         process.kill()
         process.communicate()
@@ -173,7 +173,7 @@ def test_told_so_it_listens_everywhere() -> None:
         assert process.stdout.readline().startswith("extender listens on http://0.0.0.0:")
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=40)
 
 
 def test_bad_files_say_which(folder: Path) -> None:

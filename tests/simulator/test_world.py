@@ -284,7 +284,7 @@ def test_money_fills_what_is_reserved_first() -> None:
 
 def test_forecasts_are_shared_and_stay_the_same() -> None:
     """Two players of one traffic read one forecaster; alone each has what it would have had."""
-    setting = Setting(day_shape(4, seed=3), test_from_day=3.0, mean_pods=2.0, bin_s=60.0, tick_s=60.0)
+    setting = Setting(day_shape(4, seed=3), test_from_day=3.0, mean_pods=2.0, bin_s=120.0, tick_s=120.0)
     together, alone = setting.case(1), setting.case(1)
     first = [run(together, "splatfleet", level) for level in (0.8, 0.95)]
     (again,) = [run(alone, "splatfleet", 0.95)]

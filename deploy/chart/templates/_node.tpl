@@ -15,10 +15,22 @@
     - --namespace={{ include "splatfleet.scenesNamespace" . }}
     - --node=$(NODE_NAME)
     - --scene-cache=/var/lib/splatfleet/scenes
+    {{- if eq .Values.sceneCache.type "ephemeral" }}
+    - --beside=$(POD_UID)
+    {{- end }}
     - --listen=0.0.0.0:9465
   env:
     - name: NODE_NAME
       valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+    {{- if ne .Values.gpuPreset "cpu" }}
+    # NVIDIA's container runtime brings NVML for that, and no way to compute.
+    - {name: NVIDIA_VISIBLE_DEVICES, value: all}
+    - {name: NVIDIA_DRIVER_CAPABILITIES, value: utility}
+    {{- end }}
+    {{- if eq .Values.sceneCache.type "ephemeral" }}
+    - name: POD_UID
+      valueFrom: {fieldRef: {fieldPath: metadata.uid}}
+    {{- end }}
   ports:
     - {name: exporter, containerPort: 9465}
   {{- include "splatfleet.probes" "exporter" | nindent 2 }}

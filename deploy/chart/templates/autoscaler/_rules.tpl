@@ -32,10 +32,10 @@
 {{- toJson $found }}
 {{- end }}
 
-{{- define "splatfleet.nodeReader" -}}
+{{- define "splatfleet.autoscalerNodeRules" -}}
 - apiGroups: [""]
   resources: [nodes]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch{{ if .Values.scheduler.sceneLabels.enabled }}, patch{{ end }}]
 {{- end }}
 
 {{- /* Creating cannot be limited by name. */ -}}

@@ -1,0 +1,135 @@
+"""A cloud's node group: nodes join some time after pods found no place, and leave some time after the last went."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from fleet.labels import POOL_LABEL
+from kube.errors import KubeError
+from kube.objects import PODS, Pod
+from kube.reflector import Reflector, Scope
+from local_fleet.kubelet.emulated_node import EmulatedNode
+from local_fleet.kubelet.kubelet import TIMINGS, Kubelet
+
+LOOK_S = 0.1
+RETRY_S = 1.0
+log = structlog.get_logger("node-group")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`boot_s` from the ask for a node until it joins, `idle_s` without a pod until it leaves."""
+
+    boot_s: float
+    idle_s: float
+    most: int
+    least: int = 0
+    pods_a_node: int = 1
+
+
+@dataclass(slots=True)
+class GroupState:
+    """Monotonic moments: when each node that boots is due, and since when each that joined is idle."""
+
+    due_s: dict[str, float] = field(default_factory=dict)
+    idle_since_s: dict[str, float | None] = field(default_factory=dict)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+
+def decide(
+    state: GroupState, terms: Terms, now_s: float, waiting: int, busy: Mapping[str, int]
+) -> tuple[list[str], list[str]]:
+    """Names of the nodes that join now and of those that leave now; `waiting` pods have no place, `busy` by node."""
+    missing = math.ceil(waiting / terms.pods_a_node) - len(state.due_s)
+    room = terms.most - len(state.due_s) - len(state.idle_since_s)
+    for _ in range(min(missing, room)):
+        state.due_s[f"{next(state.numbers)}"] = now_s + terms.boot_s
+    joining = [name for name, due_s in state.due_s.items() if due_s <= now_s]
+    for name in joining:
+        del state.due_s[name]
+        state.idle_since_s[name] = None
+    leaving = []
+    for name, since_s in list(state.idle_since_s.items()):
+        if name in joining or busy.get(name, 0) or waiting:
+            state.idle_since_s[name] = None
+        elif since_s is None:
+            state.idle_since_s[name] = now_s
+        elif now_s - since_s >= terms.idle_s and len(state.idle_since_s) > terms.least:
+            leaving.append(name)
+            del state.idle_since_s[name]
+    return joining, leaving
+
+
+class NodeGroup:
+    """Adds nodes to a kubelet and takes them away, from `start` to `stop`; `make` is told the name of a node."""
+
+    def __init__(
+        self, kubelet: Kubelet, name: str, terms: Terms, make: Callable[[str], EmulatedNode], pods: str = POOL_LABEL
+    ) -> None:
+        """`pods` selects by labels those that the group is for."""
+        self._kubelet, self._name, self._terms, self._make = kubelet, name, terms, make
+        self._state = GroupState()
+        scope = Scope(field_selector="spec.nodeName=", label_selector=pods)
+        self._pods: Reflector[Pod] = Reflector(kubelet.connection, PODS, scope, timings=TIMINGS)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"node-group-{name}", daemon=True)
+
+    def start(self) -> NodeGroup:
+        self._pods.start()
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Decide no more; nodes stay."""
+        self._stopping.set()
+        self._thread.join(10.0)
+        self._pods.stop()
+
+    @property
+    def nodes(self) -> list[str]:
+        """Those that have joined."""
+        return [self._full(name) for name in self._state.idle_since_s]
+
+    def _full(self, name: str) -> str:
+        return f"{self._name}-{name}"
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_S):
+            waiting = sum(_has_no_place(pod) for pod in self._pods.items())
+            busy: dict[str, int] = {}
+            for worker in self._kubelet.live():
+                if worker.pod.metadata.label(POOL_LABEL):
+                    name = worker.pod.spec.node_name.removeprefix(f"{self._name}-")
+                    busy[name] = busy.get(name, 0) + 1
+            joining, leaving = decide(self._state, self._terms, time.monotonic(), waiting, busy)
+            for name in joining:
+                self._join(name)
+            for name in leaving:
+                try:
+                    self._kubelet.remove_node(self._full(name))
+                except KubeError as error:
+                    log.error("node is gone, its object is not", node=self._full(name), error=str(error))
+
+    def _join(self, name: str) -> None:
+        try:
+            self._kubelet.add_node(self._make(self._full(name)))
+        except KubeError as error:
+            log.warning("node could not join, it tries again", node=self._full(name), error=str(error))
+            del self._state.idle_since_s[name]
+            self._state.due_s[name] = time.monotonic() + RETRY_S
+
+
+def _has_no_place(pod: Pod) -> bool:
+    """Whether kube-scheduler said that no node fits; a pod that waits behind a gate asks for no node."""
+    conditions = pod.status.conditions or ()
+    return not pod.terminating and any(
+        found.type == "PodScheduled" and found.status == "False" and found.reason == "Unschedulable"
+        for found in conditions
+    )
