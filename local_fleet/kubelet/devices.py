@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,11 +33,10 @@ def wanted_slices(pod: RunPod) -> Counter[str]:
 
 
 class Devices:
-    """The slices of one GPU, thread-safe; `history` is every allocation so far as (slice, pod UID)."""
+    """The slices of one GPU; `history` is every allocation so far as (slice, pod UID)."""
 
     def __init__(self, gpu: GpuDigest) -> None:
         self._gpu = gpu
-        self._lock = threading.Lock()  # pods come and go at once, each with a thread
         self.history: list[tuple[str, str]] = []
 
     def capacity(self) -> dict[str, str]:
@@ -52,8 +50,7 @@ class Devices:
 
     def allocate(self, pod: RunPod) -> None:
         """Give a pod the first free slices of its profiles; raises NoDevice and takes nothing."""
-        with self._lock:
-            self._take(self._free_for(pod), pod.metadata.uid)
+        self._take(self._free_for(pod), pod.metadata.uid)
 
     def _free_for(self, pod: RunPod) -> list[int]:
         free: list[int] = []
@@ -73,11 +70,10 @@ class Devices:
         if len(names) < (wanted := wanted_slices(pod).total()):
             raise NoDevice(f"{wanted} slices wanted, claims of the pod name {len(names)}")
         by_name = {device_name(cut): at for at, cut in enumerate(self._gpu.slices)}
-        with self._lock:
-            for name in names:
-                if name not in by_name or self._gpu.slices[by_name[name]].pod_uid:
-                    raise NoDevice(f"device {name} is {'held by another pod' if name in by_name else 'unknown'}")
-            self._take([by_name[name] for name in names], pod.metadata.uid)
+        for name in names:
+            if name not in by_name or self._gpu.slices[by_name[name]].pod_uid:
+                raise NoDevice(f"device {name} is {'held by another pod' if name in by_name else 'unknown'}")
+        self._take([by_name[name] for name in names], pod.metadata.uid)
 
     def _take(self, places: Sequence[int], uid: str) -> None:
         cuts = list(self._gpu.slices)
@@ -88,6 +84,5 @@ class Devices:
 
     def release(self, uid: str) -> None:
         """Free the slices of a pod."""
-        with self._lock:
-            cuts = tuple(replace(cut, pod_uid="") if cut.pod_uid == uid else cut for cut in self._gpu.slices)
-            self._gpu = replace(self._gpu, slices=cuts)
+        cuts = tuple(replace(cut, pod_uid="") if cut.pod_uid == uid else cut for cut in self._gpu.slices)
+        self._gpu = replace(self._gpu, slices=cuts)
