@@ -7,7 +7,7 @@ export PYTHON VENV
 export PYTHONDONTWRITEBYTECODE :=
 
 # deploy is a folder, too
-.PHONY: deploy help install demo demo-kubernetes test check lint type imports unit control-plane test-keda test-hpa bench bench-renderer bench-kubernetes bench-scaling clean
+.PHONY: deploy help install demo demo-kubernetes test check lint type imports unit control-plane test-keda test-hpa test-kubernetes-long bench bench-renderer bench-kubernetes bench-scaling clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,10 @@ control-plane: install ## a real Kubernetes control plane for the tests and the 
 test-keda: control-plane ## our external scaler under the real KEDA, in a network namespace of its own (built once: 10 minutes)
 	@$(BIN)/python -m local_fleet.control_plane.keda
 	@unshare --net --map-root-user sh -c 'ip link set lo up && exec $(BIN)/python -m pytest -s tests/keda'
+
+test-kubernetes-long: control-plane ## the whole loop with its parts killed, the API server away for 30 s
+	@scripts/install-prometheus.sh .tools/prometheus
+	@SPLATFLEET_OUTAGE_S=30 $(BIN)/python -m pytest -s tests/kubernetes
 
 test-hpa: control-plane ## our simulated HPA beside the real controller, tick by tick; needs a quiet machine
 	@SPLATFLEET_QUIET_MACHINE=1 $(BIN)/python -m pytest -s tests/simulator/test_hpa_live.py

@@ -66,6 +66,7 @@ def write_page(played: Played, page: Path) -> None:
         _head(played),
         _by_hand(page),
         _summary(found),
+        _predictive(rows),
         _regular(rows, {name: daily_r2(played.traces[name]) for name in rows}),
         _ablations(rows),
         _start_ups(rows, played.start_ups),
@@ -168,6 +169,30 @@ def _summary(found: Mapping[str, Comparison | None]) -> str:
         else "",
     ]
     return "\n".join(lines)
+
+
+def _predictive(rows: Mapping[str, list[Row]]) -> str:
+    lines = [
+        "## Beside rivals that predict",
+        "",
+        "The predictive rival that has the fewest violations at most at the cost of the reactive one above, any knob,",
+        "and ours at its cost or less.",
+        "",
+        "| trace | rival | its violations % @ cost | ours at its cost or less |",
+        "|---|---|---|---|",
+    ]
+    for name, of_trace in rows.items():
+        comparison, means = compare(of_trace), mean_over_seeds(of_trace)
+        most = math.inf if comparison is None else comparison.rival.cost_ratio
+        rivals = [row for row in means if row.kind == "predictive" and row.cost_ratio <= most]
+        if not rivals:
+            continue
+        rival = min(rivals, key=lambda row: row.violation_ratio)
+        ours = [row for row in means if row.kind == "ours" and row.cost_ratio <= rival.cost_ratio]
+        point = _point(min(ours, key=lambda row: row.violation_ratio, default=None))
+        at = f"{100 * rival.violation_ratio:.3f} @ {rival.cost_ratio:.2f}"
+        lines.append(f"| {name} | {rival.policy} {rival.knob:g} | {at} | {point} |")
+    return "\n".join(lines) if len(lines) > 7 else ""
 
 
 def _percent(share: float) -> str:

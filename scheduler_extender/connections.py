@@ -78,16 +78,17 @@ class OneWrite:
         self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Sent when the callback that runs now is through."""
+        """Sent with `flush`, or else when the callback that runs now is through."""
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send now what was written."""
         parts, self._parts = self._parts, []
         if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
@@ -106,7 +107,8 @@ class BoundedProtocol(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]  # all that uvicorn asks of it
+        self._transport = OneWrite(transport, self.loop)
+        super().connection_made(self._transport)  # type: ignore[arg-type]  # all that uvicorn asks of it
         self.open_connections.opened(self)
         self._arm()
 
@@ -121,6 +123,7 @@ class BoundedProtocol(H11Protocol):
             self._arm()
 
     def on_response_complete(self) -> None:
+        self._transport.flush()  # before whatever was put off until after the answer
         self.open_connections.now_idle(self)
         super().on_response_complete()
 

@@ -11,9 +11,9 @@ class Prices:
 
     # Found together on a simulated fleet (docs/benchmarks/placement.md): above half a second a slice, packing drowns
     # locality.
-    fragmentation_s_per_slice: float = 0.5
+    fragmentation_s_per_slice: float = 0.35
     eviction_weight: float = 8.0
-    crowding_weight: float = 0.03
+    crowding_weight: float = 0.04
     page_cache_bytes_per_s: float = 6e9
     # Where no node of the fleet has measured its own yet.
     fetch_bytes_per_s: float = 250e6

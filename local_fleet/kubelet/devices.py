@@ -50,6 +50,9 @@ class Devices:
 
     def allocate(self, pod: RunPod) -> None:
         """Give a pod the first free slices of its profiles; raises NoDevice and takes nothing."""
+        self._take(self._free_for(pod), pod.metadata.uid)
+
+    def _free_for(self, pod: RunPod) -> list[int]:
         free: list[int] = []
         for profile, count in wanted_slices(pod).items():
             found = [
@@ -60,7 +63,7 @@ class Devices:
             if len(found) < count:
                 raise NoDevice(f"{count} slices of {profile} wanted, {len(found)} free")
             free += found[:count]
-        self._take(free, pod.metadata.uid)
+        return free
 
     def allocate_named(self, pod: RunPod, names: Sequence[str]) -> None:
         """Give a pod the slices that its claims name, as `device_name` does; raises NoDevice and takes nothing."""

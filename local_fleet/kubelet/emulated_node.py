@@ -6,7 +6,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class EmulatedNode:
         self.lost = False
         self._has_gpu = gpu is not None
         self._lock = threading.Lock()
+        self._giving = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self.tell_devices()
 
@@ -116,13 +117,25 @@ class EmulatedNode:
             if not error.absent:
                 raise
 
-    def allocate(self, connection: Connection, pod: RunPod) -> None:
-        """Give a pod its slices; raises NoDevice, and KubeError where its claims cannot be read."""
-        if self.dynamic:
-            self.devices.allocate_named(pod, dynamic_resources.given_to(connection, pod, self.name))
-        else:
-            self.devices.allocate(pod)
+    def claimed(self, connection: Connection, pod: RunPod) -> list[str]:
+        """The devices that a pod's claims name; raises KubeError where they cannot be read."""
+        return dynamic_resources.given_to(connection, pod, self.name) if self.dynamic else []
+
+    def allocate(self, pod: RunPod, claimed: Sequence[str] = ()) -> None:
+        """Give a pod its slices; raises NoDevice. Pods come and go at once, each with a thread."""
+        with self._giving:
+            if self.dynamic:
+                self.devices.allocate_named(pod, claimed)
+            else:
+                self.devices.allocate(pod)
         self.tell_devices()
+
+    def release(self, uid: str) -> None:
+        """Free the slices of a pod; a node that is lost tells nobody."""
+        with self._giving:
+            self.devices.release(uid)
+        if not self.lost:
+            self.tell_devices()
 
     def beat(self, connection: Connection) -> None:
         """Renew the node's Lease and its Ready condition, as a kubelet does."""

@@ -167,15 +167,14 @@ class Kubelet:
 
         return Surroundings(
             connection=self.connection,
-            devices=node.devices,
-            allocate=lambda pod: node.allocate(self.connection, pod),
+            allocate=lambda pod: node.allocate(pod, node.claimed(self.connection, pod)),
+            release=node.release,
             addresses=self._addresses,
             node_ip=node_ip,
             faults=self.faults,
             restart_first_s=settings.restart_first_s,
             start=settings.start,
             plan=planned,
-            tell_devices=node.tell_devices,
             pods_folder=folder,
             provisioning=settings.provisioning,
             before_end=settings.before_end,

@@ -175,8 +175,7 @@ class PodWorker:
         succeeded = all(running.view.exit_code == 0 for running in self._all if running.done)
         while not self._deleted.is_set() and not self._write("Succeeded" if succeeded else "Failed"):
             self._deleted.wait(CONFIG_RETRY_S)
-        self._around.devices.release(self.pod.metadata.uid)
-        self._around.tell_devices()
+        self._around.release(self.pod.metadata.uid)
         self._deleted.wait()
 
     def _wait_for_config(self, message: str) -> None:
@@ -222,9 +221,7 @@ class PodWorker:
             self._stop_gently()
         for process in self.processes():
             process.kill()
-        self._around.devices.release(self.pod.metadata.uid)
-        if not lost:
-            self._around.tell_devices()
+        self._around.release(self.pod.metadata.uid)
         self._around.addresses.give_back(self.pod_ip)
         self.stages.ended_s = time.monotonic()
         if not lost:

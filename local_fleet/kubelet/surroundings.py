@@ -13,7 +13,6 @@ from pathlib import Path
 from fleet.labels import POOL_LABEL
 from kube.connection import Connection
 from local_fleet.kubelet.container_plan import ContainerPlan
-from local_fleet.kubelet.devices import Devices
 from local_fleet.kubelet.pod_spec import RunContainer, RunPod
 from local_fleet.kubelet.processes import Start
 
@@ -70,15 +69,14 @@ class Surroundings:
     """Everything that a pod's worker asks of its node and of the kubelet."""
 
     connection: Connection
-    devices: Devices
     allocate: Callable[[RunPod], None]  # raises NoDevice, KubeError
+    release: Callable[[str], None]
     addresses: Addresses
     node_ip: str
     faults: Faults
     restart_first_s: float
     start: Start
     plan: Callable[[RunContainer, RunPod, str], ContainerPlan]  # raises PlanError
-    tell_devices: Callable[[], None]
     pods_folder: Path
     provisioning: Provisioning
     before_end: Callable[[str], None] | None = None

@@ -264,10 +264,14 @@ class KubernetesPlay:
             load_average_end=os.getloadavg(),
             settings=told | {"kubernetes": fleet.plane.binaries.folder.name},
             warm_peer_bytes=warmed.peer_bytes,
-            warm_deadlines_missed=warmed.deadlines_missed if self._settings.warm_up == "on" else None,
+            warm_deadlines_missed=warmed.deadlines_missed if self._warms else None,
             seed=self._settings.seed,
         )
         return play.run(totals, {life.uid: life.name for life in lives})
+
+    @property
+    def _warms(self) -> bool:
+        return self._settings.warm_up == "on" and self._settings.autoscaler != "hpa"
 
     def _warmed(self, fleet: KubernetesFleet) -> WarmTotals:
         """What the scene agents brought to disks; what a pod fetched itself is in its own counters."""

@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(30
 POOL = "steady"
 LOW_PER_S, HIGH_PER_S = 6.0, 14.0
 BLIND_S = 8.0
-OUTAGE_S, HANG_S = 30.0, 12.0
+OUTAGE_S = float(os.environ.get("SPLATFLEET_OUTAGE_S", "15"))  # make test-kubernetes-long: 30
+HANG_S = 0.4 * OUTAGE_S  # more than a lease may be written on
 MOST_LOST = 0  # the gateway asks another pod once
 
 
@@ -222,7 +223,7 @@ def leads(worker: PodWorker) -> bool:
     return f"{metrics.AUTOSCALER_LEADER.name} 1.0" in httpx2.get(url, trust_env=False, timeout=5).text
 
 
-def test_the_api_server_hangs_and_dies_and_is_away_for_thirty_seconds(rig: Rig) -> None:
+def test_the_api_server_hangs_and_dies(rig: Rig) -> None:
     """First it accepts and never answers, then it is gone: nobody may write, and frames need none of it."""
     before = rig.level(HIGH_PER_S)
     autoscalers = rig.workers("autoscaler")

@@ -37,6 +37,7 @@ class Traffic:
 
     def __init__(self, gateways: Reflector[Pod], bodies: Sequence[bytes], rate_per_s: float) -> None:
         self.answers: list[Answer] = []
+        self.open_s: set[float] = set()  # when those began that have no answer yet
         self.rate_per_s = rate_per_s
         self._gateways = gateways
         self._bodies = itertools.cycle(bodies)
@@ -62,6 +63,10 @@ class Traffic:
     def since(self, begun_s: float) -> list[Answer]:
         return [answer for answer in list(self.answers) if answer.begun_s >= begun_s]
 
+    def answered(self, moment_s: float) -> bool:
+        """Whether every request that began before a moment has its answer."""
+        return all(begun_s >= moment_s for begun_s in self.open_s.copy())
+
     def lost(self, begun_s: float = 0.0) -> list[Answer]:
         """Requests without a frame among those that began after a moment."""
         return [answer for answer in self.since(begun_s) if answer.status != 200]
@@ -74,16 +79,22 @@ class Traffic:
 
     def _ask(self, body: bytes) -> None:
         begun_s = time.monotonic()
+        self.open_s.add(begun_s)
+        try:
+            self.answers.append(self._answer(begun_s, body))
+        finally:
+            self.open_s.discard(begun_s)
+
+    def _answer(self, begun_s: float, body: bytes) -> Answer:
         try:
             url = f"http://{self._gateway()}:{GATEWAY_PORT}/v1/render"
             told = self._client.post(url, content=body, headers={"content-type": "application/json"})
         except (httpx2.HTTPError, LookupError) as error:
-            self.answers.append(Answer(begun_s, 0, why=f"{type(error).__name__}: {error}"))
-            return
+            return Answer(begun_s, 0, why=f"{type(error).__name__}: {error}")
         of = told.headers.get
         pod, cold, cache = (of(f"x-splatfleet-{name}", "") for name in ("pod", "cold", "cache"))
         why = "" if told.status_code == 200 else told.text[:300]
-        self.answers.append(Answer(begun_s, told.status_code, pod, cold, cache, hash(told.content), why))
+        return Answer(begun_s, told.status_code, pod, cold, cache, hash(told.content), why)
 
     def _gateway(self) -> str:
         ready = [pod.status.pod_ip for pod in self._gateways.items() if pod.ready and not pod.terminating]

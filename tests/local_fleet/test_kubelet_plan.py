@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +14,7 @@ import pytest
 from fleet.digest import GpuDigest, Slice
 from local_fleet.kubelet.container_plan import ContainerPlan, Place, PlanError, plan
 from local_fleet.kubelet.devices import Devices, NoDevice
+from local_fleet.kubelet.emulated_node import EmulatedNode
 from local_fleet.kubelet.pod_spec import RunPod
 from local_fleet.kubelet.service_names import Service, resolver
 
@@ -169,3 +173,24 @@ def test_slices_are_given_once_and_come_back() -> None:
     devices.allocate(pod(asks, uid="c"))
     assert [cut.pod_uid for cut in devices.now().slices] == ["c", "b", ""]
     assert devices.history == [("1g.10gb@0", "a"), ("1g.10gb@1", "b"), ("1g.10gb@0", "c")]
+
+
+def test_pods_that_come_and_go_at_once_leave_every_slice_free_and_never_share_one(tmp_path: Path) -> None:
+    gpu = GpuDigest("GPU-1", "H100-80", slices=tuple(Slice("1g.10gb", start) for start in range(4)))
+    node = EmulatedNode("n1", gpu, tmp_path)
+    asks = {"resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def live(number: int) -> None:
+            for turn in range(150):
+                one = pod(asks, uid=f"{number}-{turn}")
+                node.allocate(one)
+                node.release(one.metadata.uid)
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(live, range(4)))  # as many as slices: nobody is ever refused
+    finally:
+        sys.setswitchinterval(before_s)
+    assert [cut.pod_uid for cut in node.devices.now().slices] == [""] * 4

@@ -443,3 +443,19 @@ def test_ready_once_every_digest_was_tried(rig: Start) -> None:
     assert started.client.get("/-/healthy").status_code == 200
     go_on.set()
     started.until(lambda: started.client.get("/-/ready").status_code == 200)
+
+
+def test_what_comes_after_the_answer_does_not_delay_it(rig: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log line of a decision is written once kube-scheduler has the scores, however long it takes."""
+    started = rig(one=digest("one"), two=digest("two"))
+    written: list[float] = []
+
+    def slowly(*_: object) -> None:
+        time.sleep(0.5)
+        written.append(time.monotonic())
+
+    monkeypatch.setattr(type(started.extender), "_log", slowly)
+    started.prioritize(pod("uid-1"), ["one", "two"])
+    answered_s = time.monotonic()
+    started.until(lambda: bool(written))
+    assert answered_s < written[0]
