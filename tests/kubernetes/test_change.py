@@ -19,13 +19,14 @@ from renderer.catalogue import Catalogue, save_catalogue
 from renderer.formats import ply
 from renderer.scene_folder import build_catalogue
 from tests.kubernetes.fleet import eventually
-from tests.kubernetes.standing import Standing
+from tests.kubernetes.standing import POOLS, Standing
 from tests.kubernetes.traffic import Answer, Traffic
 
 pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(240)]
 
-POOL = "versions"
+POOL, GREEN = "versions", "green"
 RATE_PER_S = 5.0
+CANARY_PER_S = 6.0  # more than the new pool can render: its gateway goes while requests wait in it
 VERSION_ENV = "EXAMPLE_VERSION"
 
 
@@ -110,3 +111,50 @@ def test_a_scenes_content_is_replaced_and_taken_back_without_a_lost_frame(pool: 
     template = json.loads(pool.kubectl("get", f"deployment/{POOL}", "-o", "json"))["spec"]["template"]
     environment = {found["name"]: found.get("value") for found in template["spec"]["containers"][0]["env"]}
     assert environment[labels.CATALOGUE_ENV] == str(pool.scenes.catalogue_file)
+
+
+def weigh(standing: Standing, **weights: int) -> None:
+    """What `helm upgrade` with other `trafficWeight`s changes: the gateway's flags, and so its pods, one by one."""
+    flags = [f"--split={name}={weight}" for name, weight in weights.items()]
+    catalogue = f"--catalogue={standing.scenes.catalogue_file}"
+    args = ["gateway", "--kubernetes", catalogue, *(f"--pool={pool}" for pool in POOLS), "--hold-s=40", *flags]
+    container = {"name": "gateway", "args": [*args, f"--listen=0.0.0.0:{labels.GATEWAY_PORT}"]}
+    patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    standing.kubectl("patch", "deployment/gateway", "-p", json.dumps(patch))
+    standing.rolled("gateway")
+
+
+def share(standing: Standing, answers: Sequence[Answer], pool: str) -> float:
+    uids = {life.uid for life in standing.lives(pool)}
+    return sum(answer.pod in uids for answer in answers) / max(1, len(answers))
+
+
+def test_a_canary_takes_its_share_then_all_and_one_command_takes_it_back(pool: Standing) -> None:
+    """Blue and green, with a canary between: weights of the gateway, whose pods are replaced under the same load."""
+    weigh(pool, **{POOL: 100, GREEN: 0})
+    revision = pool.kubectl(
+        "get", "deployment/gateway", "-o", r"jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}"
+    )
+    try:
+        with pool.traffic("", CANARY_PER_S) as traffic:
+            begun_s = time.monotonic()
+            with pool.pool(pool.spec(GREEN, 1, {VERSION_ENV: "2"})):
+                assert share(pool, traffic.since(begun_s), GREEN) == 0.0
+                weigh(pool, **{POOL: 70, GREEN: 30})
+                weighed_s = time.monotonic() + 2.0  # the old gateway has ended
+                eventually(lambda: len(traffic.since(weighed_s)) > 40, 30)
+                assert 0.1 < share(pool, traffic.since(weighed_s), GREEN) < 0.55
+                weigh(pool, **{POOL: 0, GREEN: 100})
+                weighed_s = time.monotonic() + 2.0
+                eventually(lambda: len(traffic.since(weighed_s)) > 20, 40)
+                assert share(pool, traffic.since(weighed_s), GREEN) == 1.0
+                pool.kubectl("rollout", "undo", "deployment/gateway", f"--to-revision={revision}")
+                pool.rolled("gateway")
+                weighed_s = time.monotonic() + 2.0
+                eventually(lambda: len(traffic.since(weighed_s)) > 20, 40)
+                assert share(pool, traffic.since(weighed_s), GREEN) == 0.0
+                eventually(lambda: traffic.answered(weighed_s), 40)  # the green pool may go when nobody waits for it
+        assert_none_lost(traffic, begun_s)
+    finally:
+        weigh(pool)
+        eventually(lambda: len(pool.fleet.ready_pods("gateway")) == 1, 30, "one gateway is left")

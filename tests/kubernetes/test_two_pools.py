@@ -40,7 +40,7 @@ def scarce(standing: Standing, name: str, replicas: int, **changes: Any) -> Any:
 
 
 AUTOSCALER = {
-    "minReplicas": 1,
+    "minReplicas": 2,
     "maxReplicas": 2,
     "demand": {"serviceSeconds": FRAME_S, "serviceVariation": 0.2},
     "forecast": {"policy": "Reactive", "startupSeconds": 4},
