@@ -100,35 +100,36 @@ def test_who_is_predicted_does_not_wait_and_who_is_not_waits_for_the_fetch(tmp_p
     assert on["predicted_visit_wait_s"] < 0.2 * on["unpredicted_visit_wait_s"]
 
 
-def _until_traffic(demo: subprocess.Popen[str]) -> None:
+@pytest.mark.triton
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_every_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1", "--visit-lead-seconds", "0")
     assert demo.stdout is not None
-    assert any(line.startswith("t=0s") for line in demo.stdout), "it ended before its traffic began"
+    for line in demo.stdout:
+        if line.startswith("t=0s"):
+            break
+    os.kill(demo.pid, number)
+    text, _ = demo.communicate(timeout=120)
+    assert demo.returncode == code, text
+    assert "interrupted" in text
+    assert "Traceback" not in text
+    assert _left_behind(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.triton
-@pytest.mark.timeout(400)
-def test_a_signal_ends_every_process(tmp_path: Path) -> None:
-    """Ctrl-C, SIGTERM and kill -9, each of a demo of its own; they start at once, as that takes the longest."""
-    flags = ("--duration", "300", "--rate", "3", "--provision-seconds", "1", "--visit-lead-seconds", "0")
-    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
-    folders = {number: tmp_path / number.name for number in codes}
-    for folder in folders.values():
-        folder.mkdir()
-    demos = {number: _demo(folder, *flags) for number, folder in folders.items()}
-    for number, demo in demos.items():
-        _until_traffic(demo)
-        os.kill(demo.pid, number)
-        text, _ = demo.communicate(timeout=120)
-        assert demo.returncode == codes[number], text
-        assert "Traceback" not in text
-        if number is signal.SIGKILL:
-            end_s = time.monotonic() + 30
-            while _left_behind(folders[number]) and time.monotonic() < end_s:
-                time.sleep(0.05)
-        else:
-            assert "interrupted" in text
-            assert list(folders[number].iterdir()) == []
-        assert _left_behind(folders[number]) == []
+def test_kill_9_leaves_no_process(tmp_path: Path) -> None:
+    demo = _demo(tmp_path, "--duration", "60", "--rate", "6", "--provision-seconds", "1", "--visit-lead-seconds", "0")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("t=0s"):
+            break
+    demo.kill()
+    demo.communicate(timeout=60)
+    end_s = time.monotonic() + 10
+    while (left := _left_behind(tmp_path)) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    assert left == []
 
 
 @pytest.mark.parametrize(
