@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import ssl
@@ -160,9 +161,10 @@ class ControlPlane:
             return str(reply.read().decode())
 
     def exists(self, path: str) -> bool:
+        """Whether the API server answers and has it; one that dies while it answers does not."""
         try:
             self.request("GET", path)
-        except urllib.error.URLError:
+        except (OSError, http.client.HTTPException):
             return False
         return True
 
