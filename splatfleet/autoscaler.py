@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from autoscaler.pool import Pool
     from autoscaler.runner import Report, Runner
 
+HISTORY_BINS = 30_000  # more of them (bins of 5 s over two weeks) and the ticks that feed them outlast the probes
+
 
 class AutoscalerSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_AUTOSCALER_", populate_by_name=True)
@@ -53,7 +55,9 @@ class AutoscalerSettings(VerbSettings):
     exporters: list[str] = Field([], description="URLs of the exporters to scrape beside the gateway.")
     interval_s: float = Field(15.0, gt=0, description="Seconds between two decisions.")
     bin_s: float | None = Field(None, gt=0, description="Width of a demand bin; 60 with Prometheus, else the interval.")
-    history_days: float = Field(14.0, gt=0, le=400, description="Days of history that are asked of Prometheus.")
+    history_days: float = Field(
+        14.0, gt=0, le=400, description="Days of history that are asked of Prometheus; at most 30,000 bins."
+    )
     deadline_s: float = Field(5.0, gt=0, description="Longest that one look at the source may take.")
     listen: str | None = Field(None, description="HOST:PORT for /metrics, /-/healthy and /-/ready; port 0 takes any.")
     keda_listen: str | None = Field(None, description="HOST:PORT for KEDA's external scaler; port 0 takes any.")
@@ -104,7 +108,7 @@ def open_source(settings: AutoscalerSettings, exporters: Callable[[], Sequence[s
         return PrometheusDemand(
             settings.prometheus,
             settings.bin_s or RECORDED_BIN_S,
-            settings.history_days * 86_400.0,
+            min(settings.history_days * 86_400.0, HISTORY_BINS * (settings.bin_s or RECORDED_BIN_S)),
             settings.deadline_s,
             settings.recorded,
         )
