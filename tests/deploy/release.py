@@ -131,7 +131,8 @@ def _kubelet(stack: contextlib.ExitStack, plane: ControlPlane, folder: Path, nam
     for short in NODES:
         node, here = f"{name}-{short}", folder / short
         device = gpu(node) if short.startswith("gpu") else None
-        nodes.append(EmulatedNode(node, device, here, {STORE: here / "scenes"}))
+        told = {labels.CAPACITY_TYPE_LABELS[0]: "reserved"} if short == "gpu-1" else {}
+        nodes.append(EmulatedNode(node, device, here, {STORE: here / "scenes"}, told))
         if device is not None:
             nodes[-1].environment[labels.FRAME_FLOOR_ENV] = str(FRAME_S)
     settings = KubeletSettings(folder / "kubelet", starter(triton_backends()), restart_first_s=1.0)
