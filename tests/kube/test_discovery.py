@@ -97,11 +97,12 @@ def test_an_exporter_beside_a_renderer_is_asked_for_by_its_label(stub: StubServe
     stub.put(made)
     nodes = NodePods(connection).start()
     try:
-        end_s = time.monotonic() + 5
-        while not nodes.exporters() and time.monotonic() < end_s:
+        end_s = time.monotonic() + 20
+        label = "labelSelector=splatfleet.io%2Fexporter-beside"  # the stub gives every pod to either watch
+        asked = lambda: any(label in what for _, what, _, _ in list(stub.requests))  # noqa: E731
+        while not (asked() and nodes.exporters()) and time.monotonic() < end_s:
             time.sleep(0.02)
+        assert asked()
         assert nodes.exporters() == {"n1": "http://127.0.7.1:9465"}
-        asked = {what for _, what, _, _ in stub.requests}
-        assert any("labelSelector=splatfleet.io%2Fexporter-beside" in what for what in asked)
     finally:
         nodes.stop()
