@@ -7,7 +7,6 @@ of the machine the tail of a file may be zeros.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import dataclasses
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fleet.scene import FetchRecord
+from renderer.download_blocks import Blocks, PieceWriter
 from renderer.fetch_terms import Stopped, Terms
 from renderer.scene_source import (
     SINGLE_FILE,
@@ -38,7 +38,6 @@ _CHUNK_BYTES = 256 << 10
 _SYNC_BYTES = 64 << 20  # so much is written behind the download, not after it
 _SMALLEST_CHUNK_BYTES = 16 << 10
 _ORIGIN_FILE = "origin.json"
-_BLOCK_BYTES = 8 << 20
 _WATCH_S = 0.05
 
 
@@ -202,85 +201,12 @@ def _prepare(source: Source, folder: Path, digest: str | None) -> None:
         write_json(folder / _ORIGIN_FILE, origin)
 
 
-class _Blocks:
-    """How many bytes of each block of a file lie there, kept in a file beside it."""
-
-    def __init__(self, path: Path, size_bytes: int, data: Path) -> None:
-        self.size_bytes = size_bytes
-        count = -(-size_bytes // _BLOCK_BYTES)
-        self.have = array.array("I", bytes(4 * count))
-        raw = path.read_bytes() if path.exists() else b""
-        if len(raw) == 4 * count:
-            self.have.frombytes(raw)
-            self.have = self.have[count:]
-        ends = [self.span(index)[0] for index, have in enumerate(self.have) if have]
-        lies_bytes = data.stat().st_size if data.exists() else 0
-        fits = all(have <= self.end(index) - index * _BLOCK_BYTES for index, have in enumerate(self.have))
-        if not fits or max(ends, default=0) > lies_bytes:
-            self.have = array.array("I", bytes(4 * count))
-        path.write_bytes(self.have.tobytes())
-        self._file = os.open(path, os.O_WRONLY)
-
-    def end(self, index: int) -> int:
-        return min((index + 1) * _BLOCK_BYTES, self.size_bytes)
-
-    def span(self, index: int) -> tuple[int, int]:
-        """What is missing of a block, as offsets in the file."""
-        return index * _BLOCK_BYTES + self.have[index], self.end(index)
-
-    def add(self, index: int, count_bytes: int) -> None:
-        self.have[index] += count_bytes
-        os.pwrite(self._file, self.have[index : index + 1].tobytes(), 4 * index)
-
-    def reset(self) -> None:
-        for index in range(len(self.have)):
-            self.add(index, -self.have[index])
-
-    def from_start_bytes(self) -> int:
-        """Bytes that lie there without a gap."""
-        for index in range(len(self.have)):
-            start, end = self.span(index)
-            if start < end:
-                return start
-        return self.size_bytes
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
-class _Writer:
-    """Pieces of a file from one byte to another, written by whatever thread has them until it is closed."""
-
-    def __init__(self, file: int, start: int, end: int, wrong_length: Callable[[int], SourceError]) -> None:
-        self._file, self._end, self._wrong_length = file, end, wrong_length
-        self._lock = threading.Lock()
-        self._is_open = True
-        self.at_byte = start
-
-    def write(self, piece: memoryview) -> None:
-        """Put it behind the last one; raises SourceError where there is no room for it, OSError."""
-        with self._lock:
-            if not self._is_open:  # the file may be another's by now
-                raise SourceError("the download was given up")
-            if self.at_byte + len(piece) > self._end:
-                raise self._wrong_length(self.at_byte + len(piece))
-            done = 0
-            while done < len(piece):
-                done += os.pwrite(self._file, piece[done:], self.at_byte + done)
-            self.at_byte += len(piece)
-
-    def close(self) -> None:
-        """Wait for the piece that is being written; none comes after it."""
-        with self._lock:
-            self._is_open = False
-
-
 class _PartFetch:
     """One file of a download."""
 
     def __init__(self, download: Download, part: Part, path: Path) -> None:
         self._download, self._part, self._path = download, part, path
-        self._blocks = _Blocks(download.folder / f"progress-{part.name}", part.size_bytes, path)
+        self._blocks = Blocks(download.folder / f"progress-{part.name}", part.size_bytes, path)
         self.have_bytes = sum(self._blocks.have)
         self._grown = asyncio.Event()
         self._read = memoryview(bytearray(_CHUNK_BYTES))  # what is hashed
@@ -338,7 +264,7 @@ class _PartFetch:
     async def _block(self, index: int) -> None:
         span = self._blocks.span(index)
         is_all = span == (0, self._part.size_bytes)
-        writer = _Writer(self._file, *span, self._wrong_length)
+        writer = PieceWriter(self._file, *span, self._wrong_length)
         try:
             async for count in self._download.source.read(
                 self._part, None if is_all else span, self._download.chunk_bytes, writer.write
@@ -355,7 +281,7 @@ class _PartFetch:
         """The file in one answer, from its start."""
         digest = hashlib.sha256()
         os.ftruncate(self._file, 0)
-        writer = _Writer(self._file, 0, self._part.size_bytes, self._wrong_length)
+        writer = PieceWriter(self._file, 0, self._part.size_bytes, self._wrong_length)
 
         def write(piece: memoryview) -> None:
             writer.write(piece)

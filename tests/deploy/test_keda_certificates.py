@@ -11,8 +11,7 @@ from prometheus_client import CollectorRegistry
 from autoscaler.external_scaler import ExternalScalerServer
 from kube.tls import TlsFiles
 from tests.deploy.conftest import NAMESPACE, RELEASE, Helm
-from tests.kubernetes_autoscaler.keda_client import KedaClient
-from tests.kubernetes_autoscaler.test_external_scaler import decision, refused
+from tests.kubernetes_autoscaler.test_external_scaler import only_known_come_in
 
 
 def test_keda_comes_in_with_its_secret_and_a_stranger_does_not(helm: Helm, tmp_path: Path) -> None:
@@ -27,16 +26,4 @@ def test_keda_comes_in_with_its_secret_and_a_stranger_does_not(helm: Helm, tmp_p
     known = grpc.ssl_channel_credentials(of_keda["ca.crt"], of_keda["tls.key"], of_keda["tls.crt"])
     stranger = grpc.ssl_channel_credentials(of_keda["ca.crt"])
     host = f"{RELEASE}-splatfleet-autoscaler.{NAMESPACE}.svc"  # as the trigger calls it
-    try:
-        server.post([decision(6)])
-        for credentials, welcome in ((known, True), (stranger, False)):
-            keda = KedaClient(f"127.0.0.1:{server.port}", {"pool": "renderer"}, credentials, host)
-            try:
-                if welcome:
-                    assert keda.poll().value == 6.0
-                else:
-                    assert refused(keda).code() is grpc.StatusCode.UNAVAILABLE
-            finally:
-                keda.close()
-    finally:
-        server.close()
+    only_known_come_in(server, known, stranger, host)

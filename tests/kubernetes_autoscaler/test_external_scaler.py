@@ -60,6 +60,25 @@ def refused(keda: KedaClient) -> grpc.RpcError:
     return caught.value
 
 
+def only_known_come_in(
+    server: ExternalScalerServer, known: grpc.ChannelCredentials, stranger: grpc.ChannelCredentials, host: str
+) -> None:
+    """A caller with a certificate gets the count, one without is refused; ends the server."""
+    try:
+        server.post([decision(6)])
+        for credentials, welcome in ((known, True), (stranger, False)):
+            keda = KedaClient(f"127.0.0.1:{server.port}", {"pool": "renderer"}, credentials, host)
+            try:
+                if welcome:
+                    assert keda.poll().value == 6.0
+                else:
+                    assert refused(keda).code() is grpc.StatusCode.UNAVAILABLE
+            finally:
+                keda.close()
+    finally:
+        server.close()
+
+
 def test_keda_gets_the_count_of_the_decision(server: ExternalScalerServer, keda: KedaClient) -> None:
     server.post([decision(7, current=3), decision(2, pool="batch")])
     assert keda.spec() == (f"s0-{METRIC}", 1.0)
@@ -277,19 +296,7 @@ def test_a_caller_without_a_certificate_is_refused_where_one_is_asked_for(
     good = grpc.ssl_channel_credentials(
         ca.cert_pem.bytes(), own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes()
     )
-    try:
-        server.post([decision(6)])
-        for credentials, welcome in ((good, True), (grpc.ssl_channel_credentials(ca.cert_pem.bytes()), False)):
-            keda = KedaClient(f"127.0.0.1:{server.port}", {"pool": "renderer"}, credentials, "scaler.test")
-            try:
-                if welcome:
-                    assert keda.poll().value == 6.0
-                else:
-                    assert refused(keda).code() is grpc.StatusCode.UNAVAILABLE
-            finally:
-                keda.close()
-    finally:
-        server.close()
+    only_known_come_in(server, good, grpc.ssl_channel_credentials(ca.cert_pem.bytes()), "scaler.test")
 
 
 def test_unusable_certificates_are_named_at_the_start(tmp_path: Path, registry: CollectorRegistry) -> None:
