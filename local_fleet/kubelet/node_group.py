@@ -20,6 +20,7 @@ from local_fleet.kubelet.kubelet import TIMINGS, Kubelet
 
 LOOK_S = 0.1
 RETRY_S = 1.0
+SETTLE_S = 15.0  # kube-scheduler backs off up to 10 s before it looks at a waiting pod again
 log = structlog.get_logger("node-group")
 
 
@@ -36,9 +37,10 @@ class Terms:
 
 @dataclass(slots=True)
 class GroupState:
-    """Monotonic moments: when each node that boots is due, and since when each that joined is idle."""
+    """Monotonic moments: when each node that boots is due, when each joined, and since when it is idle."""
 
     due_s: dict[str, float] = field(default_factory=dict)
+    joined_s: dict[str, float] = field(default_factory=dict)
     idle_since_s: dict[str, float | None] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -46,15 +48,20 @@ class GroupState:
 def decide(
     state: GroupState, terms: Terms, now_s: float, waiting: int, busy: Mapping[str, int]
 ) -> tuple[list[str], list[str]]:
-    """Names of the nodes that join now and of those that leave now; `waiting` pods have no place, `busy` by node."""
-    missing = math.ceil(waiting / terms.pods_a_node) - len(state.due_s)
+    """Names of the nodes that join now and of those that leave now; `waiting` pods have no place, `busy` by node.
+
+    A node that has just joined still counts with its free places: the scheduler has not looked at it yet.
+    """
+    settling = [name for name, joined_s in state.joined_s.items() if now_s - joined_s < SETTLE_S]
+    homeless = waiting - sum(max(0, terms.pods_a_node - busy.get(name, 0)) for name in settling)
+    missing = math.ceil(homeless / terms.pods_a_node) - len(state.due_s)
     room = terms.most - len(state.due_s) - len(state.idle_since_s)
     for _ in range(min(missing, room)):
         state.due_s[f"{next(state.numbers)}"] = now_s + terms.boot_s
     joining = [name for name, due_s in state.due_s.items() if due_s <= now_s]
     for name in joining:
         del state.due_s[name]
-        state.idle_since_s[name] = None
+        state.idle_since_s[name], state.joined_s[name] = None, now_s
     leaving = []
     for name, since_s in list(state.idle_since_s.items()):
         if name in joining or busy.get(name, 0) or waiting:
@@ -63,7 +70,7 @@ def decide(
             state.idle_since_s[name] = now_s
         elif now_s - since_s >= terms.idle_s and len(state.idle_since_s) > terms.least:
             leaving.append(name)
-            del state.idle_since_s[name]
+            del state.idle_since_s[name], state.joined_s[name]
     return joining, leaving
 
 
@@ -122,7 +129,7 @@ class NodeGroup:
             self._kubelet.add_node(self._make(self._full(name)))
         except KubeError as error:
             log.warning("node could not join, it tries again", node=self._full(name), error=str(error))
-            del self._state.idle_since_s[name]
+            del self._state.idle_since_s[name], self._state.joined_s[name]
             self._state.due_s[name] = time.monotonic() + RETRY_S
 
 

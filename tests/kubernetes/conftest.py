@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def connection(control_plane: ControlPlane) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Any:
-    name = f"k-{abs(hash(request.node.name)) % 10**8}"
+def namespace(control_plane: ControlPlane) -> Any:
+    name = f"k-{secrets.token_hex(4)}"  # a test that is played again finds the last one still ending
     control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     eventually(lambda: control_plane.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), 40)
     yield name

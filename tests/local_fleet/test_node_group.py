@@ -44,3 +44,23 @@ def test_the_least_stay() -> None:
     decide(state, terms, 2.0, 0, {})
     assert decide(state, terms, 3.0, 0, {}) == ([], ["0"])
     assert decide(state, terms, 99.0, 0, {}) == ([], [])
+
+
+def test_a_node_that_has_just_joined_counts_until_the_scheduler_had_time_to_see_it() -> None:
+    state = GroupState()
+    decide(state, TERMS, 0.0, 2, {})
+    assert decide(state, TERMS, 30.0, 2, {}) == (["0"], [])
+    decide(state, TERMS, 30.1, 2, {})
+    assert not state.due_s, "both pods fit on the node that came"
+    decide(state, TERMS, 30.2, 4, {})
+    assert list(state.due_s) == ["1"], "one of four does not"
+
+
+def test_pods_that_do_not_fit_a_node_that_came_get_another() -> None:
+    state = GroupState()
+    decide(state, TERMS, 0.0, 2, {})
+    decide(state, TERMS, 30.0, 2, {})
+    decide(state, TERMS, 44.9, 2, {})
+    assert not state.due_s
+    decide(state, TERMS, 45.0, 2, {})
+    assert list(state.due_s) == ["1"]
