@@ -49,6 +49,7 @@ def observation_of(
         late=reading.late,
         service=reading.service,
         startup_s=book.seconds(pool.name),
+        node_s=book.node_seconds(pool.name),
         data_age_s=0.0 if math.isnan(reading.end_s) else max(0.0, now_s - reading.end_s),
         scene_demand=reading.scene_demand,
         scene_bytes=scene_bytes(world.digests.values()),

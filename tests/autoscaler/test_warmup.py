@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoscaler.decision import WarmReason
 from autoscaler.observation import NodeState, Observation, PodState
 from autoscaler.pool import Pool
 from autoscaler.scenes import SceneShares
@@ -58,7 +59,7 @@ def test_a_missing_scene_is_asked_into_the_pod_with_the_most_room() -> None:
         PodState("roomy", resident=(D,), budget_bytes=100),
     )
     asks = plan_warm_asks(POOL, seen(pods=pods), DEMAND, 6.0, WarmMemory())
-    assert [(ask.scene, ask.stage, ask.pod_uid) for ask in asks][:2] == [(A, "memory", "roomy"), (C, "memory", "roomy")]
+    assert [(ask.scene, ask.stage, ask.pod_uid) for ask in asks] == [(A, "memory", "roomy")], "no room for c beside it"
     assert asks[0].by_s == 106.0
 
 
@@ -99,3 +100,43 @@ def test_shares_decay_and_scale_with_the_total() -> None:
     shares.update({}, 1000.0)  # no data teaches nothing
     assert shares.forecast(8.0) == pytest.approx({B: 5.0, A: 3.0})
     assert SceneShares(10.0).forecast(8.0) == {}
+
+
+def test_bytes_that_are_on_their_way_are_spoken_for() -> None:
+    """a (60 bytes) goes to the node and the pod first; b and c would fit beside nothing else, so they wait."""
+    pods, nodes = (PodState("x", node="n1", budget_bytes=80),), (NodeState("n2", free_bytes=90),)
+    memory = WarmMemory()
+    pool = replace(POOL, warm_asks_per_tick=9)
+    asks = plan_warm_asks(pool, seen(pods=pods, nodes=nodes), DEMAND, 6.0, memory)
+    assert [(ask.scene, ask.stage) for ask in asks] == [(A, "memory"), (A, "disk")]
+    again = replace(seen(pods=pods, nodes=nodes), now_s=105.0)
+    assert plan_warm_asks(pool, again, DEMAND, 6.0, memory) == ()
+    there = (replace(pods[0], resident=(A,), budget_bytes=120),), (replace(nodes[0], on_disk=(A,), free_bytes=45),)
+    later = plan_warm_asks(pool, replace(again, pods=there[0], nodes=there[1]), DEMAND, 6.0, memory)
+    assert [(ask.scene, ask.stage) for ask in later] == [(B, "memory"), (B, "disk")]
+
+
+def test_a_pod_beside_the_scene_on_disk_comes_before_a_roomier_one() -> None:
+    pods = (PodState("near", node="n1", budget_bytes=60), PodState("roomy", node="n2", budget_bytes=100))
+    nodes = (NodeState("n1", on_disk=(A,), free_bytes=10), NodeState("n2", free_bytes=500))
+    asks = plan_warm_asks(
+        replace(POOL, warm_asks_per_tick=1), seen(pods=pods, nodes=nodes), {A: 1.0}, 6.0, WarmMemory()
+    )
+    assert [(ask.pod_uid, ask.reason) for ask in asks] == [("near", WarmReason.COLD)]
+
+
+def test_the_node_of_a_pod_that_loads_a_scene_is_not_asked_for_it_as_well() -> None:
+    pods = (PodState("x", node="n1", budget_bytes=100),)
+    nodes = (NodeState("n1", free_bytes=500), NodeState("n2", free_bytes=100))
+    asks = plan_warm_asks(POOL, seen(pods=pods, nodes=nodes), {A: 1.0}, 6.0, WarmMemory())
+    assert [(ask.stage, ask.pod_uid or ask.node) for ask in asks] == [("memory", "x"), ("disk", "n2")]
+
+
+def test_each_ask_says_why() -> None:
+    pods = (PodState("x", resident=(A,), budget_bytes=100), PodState("y", budget_bytes=200))
+    nodes = (NodeState("n1", free_bytes=500),)
+    pool = replace(POOL, warm_asks_per_tick=9)
+    asks = plan_warm_asks(pool, seen(pods=pods, nodes=nodes), {A: 6.0, B: 0.1}, 6.0, WarmMemory())
+    assert {(ask.scene, ask.reason) for ask in asks} == {
+        (A, WarmReason.BUSY), (A, WarmReason.SPREAD), (B, WarmReason.COLD), (B, WarmReason.SPREAD)
+    }  # fmt: skip
