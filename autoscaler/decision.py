@@ -56,6 +56,7 @@ class WarmReason(StrEnum):
     COLD = "cold"  # memory: no ready pod holds it
     BUSY = "busy"  # memory: those that hold it would be too busy
     SPREAD = "spread"  # disk: too few nodes have it
+    AWAITED = "awaited"  # disk: pods that will load it have a place kept on the node
 
 
 @dataclass(frozen=True, slots=True)

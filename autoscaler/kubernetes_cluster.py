@@ -114,7 +114,7 @@ class LiveCluster:
             raise LookupError(f"Deployment {resource.namespace}/{resource.target} does not exist")
         replicas = deployment.spec.replicas if deployment.spec.replicas is not None else 1
         pods = self._watches.pods_of(resource.namespace, pool.name)
-        world = World(pods, self._watches.nodes(), self._watches.digests())
+        world = World(pods, self._watches.nodes(), self._watches.digests(), self._watches.placeholders())
         reading = self._source.read(pool, now_s)
         with self._lock:
             observation = observation_of(pool, now_s, self._source.bin_s, replicas, reading, world, self.book)

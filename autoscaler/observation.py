@@ -44,6 +44,7 @@ class NodeState:
     on_disk: tuple[SceneId, ...] = ()
     free_bytes: int = 0
     fetch_bytes_per_s: float = 0.0  # 0: not measured
+    awaits: int = 0  # pods of the pool that have a place kept on it
 
 
 @dataclass(frozen=True, slots=True)

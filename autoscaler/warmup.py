@@ -67,7 +67,7 @@ def plan_warm_asks(
     now_s = observation.now_s
     memory.asked_s = {ask: at for ask, at in memory.asked_s.items() if now_s - at < 2 * lead_s}
     total = sum(demand.values())
-    asks: list[WarmAsk] = []
+    asks = _awaited_asks(pool, observation, demand, lead_s, memory)
     for scene in sorted(demand, key=lambda scene: (-demand[scene], scene)):
         if demand[scene] <= COLD_SHARE * total:
             break
@@ -80,6 +80,25 @@ def plan_warm_asks(
             memory.asked_s[scene, ask.pod_uid or ask.node] = now_s
             asks.append(replace(ask, by_s=now_s + lead_s))
     return tuple(asks)
+
+
+def _awaited_asks(
+    pool: Pool, observation: Observation, demand: Mapping[SceneId, float], lead_s: float, memory: WarmMemory
+) -> list[WarmAsk]:
+    """Scenes that pods will load, for the disks of nodes where places are kept for them: needed soonest of all."""
+    asks: list[WarmAsk] = []
+    sizes = observation.scene_bytes
+    for node in sorted(observation.nodes, key=lambda node: node.name):
+        plans = plan_new_pods(pool, observation, demand, node.awaits)
+        for scene in dict.fromkeys(scene for plan in plans for scene in plan):
+            room = node.free_bytes - memory.promised_bytes(node.name, node.on_disk, sizes)
+            known = scene in node.on_disk or (scene, node.name) in memory.asked_s
+            if known or room <= sizes[scene] or len(asks) == pool.warm_asks_per_tick:
+                continue
+            memory.asked_s[scene, node.name] = observation.now_s
+            by_s = observation.now_s + lead_s
+            asks.append(WarmAsk(scene, "disk", by_s, node=node.name, reason=WarmReason.AWAITED))
+    return asks
 
 
 def _memory_ask(

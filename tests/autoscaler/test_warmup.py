@@ -132,6 +132,22 @@ def test_the_node_of_a_pod_that_loads_a_scene_is_not_asked_for_it_as_well() -> N
     assert [(ask.stage, ask.pod_uid or ask.node) for ask in asks] == [("memory", "x"), ("disk", "n2")]
 
 
+def test_scenes_of_pods_that_are_awaited_come_to_their_node_first() -> None:
+    """Two nodes have a already, which is enough; the pod that is to come loads a and b (100 bytes)."""
+    nodes = tuple(NodeState(name, on_disk=(A, B, C), free_bytes=500) for name in ("n1", "n2"))
+    new = NodeState("new", free_bytes=150, awaits=1)
+    memory = WarmMemory()
+    asks = plan_warm_asks(POOL, seen(nodes=(*nodes, new)), DEMAND, 6.0, memory)
+    assert [(ask.scene, ask.node, ask.reason) for ask in asks] == [
+        (A, "new", WarmReason.AWAITED), (B, "new", WarmReason.AWAITED)
+    ]  # fmt: skip
+    again = replace(seen(nodes=(*nodes, new)), now_s=101.0)
+    assert plan_warm_asks(POOL, again, DEMAND, 6.0, memory) == ()
+    full = replace(new, free_bytes=90)
+    asks = plan_warm_asks(POOL, seen(nodes=(*nodes, full)), DEMAND, 6.0, WarmMemory())
+    assert [ask.scene for ask in asks] == [A]
+
+
 def test_each_ask_says_why() -> None:
     pods = (PodState("x", resident=(A,), budget_bytes=100), PodState("y", budget_bytes=200))
     nodes = (NodeState("n1", free_bytes=500),)
