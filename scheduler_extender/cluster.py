@@ -20,10 +20,10 @@ from scheduler_extender.fit import FITS, REASONS, Reason, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
 from scheduler_extender.placement import NOTHING_EXPECTED, Basis, Costs, cost_s, expected_shares
 from scheduler_extender.prices import Prices
+from scheduler_extender.recent_requests import RecentRequests
 from scheduler_extender.reservations import Reservations
 from scheduler_extender.scene_table import Tier
 from scheduler_extender.scores import scores
-from scheduler_extender.starts import Starts
 
 FORESEEN_FOR_S = 1.0
 DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
@@ -71,7 +71,7 @@ class Cluster:
             self.table.row(name)
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
         self._departed: dict[str, tuple[str, float]] = {}  # uid -> node, when it went
-        self._starts = Starts()
+        self._requests = RecentRequests()
         self._expected: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> share of its forecast demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
         self._seen_gpus: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as its digest says
@@ -152,6 +152,7 @@ class Cluster:
             return None
         before = self.snapshot.pods.get(pod.uid)
         self.snapshot = self.snapshot.with_pod(pod)
+        self._requests.see(pod, before)
         if not pod.holds:
             return None
         bound = None
@@ -159,7 +160,6 @@ class Cluster:
         if before is None or not before.holds:
             self._refresh(changed)  # without the pod itself, whose own scenes would look as if they were on the way
             bound = Bound(pod, self._tier(pod))
-            self._starts.add(pod)
         elif before.node != pod.node:
             changed |= {before.node}
             self._bound.get(before.node, {}).pop(pod.uid, None)
@@ -269,8 +269,8 @@ class Cluster:
 
     @property
     def demand(self) -> Demand:
-        """What the pods that started last asked for."""
-        return self._starts.demand
+        """What the pods that came last asked for."""
+        return self._requests.demand
 
     @property
     def stranded_slices(self) -> float:
