@@ -38,6 +38,7 @@ IDLE = ["python", "-c", "import signal; signal.pause()"]
 NOW_S = 1_800_000_000.0
 SEASON_S = 90
 NODE_S = 12
+LOW = 2  # pods for three to five arrivals a second, of a tenth of a second each
 
 
 def resource(pool: str = "renderer", uid: str = "u-1") -> Resource:
@@ -257,14 +258,15 @@ def test_a_node_comes_for_a_forecast_peak_before_the_pods_are_asked_for(
         process = Process(kubeconfig, tmp_path, "autoscaler", [*flags, "--placeholders", CLASS])
         try:
             until(lambda: "follows" in process.text, 120)
-            wave.rises_s = time.time() + NODE_S + 10
+            wave.rises_s = time.time() + NODE_S + 16
             until(lambda: len(group.nodes) >= 2 and placeholders(space), 60)
-            assert space.replicas() == 1, process.text[-2000:]
+            assert space.replicas() <= LOW, process.text[-2000:]
             until(lambda: space.replicas() >= 5, 60)
             until(lambda: all(pod["spec"].get("nodeName") for pod in renderers(space)), 60)
             until(lambda: not placeholders(space), 60)
             came = {name: space.plane.request("GET", f"/api/v1/nodes/{name}")["metadata"] for name in group.nodes}
             asked = sorted(pod["metadata"]["creationTimestamp"] for pod in renderers(space))
-            assert all(node["creationTimestamp"] < asked[1] for node in came.values()), (came, asked)
+            assert len(came) == 2, "as many as the peak takes"
+            assert all(node["creationTimestamp"] < asked[LOW] for node in came.values()), (came, asked)
         finally:
             process.stop()
