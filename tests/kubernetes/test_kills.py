@@ -101,7 +101,9 @@ class Rig:
 
         def settled() -> bool:
             seen = [count for at_s, count in list(self.counts) if at_s > time.monotonic() - stays_s]
-            return time.monotonic() - begun_s > 1.0 + stays_s and len(set(seen)) == 1 and self.follows(lambda n: n > high)
+            return (
+                time.monotonic() - begun_s > 1.0 + stays_s and len(set(seen)) == 1 and self.follows(lambda n: n > high)
+            )
 
         eventually(settled, 60, f"the pool settles at {rate_per_s:g} requests/s: {self.counts[-1:]}, {self.ready()}")
         return self.count()
