@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For scripts/run-tests.sh: what starts Triton is `alone`, unless it says that it waits for states and nothing else.
+    """For scripts/run-tests.sh: what starts Triton is `alone`, unless marked as waiting for states and nothing else.
 
     Those, and what asks the control plane, stay on one process each: they wait more than they compute, so others are
     played beside them.
