@@ -82,6 +82,7 @@ class Decision:
     margin: float = 1.0  # what late requests made of the forecast's margin over its median
     leeway: float = 1.0  # x the objective's violation ratio is what this moment was sized for
     capacity: Mapping[str, int] = field(default_factory=dict)  # pods by capacity type, where the pool names any
+    scene_shares: Mapping[SceneId, float] = field(default_factory=dict)  # of the forecast demand, the most wanted ones
 
     @property
     def change(self) -> int:

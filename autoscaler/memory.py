@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from autoscaler.backlog import StandingLine
 from autoscaler.flaps import Flaps
 from autoscaler.forecast import Forecaster, Foresight, Shape
 from autoscaler.pacing import Budget
@@ -27,6 +28,7 @@ class PoolMemory:
     allowance_bins: float = math.inf  # that may be fed to forecasters that catch up, in this tick
     correction: float = 1.0  # of the service time, learned from the waiting that was observed
     wants: deque[tuple[float, int]] = field(default_factory=deque)  # (now_s, count wanted), for the settling window
+    line: StandingLine = field(default_factory=StandingLine)
     flaps: Flaps = field(default_factory=Flaps)
     last_replicas: int | None = None
     last_desired: int | None = None  # replicas in the spec a tick ago

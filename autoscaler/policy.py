@@ -61,6 +61,7 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         scenes=plan_new_pods(pool, observation, scenes, max(0, decision.change)),
         victims=choose_victims(observation, max(0, -decision.change), pool.capacity_types),
         warm=warm if pool.mode is Mode.PREDICTIVE else (),
+        scene_shares=memory.shares.most_wanted() if memory.shares is not None else {},
     )
 
 

@@ -19,10 +19,10 @@ from scheduler_extender.demand import Demand
 from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS, REASONS, Reason, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
-from scheduler_extender.placement import Costs, cost_s, expected_cost_s
+from scheduler_extender.placement import NOTHING_EXPECTED, Basis, Costs, cost_s, expected_shares
 from scheduler_extender.prices import Prices
 from scheduler_extender.reservations import Reservation, Reservations
-from scheduler_extender.scene_table import Rows, Tier
+from scheduler_extender.scene_table import Tier
 from scheduler_extender.scores import scores
 from scheduler_extender.starts import Starts
 
@@ -42,6 +42,7 @@ class Decision:
     age_s: NDArray[np.float64]  # of each digest; NaN where there was none
     winner: str  # empty where no node fits
     now_s: float  # when it was priced
+    expected: Mapping[SceneId, float]  # the scenes that stood for those the pod does not name, by share
 
     def reason(self, index: int) -> Reason | None:
         verdict = int(self.verdict[index])
@@ -71,7 +72,7 @@ class Cluster:
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
         self._departed = Departed()
         self._starts = Starts()
-        self._forecast: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> demand
+        self._expected: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> share of its forecast demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
         self._seen_gpus: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as its digest says
         self._inventory: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as the API server knows them
@@ -241,12 +242,13 @@ class Cluster:
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
             verdict = fits(pod, rows, self.table)
-            costs = self._costs(pod, rows, now_s)
+            expected = NOTHING_EXPECTED if pod.scenes else self._expected.get(pod.pool, NOTHING_EXPECTED)
+            costs = cost_s(pod, rows, Basis(self.table, self.demand, self.prices, now_s), expected)
         total_s = np.where(verdict == FITS, costs.total_s, np.inf)
         best = int(total_s.argmin()) if len(total_s) else -1
         winner = names[best] if best >= 0 and np.isfinite(total_s[best]) else ""
         age_s = now_s - self.table.seen_s[rows]
-        return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s)
+        return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s, expected)
 
     def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
         """Price now what will be asked about next; whatever changes until then makes it worthless."""
@@ -261,15 +263,11 @@ class Cluster:
 
     def set_forecast(self, pool: str, demand: Mapping[SceneId, float]) -> None:
         """Take the demand that is forecast for a pool, by scene, in any one unit; empty forgets it."""
-        self._forecast[pool] = dict(demand)
-        self._changes += 1
-
-    def _costs(self, pod: Pod, rows: Rows, now_s: float) -> Costs:
-        def price(asked: Pod) -> Costs:
-            return cost_s(asked, rows, self.table, self.demand, self.prices, now_s)
-
-        forecast = self._forecast.get(pod.pool)
-        return expected_cost_s(pod, forecast, price) if forecast and not pod.scenes else price(pod)
+        expected = expected_shares(demand)
+        if expected != self._expected.pop(pool, {}):
+            self._changes += 1
+        if expected:
+            self._expected[pool] = expected
 
     def reserve(self, decision: Decision, now_s: float) -> None:
         """Hold the winner's place until the pod's binding is seen; a pod that holds one already needs none."""

@@ -55,6 +55,7 @@ def explain(decision: Decision, cluster: Cluster) -> dict[str, Any]:
             "profiles": [str(profile) for profile in pod.profiles],
             "gpus": pod.gpus,
             "scenes": list(pod.scenes),
+            "expected_scenes": {scene: round(share, 4) for scene, share in decision.expected.items()},
             "problems": list(pod.problems),
         },
         "winner": decision.winner or None,

@@ -22,8 +22,9 @@ data is a price, never an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ from scheduler_extender.prices import Prices
 from scheduler_extender.scene_table import FETCHING, RESIDENT, Floats, Rows, Tier
 
 FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
+NOTHING_EXPECTED: Mapping[SceneId, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,37 +112,79 @@ def trust_in(age_s: Floats, prices: Prices) -> Floats:
     return trust
 
 
-def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Prices, now_s: float) -> Costs:
-    """What the pod would cost on each of `rows`; `now_s` is on the clock of the digests' `seen_s`."""
-    trust = trust_in(now_s - table.seen_s[rows], prices)
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a price follows from, beside the pod; `now_s` is on the clock of the digests' `seen_s`."""
+
+    table: NodeTable
+    demand: Demand
+    prices: Prices
+    now_s: float
+
+
+def cost_s(pod: Pod, rows: Rows, basis: Basis, expected: Mapping[SceneId, float] = NOTHING_EXPECTED) -> Costs:
+    """What the pod would cost on each of `rows`.
+
+    A pod that names no scene is priced by those that are `expected` of it, each by its share of one
+    (`expected_shares`); without any, its scenes cost nothing.
+    """
+    table, demand, prices = basis.table, basis.demand, basis.prices
+    trust = trust_in(basis.now_s - table.seen_s[rows], prices)
     certain = trust >= 1.0
     known = None if certain.all() else certain  # None: every digest is trusted whole, so nothing fades
-    sizes = scene_sizes(pod, table, prices)
     bandwidths = table.bandwidths(prices.fetch_bytes_per_s, prices.read_bytes_per_s)
+    sizes = scene_sizes(pod, table, prices)
+    scenes = _scene_terms(sizes, rows, basis, bandwidths, trust)
+    ready_s, evicted_s = scenes.ready_s, scenes.evicted_s
+    for scene, share in expected.items() if not pod.scenes else ():
+        terms = _scene_terms(scene_sizes(replace(pod, scenes=(scene,)), table, prices), rows, basis, bandwidths, trust)
+        ready_s = ready_s + share * terms.ready_s
+        evicted_s = evicted_s + share * terms.evicted_s
+    fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
+    crowding_s = prices.crowding_weight * _crowded_s(pod, rows, table, demand, bandwidths.fetch_median)
+    return Costs(
+        tier=scenes.worst_tier,
+        time_to_ready_s=ready_s,
+        fragmentation_s=_faded(fragmentation_s, trust, known),
+        eviction_s=_faded(prices.eviction_weight * evicted_s, trust, known),
+        trust=trust,
+        crowding_s=_faded(crowding_s, trust, known),
+        node_s=_node_s(sizes, rows, table, prices, trust, known),
+    )
+
+
+def expected_shares(demand: Mapping[SceneId, float]) -> dict[SceneId, float]:
+    """The most wanted scenes of a pool's forecast, each by its share of theirs; empty where nothing is wanted."""
+    most = sorted(demand.items(), key=lambda item: (-item[1], item[0]))[:FORECAST_SCENES]
+    total = sum(share for _, share in most)
+    return {scene: share / total for scene, share in most} if total > 0.0 else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _SceneTerms:
+    """What the scenes of a pod cost, by row."""
+
+    worst_tier: NDArray[np.int8]
+    ready_s: Floats
+    evicted_s: Floats
+
+
+def _scene_terms(
+    sizes: Mapping[str, float], rows: Rows, basis: Basis, bandwidths: Bandwidths, trust: Floats
+) -> _SceneTerms:
+    table = basis.table
     fetch = bandwidths.fetch[rows]
-    scenes = _scenes_there(sizes, rows, table, bandwidths, prices)
+    scenes = _scenes_there(sizes, rows, table, bandwidths, basis.prices)
     queued_bytes = table.queued_bytes[rows]
     missing = scenes.missing_bytes > 0
     pull_s = np.where(missing, queued_bytes / fetch + scenes.missing_s, 0.0)
     if scenes.arriving_bytes is not None:
         pull_s = np.maximum(pull_s, scenes.arriving_bytes / fetch)
-    ready_s = pull_s + scenes.load_s
-    fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
+    cold_s = sum(size / bandwidths.fetch_median + size / bandwidths.read_median for size in sizes.values())
+    ready_s = trust * (pull_s + scenes.load_s) + (1 - trust) * cold_s
     need_bytes = np.where(missing, scenes.missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
-    eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
-    crowding_s = prices.crowding_weight * _crowded_s(pod, rows, table, demand, bandwidths.fetch_median)
-    if known is not None:
-        cold_s = sum(size / bandwidths.fetch_median + size / bandwidths.read_median for size in sizes.values())
-        ready_s = trust * ready_s + (1 - trust) * cold_s
-    return Costs(
-        tier=scenes.worst_tier,
-        time_to_ready_s=ready_s,
-        fragmentation_s=_faded(fragmentation_s, trust, known),
-        eviction_s=_faded(eviction_s, trust, known),
-        trust=trust,
-        crowding_s=_faded(crowding_s, trust, known),
-        node_s=_node_s(sizes, rows, table, prices, trust, known),
-    )
+    evicted_s = _evicted_s(sizes, rows, table, basis.demand, need_bytes, fetch)
+    return _SceneTerms(scenes.worst_tier, ready_s, evicted_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,24 +230,6 @@ def _scenes_there(
             coming_bytes = np.where(tier == FETCHING, remaining, 0.0)
             arriving_bytes = coming_bytes if arriving_bytes is None else np.maximum(arriving_bytes, coming_bytes)
     return _There(worst, missing_bytes, missing_s, load_s, arriving_bytes)
-
-
-def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[Pod], Costs]) -> Costs:
-    """What a pod that names no scene would cost, each scene by the share of the pool's demand that is forecast for it.
-
-    `price` answers for the pod with one scene; the shares need not add up to one, and none of them is refused.
-    """
-    most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:FORECAST_SCENES]
-    total = sum(share for _, share in most)
-    plain = price(pod)
-    if total <= 0.0:
-        return plain
-    priced = [(share / total, price(replace(pod, scenes=(scene,)))) for scene, share in most]
-    return replace(
-        plain,
-        time_to_ready_s=sum((share * cost.time_to_ready_s for share, cost in priced), plain.time_to_ready_s),
-        eviction_s=sum((share * cost.eviction_s for share, cost in priced), plain.eviction_s),
-    )
 
 
 def _sparse(by_row: Mapping[int, float] | Mapping[int, int], rows: Rows, length: int) -> Floats:

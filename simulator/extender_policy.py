@@ -17,7 +17,7 @@ from scheduler_extender.demand import Demand, demand_of
 from scheduler_extender.fit import FITS, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, ProfileColumns
 from scheduler_extender.offers import PART_INDEX
-from scheduler_extender.placement import Costs, cost_s
+from scheduler_extender.placement import Basis, Costs, cost_s
 from scheduler_extender.prices import Prices
 from scheduler_extender.scene_table import MOST_VICTIMS, SceneColumn
 from simulator.gpu_cluster import LOWEST_START, NONE, POPCOUNT, ROOM, BestStarts, Place, best_starts, slice_bits
@@ -57,7 +57,7 @@ class ExtenderPolicy:
         self._write_caches(fleet, table, request.scene)
         pod = self._pod(request)
         verdict = fits(pod, self._rows, table)
-        costs = cost_s(pod, self._rows, table, self._demand, self._prices, fleet.now_s)
+        costs = cost_s(pod, self._rows, Basis(table, self._demand, self._prices, fleet.now_s))
         node = self._winner(verdict == FITS, costs, added)
         return None if node is None else Place(node, int(gpu[node]), int(start[node]))
 

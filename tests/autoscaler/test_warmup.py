@@ -99,3 +99,6 @@ def test_shares_decay_and_scale_with_the_total() -> None:
     shares.update({}, 1000.0)  # no data teaches nothing
     assert shares.forecast(8.0) == pytest.approx({B: 5.0, A: 3.0})
     assert SceneShares(10.0).forecast(8.0) == {}
+    assert shares.most_wanted() == pytest.approx({B: 5 / 8, A: 3 / 8})
+    assert shares.most_wanted(1) == pytest.approx({B: 5 / 8})
+    assert SceneShares(10.0).most_wanted() == {}
