@@ -33,14 +33,16 @@ def observation_of(
 ) -> Observation:
     """What the pool saw; `replicas` is what the target's spec asks for."""
     alive = [pod for pod in world.pods if not pod.terminating and not pod.finished]
+    sick = sick_pods(world.digests.values())
+    sound = [pod for pod in alive if pod.metadata.uid not in sick]
     good = reading.outcome in (Outcome.OK, Outcome.RESET)
-    starting = [StartingPod(pod.metadata.uid, book.age_s(pod, now_s), stage_of(pod)) for pod in alive if not pod.ready]
+    starting = [StartingPod(pod.metadata.uid, book.age_s(pod, now_s), stage_of(pod)) for pod in sound if not pod.ready]
     return Observation(
         pool=pool.name,
         now_s=now_s,
         bin_s=bin_s,
         demand=reading.demand if reading.demand.size else np.zeros(0),
-        ready=sum(pod.ready and not is_draining(pod) for pod in alive),
+        ready=sum(pod.ready and not is_draining(pod) for pod in sound),
         desired=replicas,
         starting=tuple(starting),
         pending=reading.pending,
@@ -52,7 +54,8 @@ def observation_of(
         data_age_s=0.0 if math.isnan(reading.end_s) else max(0.0, now_s - reading.end_s),
         scene_demand=reading.scene_demand,
         scene_bytes=scene_bytes(world.digests.values()),
-        pods=tuple(_pod_state(pod, world) for pod in alive),
+        pods=tuple(_pod_state(pod, world, pod.metadata.uid not in sick) for pod in alive),
+        unhealthy=len(alive) - len(sound),
         nodes=tuple(node_state(digest) for digest in world.digests.values()),
         trusted=good,
         note=reading.detail if good else f"{reading.outcome}: {reading.detail}",
@@ -94,7 +97,13 @@ def node_state(digest: NodeDigest) -> NodeState:
     )
 
 
-def _pod_state(pod: Pod, world: World) -> PodState:
+def sick_pods(digests: Iterable[NodeDigest]) -> set[str]:
+    """UIDs of pods whose slice, or whose GPU, its node calls unhealthy."""
+    gpus = [gpu for digest in digests for gpu in digest.gpus]
+    return {cut.pod_uid for gpu in gpus for cut in gpu.slices if cut.pod_uid and not (gpu.healthy and cut.healthy)}
+
+
+def _pod_state(pod: Pod, world: World, healthy: bool) -> PodState:
     name = pod.spec.node_name
     digest, node = world.digests.get(name), world.nodes.get(name)
     seen = next((found for found in digest.pods if found.uid == pod.metadata.uid), None) if digest else None
@@ -102,8 +111,9 @@ def _pod_state(pod: Pod, world: World) -> PodState:
     return PodState(
         uid=pod.metadata.uid,
         node=name,
-        ready=pod.ready,
+        ready=pod.ready and healthy,
         draining=is_draining(pod),
+        healthy=healthy,
         resident=resident if pod.ready else planned_scenes(pod),  # it will hold them when it is ready
         budget_bytes=seen.budget_bytes if seen is not None else 0,
         capacity_type=capacity_type(node),

@@ -34,6 +34,7 @@ class PodState:
     budget_bytes: int = 0  # scenes it may hold; 0: not known
     in_flight: int = 0
     capacity_type: str = ""  # name of the pool's capacity type that it runs on; empty: not known
+    healthy: bool = True  # False: on a slice that its node calls unhealthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Observation:
     scene_demand: Mapping[SceneId, float] = field(default_factory=dict)  # arrivals of each scene over the last bins
     scene_bytes: Mapping[SceneId, int] = field(default_factory=dict)  # what each scene takes in a pod's memory
     pods: tuple[PodState, ...] = ()
+    unhealthy: int = 0  # of `desired`: pods on unhealthy slices; neither in `ready` nor in `starting`
     nodes: tuple[NodeState, ...] = ()
     trusted: bool = True  # False: the last look at the source failed, so nothing may shrink by it
     served: float | None = None  # requests that were answered since the last tick

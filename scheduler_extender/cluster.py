@@ -21,10 +21,10 @@ from scheduler_extender.fit import FITS, REASONS, Reason, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
 from scheduler_extender.placement import NOTHING_EXPECTED, Basis, Costs, cost_s, expected_shares
 from scheduler_extender.prices import Prices
+from scheduler_extender.recent_requests import RecentRequests
 from scheduler_extender.reservations import Reservation, Reservations
 from scheduler_extender.scene_table import Tier
 from scheduler_extender.scores import scores
-from scheduler_extender.starts import Starts
 
 FORESEEN_FOR_S = 1.0
 
@@ -71,7 +71,7 @@ class Cluster:
             self.table.row(name)
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
         self._departed = Departed()
-        self._starts = Starts()
+        self._requests = RecentRequests()
         self._expected: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> share of its forecast demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
         self._seen_gpus: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as its digest says
@@ -153,6 +153,7 @@ class Cluster:
             return None
         before = self.snapshot.pods.get(pod.uid)
         self.snapshot = self.snapshot.with_pod(pod)
+        self._changes += self._requests.see(pod, before)
         if not pod.holds:
             return None
         self.settle()
@@ -167,7 +168,6 @@ class Cluster:
                 self._refresh(changed)
                 tier, as_reserved = self._worst_tier(pod), False
             bound = Bound(pod, "none" if tier is None else tier.name.lower())
-            self._starts.add(pod)
         elif before.node != pod.node:
             changed |= {before.node}
             self._bound.get(before.node, {}).pop(pod.uid, None)
@@ -290,8 +290,8 @@ class Cluster:
 
     @property
     def demand(self) -> Demand:
-        """What the pods that started last asked for."""
-        return self._starts.demand
+        """What the pods that came last asked for."""
+        return self._requests.demand
 
     @property
     def stranded_slices(self) -> float:

@@ -16,6 +16,8 @@ from fleet.snapshot import Gpu, Node, Pod
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS
+from scheduler_extender.recent_requests import RecentRequests
+from scheduler_extender.recent_requests import PODS_REMEMBERED
 from tests.scheduler_extender.conftest import GB, digest
 
 ONE_G = MigProfile.parse("1g.10gb")
@@ -89,7 +91,7 @@ def test_rows_kept_in_step_equal_rows_built_anew(events: list[tuple[object, ...]
         apply(cluster, event, now_s)
     anew = Cluster(NODES, cluster.prices)
     anew.snapshot, anew.reservations = cluster.snapshot, cluster.reservations
-    anew._bound, anew._departed, anew._starts = cluster._bound, cluster._departed, cluster._starts
+    anew._bound, anew._departed, anew._requests = cluster._bound, cluster._departed, cluster._requests
     for node in cluster.snapshot.nodes.values():
         anew.table.set_digest(node)
     anew._refresh(set(NODES))
@@ -257,6 +259,21 @@ def test_the_demand_mix_is_that_of_the_last_pods() -> None:
     assert after_s < before_s / 4
 
 
+def test_pods_count_when_they_come_and_once() -> None:
+    """Those that find no place, too: a mix without them would keep no place for the next. Others crowd nobody out."""
+    cluster = Cluster(["n1"])
+    waiting = pod("waiting", "robot")
+    for _ in range(3):
+        cluster.set_pod(waiting, 1.0)
+    assert cluster.demand.scene_share["robot"] == pytest.approx(2 / 3)  # one request of everything is added
+    cluster.set_pod(pod("told", node="n1"), 1.0)
+    cluster.set_pod(pod("told", "train", "n1"), 1.0)  # its scenes were told later than its slices
+    for number in range(PODS_REMEMBERED):
+        cluster.set_pod(Pod(f"web-server-{number}", node="n1"), 1.0)
+    shares = cluster.demand.scene_share
+    assert shares == pytest.approx({"robot": 2 / 5, "train": 2 / 5})
+
+
 def test_rows_follow_a_list_that_changes_in_place() -> None:
     cluster = Cluster(["n1", "n2"])
     asked = ["n1", "n2", "n3"]
@@ -336,3 +353,13 @@ def test_stranded_slices_by_hand() -> None:
     assert cluster.stranded_slices == pytest.approx(2 * expected)
     cluster.remove_node("n1")
     assert cluster.stranded_slices == pytest.approx(expected)
+
+
+def test_the_mix_follows_from_the_pods_whoever_reads_it_when() -> None:
+    """Metrics and prices made ahead read it at times that no journal tells."""
+    read, unread = RecentRequests(), RecentRequests()
+    for number in range(200):
+        asked = pod(f"uid-{number}", "abcdef"[number * number % 6])
+        assert read.see(asked, None) == unread.see(asked, None)
+        assert read.demand.scene_share
+    assert read.demand.scene_share == unread.demand.scene_share
