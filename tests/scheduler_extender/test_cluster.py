@@ -16,8 +16,7 @@ from fleet.snapshot import Gpu, Node, Pod
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS
-from scheduler_extender.recent_requests import RecentRequests
-from scheduler_extender.recent_requests import PODS_REMEMBERED
+from scheduler_extender.recent_requests import PODS_REMEMBERED, RecentRequests
 from tests.scheduler_extender.conftest import GB, digest
 
 ONE_G = MigProfile.parse("1g.10gb")
