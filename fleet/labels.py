@@ -9,6 +9,7 @@ SCENES_ANNOTATION = f"{DOMAIN}/scenes"  # comma-separated scene ids
 SCENE_BYTES_ANNOTATION = f"{DOMAIN}/scene-bytes"  # `id=bytes,...` where no node knows a size yet
 SCENES_GATE = f"{DOMAIN}/scenes"  # scheduling gate: the autoscaler opens it when it has said which scenes a pod loads
 ANY_SLICE_ANNOTATION = f"{DOMAIN}/any-slice-gb"  # `20`: one MIG slice of 20 GB or more, whatever its profile
+PACKING_ANNOTATION = f"{DOMAIN}/packing"  # `pack` or `spread`: how a workload lies on the nodes; absent: as prices say
 DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gateway obeys it
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"  # Kubernetes' own: the lowest goes first
 PAUSED_ANNOTATION = f"{DOMAIN}/paused"  # on a PredictiveAutoscaler: `true`, or the time until which its count is held

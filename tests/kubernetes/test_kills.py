@@ -22,7 +22,7 @@ from local_fleet.kubelet.pod_worker import PodWorker
 from local_fleet.kubernetes.manifests import NAMESPACE
 from tests.kubernetes.fleet import eventually
 from tests.kubernetes.session import Session
-from tests.kubernetes.standing import FRAME_S, Standing
+from tests.kubernetes.standing import FRAME_S, LEASE_S, Standing
 from tests.kubernetes.traffic import Traffic
 
 pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(300)]
@@ -31,8 +31,8 @@ POOL = "steady"
 LOW_PER_S, HIGH_PER_S = 6.0, 14.0
 DOWN_S = 4  # a pod must have been superfluous for so long before it goes
 BLIND_S = 8.0
-OUTAGE_S = float(os.environ.get("SPLATFLEET_OUTAGE_S", "15"))  # make test-kubernetes-long: 30
-HANG_S = 0.4 * OUTAGE_S  # more than a lease may be written on
+OUTAGE_S = float(os.environ.get("SPLATFLEET_OUTAGE_S", "10"))  # make test-kubernetes-long: 30
+HANG_S = max(0.4 * OUTAGE_S, LEASE_S + 1.0)  # more than a lease may be written on
 MOST_LOST = 0  # the gateway asks another pod once
 
 
