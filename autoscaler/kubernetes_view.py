@@ -86,12 +86,16 @@ def planned_scenes(pod: Pod) -> tuple[SceneId, ...]:
 
 
 def scene_bytes(digests: Iterable[NodeDigest]) -> dict[SceneId, int]:
-    """What each scene takes in a pod's memory; on a disk's word where no pod ever held it."""
+    """What each scene takes in a pod's memory: as pods say, else as a record on a disk does.
+
+    Bytes on the disk stand in where an exporter is too old to know better: a source alone is smaller than the scene.
+    """
     sizes: dict[SceneId, int] = {}
     resident: dict[SceneId, int] = {}
     for digest in digests:
         for cached in digest.scene_cache.scenes:
-            sizes[SceneId(cached.id)] = max(cached.bytes, sizes.get(SceneId(cached.id), 0))
+            size = cached.resident_bytes or cached.bytes
+            sizes[SceneId(cached.id)] = max(size, sizes.get(SceneId(cached.id), 0))
         for pod in digest.pods:
             for scene in pod.resident:
                 resident[SceneId(scene.id)] = max(scene.bytes, resident.get(SceneId(scene.id), 0))

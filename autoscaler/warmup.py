@@ -37,14 +37,17 @@ def plan_new_pods(
 ) -> tuple[tuple[SceneId, ...], ...]:
     """What each of `count` new pods loads before it is ready: scenes by demand per copy, under the pod's budget.
 
+    That is the least that a pod of the pool says of itself, where it is less than the settings have.
     `demand` is requests/s by scene. Every scene that is picked counts as a copy for the next pick, so hot scenes are
     spread over several pods and scenes without a copy come early.
     """
     copies = Counter(scene for pod in observation.pods if not pod.draining for scene in pod.resident)
     total = sum(demand.values())
+    # A pod that is told more than it may hold does not start.
+    budget_bytes = min([pool.pod_budget_bytes, *(pod.budget_bytes for pod in observation.pods if pod.budget_bytes)])
     plans = []
     for _ in range(count):
-        left = pool.pod_budget_bytes
+        left = budget_bytes
         plan: list[SceneId] = []
         wanted = sorted(demand, key=lambda scene: (-demand[scene] / (copies[scene] + 1), scene))
         for scene in wanted:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autoscaler.decision import WarmReason
+from autoscaler.kubernetes_view import scene_bytes
 from autoscaler.observation import NodeState, Observation, PodState
 from autoscaler.pool import Pool
 from autoscaler.scenes import SceneShares
 from autoscaler.warmup import WarmMemory, plan_new_pods, plan_warm_asks
-from fleet.scene import SceneId
+from exporter.store_reader import StoreReader
+from fleet.digest import NodeDigest, SceneCache
+from fleet.scene import SceneId, parse_scene_id
+from renderer import made
+from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
+from renderer.formats import ply
+from renderer.pod import CannotStart, RendererPod
+from renderer.pod_settings import PodSettings
+from renderer.scene_source import digest_of
+from renderer.scene_store import SceneStore
+from tests.renderer.scenes import Uncounted
 
 A, B, C, D = (SceneId(text) for text in "abcd")
 POOL = Pool("p", service_s=0.15, pod_budget_bytes=100, warm_asks_per_tick=2)
@@ -159,3 +171,36 @@ def test_each_ask_says_why() -> None:
     assert {(ask.scene, ask.reason) for ask in asks} == {
         (A, WarmReason.BUSY), (A, WarmReason.SPREAD), (B, WarmReason.COLD), (B, WarmReason.SPREAD)
     }  # fmt: skip
+
+
+def test_a_plan_made_from_disks_alone_fits_into_a_pod(tmp_path: Path) -> None:
+    """No pod has held the scenes yet and none is packed: a source is smaller than the scene in memory."""
+    for number in range(3):
+        ply.write(tmp_path / f"scene-{number}.ply", made.make("knot", 500, number))
+    entries = [
+        CatalogueEntry(parse_scene_id(path.stem), path.as_uri(), digest_of(path), path.stat().st_size)
+        for path in sorted(tmp_path.glob("*.ply"))
+    ]
+    save_catalogue(Catalogue(entries), tmp_path / "catalogue.json")
+    store = SceneStore(tmp_path / "store", 1 << 30)
+    sizes = [(entry.source_bytes or 0, store.ensure(entry, pack=False).record.resident_bytes) for entry in entries]
+    budget_bytes = sum(source for source, _ in sizes)
+    assert budget_bytes < sum(resident for _, resident in sizes), "sources as large as scenes show nothing"
+    found = StoreReader(tmp_path / "store").read()
+    digest = NodeDigest("node-1", 1, 0.0, SceneCache(1 << 30, 1 << 30, 0.0, 0.0, found.scenes))
+    observation = replace(seen(), scene_bytes=scene_bytes([digest]))
+    demand = {entry.id: 1.0 for entry in entries}
+    (plan,) = plan_new_pods(replace(POOL, pod_budget_bytes=budget_bytes), observation, demand, 1)
+    assert len(plan) == 2
+    settings = PodSettings(
+        tmp_path / "catalogue.json", tmp_path / "store", plan, budget_bytes=budget_bytes, rasterizer="cpu"
+    )
+    assert set(RendererPod(settings, Uncounted()).cache.resident()) == set(plan)
+    with pytest.raises(CannotStart, match="do not fit together"):
+        RendererPod(replace(settings, scenes=tuple(entry.id for entry in entries)), Uncounted())
+
+
+def test_a_plan_stays_under_the_budget_that_pods_say() -> None:
+    pods = (PodState("pod-1", budget_bytes=SIZES[A]), PodState("pod-2"))
+    plans = plan_new_pods(replace(POOL, pod_budget_bytes=1000), seen(pods=pods), {A: 5.0, B: 4.0}, 1)
+    assert sum(SIZES[scene] for scene in plans[0]) <= SIZES[A]
