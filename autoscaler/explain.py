@@ -29,6 +29,8 @@ def explain(
     parts += _circumstances(limits, observation, evidence, want, reason)
     if observation.starting:
         parts.append(f"{len(observation.starting)} starting")
+    if observation.unhealthy:
+        parts.append(f"{observation.unhealthy} on unhealthy slices, which are counted out")
     if observation.note:
         parts.append(observation.note)
     frame = f"frame {evidence.service.mean_s:.3g} s"

@@ -54,6 +54,7 @@ def explain(decision: Decision, cluster: Cluster) -> dict[str, Any]:
             "pool": pod.pool,
             "profiles": [str(profile) for profile in pod.profiles],
             "gpus": pod.gpus,
+            "packing": pod.packing,
             "scenes": list(pod.scenes),
             "expected_scenes": {scene: round(share, 4) for scene, share in decision.expected.items()},
             "problems": list(pod.problems),

@@ -80,10 +80,13 @@ def test_the_pod_goes_where_its_scene_lies(fleet: tuple[list[LocalNode], Stack])
     # The emptiest node would be another one.
     load = {"node-1": 0, "node-2": 0, "node-3": 3}
     assert scheduler.place(pod, load) == "node-3"
+    scheduler.expect("renderer", {SceneId("knot"): 3.0})
     unnamed = pod_manifest("renderer-002", "renderer", POD_PROFILE, [])
-    assert scheduler.place(unnamed, load) != "node-3"
-    scheduler.expect("renderer", {SceneId("knot"): 1.0})
     assert scheduler.place(unnamed, load) == "node-3"
+    explained = httpx2.get(parts.extender_url + "/explain", params={"pod": "default/renderer-002"}).json()
+    assert explained["pod"]["expected_scenes"] == {"knot": 1.0}
+    waits_s = {line["node"]: line["time_to_ready_s"] for line in explained["nodes"]}
+    assert waits_s["node-3"] < min(waits_s["node-1"], waits_s["node-2"])
     assert scheduler.failed_calls == 0
 
 
