@@ -79,7 +79,7 @@ class Cluster:
         self._sharing: dict[str, Sharing] = {}
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
         self._changes = 0  # of anything that a price follows from
-        self._foreseen: tuple[int, Decision] | None = None
+        self._foreseen: tuple[int, Demand, Decision] | None = None
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
@@ -214,9 +214,9 @@ class Cluster:
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price every node, or say what was foreseen. Changes nothing; `reserve` holds the place."""
         if self._foreseen is not None:
-            changes, foreseen = self._foreseen
+            changes, demand, foreseen = self._foreseen
             same = changes == self._changes and foreseen.pod == pod and foreseen.names == names
-            if same and 0.0 <= now_s - foreseen.now_s <= FORESEEN_FOR_S:
+            if same and demand is self.demand and 0.0 <= now_s - foreseen.now_s <= FORESEEN_FOR_S:
                 return foreseen
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
@@ -232,7 +232,7 @@ class Cluster:
     def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
         """Price now what will be asked about next; whatever changes until then makes it worthless."""
         decision = self.decide(pod, names, now_s)
-        self._foreseen = self._changes, decision
+        self._foreseen = self._changes, self.demand, decision
 
     def set_capacity_type(self, name: str, capacity_type: str) -> None:
         """Take what a node's label says: `reserved`, `on-demand`, `spot`, or empty where it says nothing."""

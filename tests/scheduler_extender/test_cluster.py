@@ -288,7 +288,7 @@ def test_what_was_foreseen_is_what_would_be_found_now(
     assert said.age_s.tolist() == pytest.approx(found.age_s.tolist(), nan_ok=True)
 
 
-@pytest.mark.parametrize("change", ["confirmed", "capacity type", "forecast"])
+@pytest.mark.parametrize("change", ["confirmed", "capacity type", "forecast", "demand"])
 def test_no_change_of_prices_is_missed(change: str) -> None:
     cluster = Cluster(NODES, time_to_live_s=30.0)
     for name in NODES:
@@ -303,6 +303,8 @@ def test_no_change_of_prices_is_missed(change: str) -> None:
             cluster.set_capacity_type("n1", "spot")
         case "forecast":
             cluster.set_forecast("web", {SceneId("a"): 1.0})
+        case "demand":
+            cluster.set_pod(pod("waits", "a"), 40.0)
     assert cluster.decide(asked, list(NODES), 40.0) is not foreseen
 
 
