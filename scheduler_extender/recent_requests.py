@@ -46,8 +46,9 @@ class RecentRequests:
     def __init__(self, most: int = PODS_REMEMBERED) -> None:
         self._profiles: _Last[MigProfile] = _Last(most)
         self._scenes: _Last[str] = _Last(most)
+        self._since = 0  # pods that the mix does not know
+        self._counts: tuple[Counter[MigProfile], Counter[str]] = Counter(), Counter()  # that the mix is made of
         self._demand: Demand | None = None
-        self._since = 0  # pods that `_demand` does not know
 
     def see(self, pod: Pod, before: Pod | None) -> None:
         """Count what a pod asks for that it did not ask for `before`: its scenes may be told later than its slices."""
@@ -59,6 +60,11 @@ class RecentRequests:
             self._scenes.add(tuple(pod.scenes))
             news = True
         self._since += news
+        # By what was seen, not when somebody looks: a replay looks at other moments.
+        if self._since > MOST_LAG * max(len(self._profiles), len(self._scenes)):
+            self._since = 0
+            self._counts = self._profiles.counts.copy(), self._scenes.counts.copy()
+            self._demand = None
 
     @property
     def demand(self) -> Demand:
@@ -66,13 +72,13 @@ class RecentRequests:
 
         A mix made anew for every pod costs a burst more than everything else that a decision does.
         """
-        if self._demand is None or self._since > MOST_LAG * max(len(self._profiles), len(self._scenes)):
+        if self._demand is None:
+            profiles, scenes = self._counts
             roles: dict[str, Counter[str]] = {name: Counter() for name in PARTS}
             for name, part in PARTS.items():
-                for profile, count in self._profiles.counts.items():
+                for profile, count in profiles.items():
                     role = part.role_of(profile)
                     if role is not None:
                         roles[name][role.name] += count
-            self._demand = demand_of(roles, self._scenes.counts)
-            self._since = 0
+            self._demand = demand_of(roles, scenes)
         return self._demand

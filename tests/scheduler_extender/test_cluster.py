@@ -242,6 +242,17 @@ def test_pods_count_when_they_come_and_once() -> None:
     assert shares == pytest.approx({"robot": 2 / 5, "train": 2 / 5})
 
 
+def test_the_mix_does_not_depend_on_who_looks_when() -> None:
+    """A replay makes the decisions alone, without the looks of filter and of a scrape between them."""
+    watched, left_alone = Cluster(["n1"]), Cluster(["n1"])
+    for number in range(270):
+        for cluster in (watched, left_alone):
+            cluster.set_pod(pod(f"pod-{number}", f"scene-{number % 7}"), 1.0)
+        assert watched.demand
+    assert watched.demand.scene_share == left_alone.demand.scene_share
+    assert watched.demand.role_share == left_alone.demand.role_share
+
+
 def test_rows_follow_a_list_that_changes_in_place() -> None:
     cluster = Cluster(["n1", "n2"])
     asked = ["n1", "n2", "n3"]
