@@ -15,6 +15,7 @@ from autoscaler.evidence import Evidence, gather
 from autoscaler.explain import explain
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation
+from autoscaler.places import plan_places, told
 from autoscaler.pool import Mode, Pool
 from autoscaler.scenes import SceneShares
 from autoscaler.schedule import limits_at
@@ -58,6 +59,9 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
     )
     scenes = scene_demand(observation, evidence, memory)
     warm = plan_warm_asks(pool, observation, scenes, evidence.lead_s, memory.warm)
+    places = plan_places(pool, observation, memory, evidence, decision) if pool.mode is Mode.PREDICTIVE else None
+    if places is not None:
+        decision = replace(decision, explanation=f"{decision.explanation}; {told(places)}", places=places)
     return replace(
         decision,
         scenes=plan_new_pods(pool, observation, scenes, max(0, decision.change)),
@@ -86,6 +90,7 @@ def cut(pool: Pool, observation: Observation, memory: PoolMemory, decision: Deci
         explanation=text,
         scenes=decision.scenes[: max(0, count - observation.desired)],
         victims=choose_victims(observation, max(0, observation.desired - count), pool.capacity_types),
+        places=None,
         capacity=split(count, pool.capacity_types),
     )
 

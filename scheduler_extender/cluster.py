@@ -16,17 +16,17 @@ from fleet.digest import NodeDigest
 from fleet.scene import SceneId
 from fleet.snapshot import Gpu, Node, Pod, Sharing, Snapshot
 from scheduler_extender.demand import Demand
+from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS, REASONS, Reason, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
 from scheduler_extender.placement import NOTHING_EXPECTED, Basis, Costs, cost_s, expected_shares
 from scheduler_extender.prices import Prices
 from scheduler_extender.recent_requests import RecentRequests
-from scheduler_extender.reservations import Reservations
+from scheduler_extender.reservations import Reservation, Reservations
 from scheduler_extender.scene_table import Tier
 from scheduler_extender.scores import scores
 
 FORESEEN_FOR_S = 1.0
-DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ class Cluster:
         for name in configured:
             self.table.row(name)
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
-        self._departed: dict[str, tuple[str, float]] = {}  # uid -> node, when it went
+        self._departed = Departed()
         self._requests = RecentRequests()
         self._expected: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> share of its forecast demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
@@ -79,12 +79,12 @@ class Cluster:
         self._sharing: dict[str, Sharing] = {}
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
         self._changes = 0  # of anything that a price follows from
-        self._foreseen: tuple[int, Demand, Decision] | None = None
+        self._foreseen: tuple[int, Decision] | None = None
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
         node = Node.from_digest(name, digest, now_s)
-        self._drop_departed(node, now_s)
+        self._departed.drop_unnamed(node, now_s)
         self._seen_gpus[name] = node.gpus
         gpus = _merged(node.gpus, self._inventory.get(name, ()))
         self._set_node(replace(node, gpus=gpus, sharing=self._sharing.get(name)))
@@ -101,6 +101,7 @@ class Cluster:
         self._refresh(self.reservations.release_node(name))
         self._set_node(Node(name))
         self.table.set_claims(Node(name), (), frozenset())
+        self._departed.forget_node(name)
         self.snapshot = self.snapshot.without_node(name)
         self.table.drop(name)
         self._changes += 1
@@ -140,7 +141,7 @@ class Cluster:
 
     def confirm_digest(self, name: str, now_s: float) -> None:
         """The node's digest was asked for again and had not changed."""
-        self._drop_departed(self.snapshot.nodes[name], now_s)
+        self._departed.drop_unnamed(self.snapshot.nodes[name], now_s)
         self.table.seen_s[self.table.row(name)] = now_s
         self._changes += 1
 
@@ -152,21 +153,41 @@ class Cluster:
             return None
         before = self.snapshot.pods.get(pod.uid)
         self.snapshot = self.snapshot.with_pod(pod)
-        self._requests.see(pod, before)
+        self._changes += self._requests.see(pod, before)
         if not pod.holds:
             return None
-        bound = None
+        self.settle()
+        reserved = self.reservations.get(pod.uid)
         changed = self.reservations.release(pod.uid) | {pod.node}
+        as_reserved = self._as_reserved(pod, reserved)
+        bound = None
         if before is None or not before.holds:
-            self._refresh(changed)  # without the pod itself, whose own scenes would look as if they were on the way
-            bound = Bound(pod, self._tier(pod))
+            tier = self._worst_tier(pod)
+            if tier == Tier.FETCHING and changed == {pod.node}:
+                # Its own scenes may look as if they were on the way.
+                self._refresh(changed)
+                tier, as_reserved = self._worst_tier(pod), False
+            bound = Bound(pod, "none" if tier is None else tier.name.lower())
         elif before.node != pod.node:
             changed |= {before.node}
             self._bound.get(before.node, {}).pop(pod.uid, None)
-        self._departed.pop(pod.uid, None)
+        returned = self._departed.forget(pod.uid)
         self._bound.setdefault(pod.node, {})[pod.uid] = pod
-        self._change(changed)
+        if returned or not as_reserved or len(changed) > 1:
+            self._change(changed)
         return bound
+
+    def _as_reserved(self, pod: Pod, reserved: Reservation | None) -> bool:
+        """Whether a binding takes the very place that was held, so that the row of its node says it already.
+
+        Places are given out in the order of pods, the bound ones first: with another pod on its way that order changes.
+        """
+        return (
+            reserved is not None
+            and reserved.node == pod.node
+            and not self.reservations.on(pod.node)
+            and replace(reserved.pod, node=pod.node) == pod
+        )
 
     def remove_pod(self, uid: str, now_s: float) -> None:
         """A pod was deleted: its place is free, whatever the digest still says."""
@@ -214,9 +235,9 @@ class Cluster:
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price every node, or say what was foreseen. Changes nothing; `reserve` holds the place."""
         if self._foreseen is not None:
-            changes, demand, foreseen = self._foreseen
+            changes, foreseen = self._foreseen
             same = changes == self._changes and foreseen.pod == pod and foreseen.names == names
-            if same and demand is self.demand and 0.0 <= now_s - foreseen.now_s <= FORESEEN_FOR_S:
+            if same and 0.0 <= now_s - foreseen.now_s <= FORESEEN_FOR_S:
                 return foreseen
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
@@ -232,7 +253,7 @@ class Cluster:
     def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
         """Price now what will be asked about next; whatever changes until then makes it worthless."""
         decision = self.decide(pod, names, now_s)
-        self._foreseen = self._changes, self.demand, decision
+        self._foreseen = self._changes, decision
 
     def set_capacity_type(self, name: str, capacity_type: str) -> None:
         """Take what a node's label says: `reserved`, `on-demand`, `spot`, or empty where it says nothing."""
@@ -277,29 +298,26 @@ class Cluster:
         """Free memory slices of the whole fleet that are of no use to the demand (fleet.mig.fragmentation_table)."""
         return float(self.demand.fragmentation[self.table.gpu_part, self.table.gpu_mask].sum())
 
-    def _tier(self, pod: Pod) -> str:
+    def _worst_tier(self, pod: Pod) -> Tier | None:
+        """Where the scenes of a pod lie on its node, the worst of them; None where it names none."""
         row = np.array([self.table.rows.get(pod.node, UNKNOWN_ROW)])
         peers = bool((self.table.peer_bytes_per_s > 0).any())
         scenes = self.table.scenes
         columns = [scenes.get(scene) for scene in pod.scenes]
         tiers = [int(scenes.tiers(column, row, peers)[0]) if column else Tier.REMOTE for column in columns]
-        return Tier(min(tiers)).name.lower() if tiers else "none"
+        return Tier(min(tiers)) if tiers else None
 
     def _forget(self, uid: str, now_s: float) -> None:
         changed = self.reservations.release(uid)
         pod = self.snapshot.pods.get(uid)
         if pod is not None and pod.holds:
             self._bound.get(pod.node, {}).pop(uid, None)
-            self._departed[uid] = (pod.node, now_s)
+            node = self.snapshot.nodes.get(pod.node)
+            if node is not None:  # else no exporter will ever name it
+                self._departed.drop_unnamed(node, now_s)
+                self._departed.add(uid, pod.node, now_s)
             changed |= {pod.node}
         self._change(changed)
-
-    def _drop_departed(self, node: Node, now_s: float) -> None:
-        """Forget deleted pods that the node's digest does not name any more."""
-        named = {cut.pod_uid for gpu in node.gpus for cut in gpu.slices}
-        for uid, (of_node, went_s) in list(self._departed.items()):
-            if of_node == node.name and uid not in named and now_s - went_s > DEPARTED_FOR_S:
-                del self._departed[uid]
 
     def _change(self, names: set[str]) -> None:
         """Bring rows in step after something changed for good."""
@@ -318,7 +336,7 @@ class Cluster:
             bound = self._bound.get(name, {})
             reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]
             claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]
-            departed = frozenset(uid for uid, (of_node, _) in self._departed.items() if of_node == name) | aside
+            departed = aside.union(self._departed.on(name))
             self.table.set_claims(self.snapshot.nodes[name], claims, departed)
             self._changes += 1
 

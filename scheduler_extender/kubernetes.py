@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,31 @@ WAKE_EVERY_S = 1.0  # at most; one event wakes all waiting pods
 RETRY_EVERY_S = 2.0
 LOOK_FOR_FORECASTS_EVERY_S = 30.0  # an autoscaler may be installed later
 log = structlog.get_logger()
+
+
+class _Heard:
+    """Changes of one resource on their way from its thread to the loop, which is woken once for all that are there."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, apply: Callable[[Change[Any]], None]) -> None:
+        self._loop, self._apply = loop, apply
+        self._changes: deque[Change[Any]] = deque()
+        self._called = False
+
+    def put(self, change: Change[Any]) -> None:
+        """From the thread of the watch."""
+        self._changes.append(change)
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        self._called = False  # before the first is taken: what comes from now on calls again
+        while self._changes:
+            change = self._changes.popleft()
+            try:
+                self._apply(change)
+            except Exception as error:
+                log.exception("change not applied", name=change.object.metadata.name, error=str(error))
 
 
 class ClusterWatch:
@@ -111,10 +137,8 @@ class ClusterWatch:
     def _follow(
         self, loop: asyncio.AbstractEventLoop, resource: Any, scope: Scope, apply: Callable[[Change[Any]], None]
     ) -> Reflector[Any]:
-        def on_change(change: Change[Any]) -> None:
-            loop.call_soon_threadsafe(apply, change)
-
-        followed: Reflector[Any] = Reflector(self._connection, resource, scope, on_change, self._timings)
+        heard = _Heard(loop, apply)
+        followed: Reflector[Any] = Reflector(self._connection, resource, scope, heard.put, self._timings)
         self.reflectors.append(followed.start())
         return followed
 

@@ -5,6 +5,7 @@ Null and absent are one, unknown fields are skipped, and what cannot be read bec
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -138,13 +139,16 @@ def _profiles(asked: dict[str, int], problems: list[str]) -> tuple[MigProfile, .
     profiles: list[MigProfile] = []
     for name in sorted(asked):
         try:
-            profile = MigProfile.from_resource(name)
+            profile = _profile_of(name)
         except MigError as error:
             problems.append(f"resource {name[:80]}: {error}")
             continue
         if profile is not None:
             profiles += [profile] * min(asked[name], MOST_SLICES - len(profiles))
     return tuple(profiles)
+
+
+_profile_of = lru_cache(4096)(MigProfile.from_resource)  # texts of others: bounded
 
 
 def _other_devices(asked: dict[str, int]) -> tuple[str, ...]:

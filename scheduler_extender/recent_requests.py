@@ -47,11 +47,16 @@ class RecentRequests:
         self._profiles: _Last[MigProfile] = _Last(most)
         self._scenes: _Last[str] = _Last(most)
         self._since = 0  # pods that the mix does not know
-        self._counts: tuple[Counter[MigProfile], Counter[str]] = Counter(), Counter()  # that the mix is made of
+        self._counted: tuple[Counter[MigProfile], Counter[str]] = (Counter(), Counter())  # what the mix is made of
         self._demand: Demand | None = None
 
-    def see(self, pod: Pod, before: Pod | None) -> None:
-        """Count what a pod asks for that it did not ask for `before`: its scenes may be told later than its slices."""
+    def see(self, pod: Pod, before: Pod | None) -> bool:
+        """Count what a pod asks for that it did not ask for `before`; whether that made another mix.
+
+        Its scenes may be told later than its slices. A mix lags behind by `MOST_LAG` of the pods: one made anew for
+        each costs a burst more than everything else that a decision does. When it is made anew follows from the pods
+        alone, whoever reads it when: else a replay would decide by another.
+        """
         news = False
         if pod.profiles and not (before is not None and before.profiles):
             self._profiles.add(pod.profiles)
@@ -60,20 +65,17 @@ class RecentRequests:
             self._scenes.add(tuple(pod.scenes))
             news = True
         self._since += news
-        # By what was seen, not when somebody looks: a replay looks at other moments.
-        if self._since > MOST_LAG * max(len(self._profiles), len(self._scenes)):
-            self._since = 0
-            self._counts = self._profiles.counts.copy(), self._scenes.counts.copy()
-            self._demand = None
+        if self._since <= MOST_LAG * max(len(self._profiles), len(self._scenes)):
+            return False
+        self._counted = self._profiles.counts.copy(), self._scenes.counts.copy()
+        self._demand, self._since = None, 0
+        return True
 
     @property
     def demand(self) -> Demand:
-        """The demand mix of these pods; it may lag behind by `MOST_LAG` of them.
-
-        A mix made anew for every pod costs a burst more than everything else that a decision does.
-        """
+        """The demand mix of these pods."""
         if self._demand is None:
-            profiles, scenes = self._counts
+            profiles, scenes = self._counted
             roles: dict[str, Counter[str]] = {name: Counter() for name in PARTS}
             for name, part in PARTS.items():
                 for profile, count in profiles.items():
