@@ -79,5 +79,5 @@ class Flaps:
         if self.direction != 1:
             return 0.0
         # A day that is more restless than the price expects still ends within its budget, or nearly so.
-        crowded = max(1.0, len(self.reversals) / (TARGET * budget)) ** CROWDING
+        crowded = math.pow(max(1.0, len(self.reversals) / (TARGET * budget)), CROWDING)
         return self.price * crowded * max(self.usual, needed, 1.0) * day_s / budget
