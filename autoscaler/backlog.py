@@ -3,8 +3,46 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from autoscaler.observation import Observation
+
+JUDGED_FRAMES = 4.0  # that ready pods can render, before it is said whether a line gets shorter
+
+
+@dataclass
+class StandingLine:
+    """A line that waits although the count of arrivals says that nobody came: does it get shorter?
+
+    Told of every tick. What nobody joins shrinks as fast as the ready pods render; a line that does not by half of
+    that is joined by somebody who is not counted, or is not served, and either way it is demand.
+    """
+
+    waiting: float = 0.0  # when it was last judged
+    at_s: float = math.nan  # of the last look; nan: there is no such line
+    ready: int = 0  # at the last look
+    could_render: float = 0.0  # frames, since it was last judged
+    pods: int = 0  # that it keeps busy: those that were ready when it was first found to stand
+
+    def look(self, observation: Observation, rate_per_s: float | None, service_s: float) -> int:
+        """Pods whose work the line stands for, 0 where it shrinks; never more than there were at first.
+
+        A gauge that is stuck therefore asks for the pods that drain its line once, not again with every pod it got.
+        """
+        waiting = backlog(observation)
+        if waiting <= 0 or rate_per_s != 0.0:
+            self.at_s, self.pods = math.nan, 0
+            return 0
+        if math.isnan(self.at_s):
+            self.waiting, self.could_render, self.pods = waiting, 0.0, 0
+        else:
+            self.could_render += self.ready * max(0.0, observation.now_s - self.at_s) / service_s
+        if self.could_render >= JUDGED_FRAMES:
+            stands = self.waiting - waiting < self.could_render / 2
+            self.pods = (self.pods or self.ready) if stands else 0
+            self.waiting, self.could_render = waiting, 0.0
+        self.at_s, self.ready = observation.now_s, observation.ready
+        return self.pods
 
 
 def backlog(observation: Observation) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,6 +45,7 @@ class Evidence:
     building: bool = False  # the history is still being read: no step down
     stuck: int = 0  # pods that were asked for long ago and got no machine
     drain: int = 0  # pods on top of those for new arrivals, for the requests that wait
+    standing: int = 0  # pods that a line keeps busy which does not shrink though nobody is said to arrive
 
 
 def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence:
@@ -57,9 +59,13 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     blind = _blindness(pool, observation, rate)
     if blind is Reason.BLIND:
         rate = None  # so old that it says nothing about now: the queue alone may speak
-    waiting = backlog_ahead(observation, rate, service.mean_s, startup_s)
+    standing = memory.line.look(observation, rate, service.mean_s)
+    joining = standing / service.mean_s if standing else rate
+    waiting = backlog_ahead(observation, joining, service.mean_s, startup_s)
     drain = drain_replicas(waiting, service.mean_s, DRAIN_SHARE * lead_s)
-    floor, floor_reason = _floor(pool, objective, observation, service, rate, drain)
+    demanded = _demanded(pool, objective, service, rate)
+    busy = observation.ready if rate is None else max(demanded, standing)
+    floor, floor_reason = _floor(pool, observation, service, demanded, busy + drain)
     evidence = Evidence(
         objective,
         service,
@@ -73,6 +79,7 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
         margin=margin,
         stuck=_stuck(observation, startup_s),
         drain=drain,
+        standing=standing,
     )
     if pool.mode is Mode.REACTIVE or blind is not None:
         return evidence
@@ -155,11 +162,16 @@ def _service(
 
 def startup_quantile(pool: Pool, observation: Observation) -> float:
     """The start-up time that `pool.startup_quantile` of recent starts stayed under; the configured one before 3."""
-    recent = [value for value in observation.startup_s[-50:] if value >= 0]
+    return upper_quantile(observation.startup_s, pool.startup_quantile, pool.startup_s)
+
+
+def upper_quantile(seconds: Sequence[float], quantile: float, configured_s: float) -> float:
+    """A quantile of the newest 20; before there are three, the configured time and no less than any of them."""
+    recent = [value for value in seconds[-50:] if value >= 0]
     if len(recent) < 3:
-        return max([pool.startup_s, *recent])
+        return max([configured_s, *recent])
     ordered = sorted(recent[-20:])
-    place = pool.startup_quantile * (len(ordered) - 1)
+    place = quantile * (len(ordered) - 1)
     low = int(place)
     above = ordered[min(low + 1, len(ordered) - 1)]
     return ordered[low] + (place - low) * (above - ordered[low])
@@ -178,25 +190,27 @@ def recent_rate(pool: Pool, observation: Observation, lead_s: float) -> float | 
     return sum(known) / len(known) / observation.bin_s
 
 
-def _floor(
-    pool: Pool, objective: Objective, observation: Observation, service: ServiceTime, rate: float | None, drain: int
-) -> tuple[int, Reason]:
+def _demanded(pool: Pool, objective: Objective, service: ServiceTime, rate: float | None) -> int:
+    """Pods that the recent demand takes; 0 where it is not known."""
+    if rate is None:
+        return 0
+    limit = pool.max_replicas + 1
+    if pool.mode is Mode.REACTIVE:
+        return min(math.ceil(rate * service.mean_s / pool.triggers.utilization - 1e-9), limit)
+    return replicas_for(rate, service, objective, limit)
+
+
+def _floor(pool: Pool, observation: Observation, service: ServiceTime, demanded: int, most: int) -> tuple[int, Reason]:
     """What reacting alone asks for: the largest of the triggers.
 
-    Requests that wait never ask for more than the recent demand takes and `drain` pods beside: while pods start the
-    line grows, and a count in proportion to the line alone runs away to the maximum.
+    Requests that wait never ask for more than `most`, what the demand takes and the line needs to drain: while pods
+    start the line grows, and a count in proportion to the line alone runs away to the maximum.
     """
     limit = pool.max_replicas + 1
-    floor, reason = 0, Reason.DEMAND
-    if rate is not None:
-        if pool.mode is Mode.REACTIVE:
-            floor = min(math.ceil(rate * service.mean_s / pool.triggers.utilization - 1e-9), limit)
-        else:
-            floor = replicas_for(rate, service, objective, limit)
+    floor, reason = demanded, Reason.DEMAND
     if observation.pending:
         per_pod = pool.triggers.pending_per_pod or pool.objective.max_queue_wait_s / service.mean_s
-        asked = math.ceil(observation.pending / max(per_pod, 1.0) - 1e-9)
-        asked = min(asked, (observation.ready if rate is None else floor) + drain, limit)
+        asked = min(math.ceil(observation.pending / max(per_pod, 1.0) - 1e-9), most, limit)
         if asked > floor:
             floor, reason = asked, Reason.PENDING
     threshold = pool.triggers.queue_to_compute

@@ -29,6 +29,8 @@ def explain(
     parts += _circumstances(limits, observation, evidence, want, reason)
     if observation.starting:
         parts.append(f"{len(observation.starting)} starting")
+    if observation.unhealthy:
+        parts.append(f"{observation.unhealthy} on unhealthy slices, which are counted out")
     if observation.note:
         parts.append(observation.note)
     frame = f"frame {evidence.service.mean_s:.3g} s"
@@ -49,7 +51,8 @@ def _circumstances(
     if reason in (Reason.STALE, Reason.BLIND):
         yield f"data {observation.data_age_s:.0f} s old"
     if observation.pending:
-        yield f"{observation.pending:.0f} wait"
+        stands = ", as many as before though nobody is said to arrive" if evidence.standing else ""
+        yield f"{observation.pending:.0f} wait{stands}"
     if evidence.margin != 1.0:
         yield f"margin x{evidence.margin:.2f} for late requests"
     if evidence.objective.violation_ratio > pool.objective.violation_ratio:

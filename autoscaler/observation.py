@@ -34,6 +34,7 @@ class PodState:
     budget_bytes: int = 0  # scenes it may hold; 0: not known
     in_flight: int = 0
     capacity_type: str = ""  # name of the pool's capacity type that it runs on; empty: not known
+    healthy: bool = True  # False: on a slice that its node calls unhealthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class NodeState:
     on_disk: tuple[SceneId, ...] = ()
     free_bytes: int = 0
     fetch_bytes_per_s: float = 0.0  # 0: not measured
+    awaits: int = 0  # pods of the pool that have a place kept on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,12 @@ class Observation:
     queue_to_compute: float | None = None
     service: ServiceTime | None = None
     startup_s: tuple[float, ...] = ()  # seconds from ask to ready of recent starts, oldest first
+    node_s: tuple[float, ...] = ()  # seconds from ask to a place, of recent pods that a new node came for
     data_age_s: float = 0.0  # now - end of the last element of `demand`
     scene_demand: Mapping[SceneId, float] = field(default_factory=dict)  # arrivals of each scene over the last bins
     scene_bytes: Mapping[SceneId, int] = field(default_factory=dict)  # what each scene takes in a pod's memory
     pods: tuple[PodState, ...] = ()
+    unhealthy: int = 0  # of `desired`: pods on unhealthy slices; neither in `ready` nor in `starting`
     nodes: tuple[NodeState, ...] = ()
     trusted: bool = True  # False: the last look at the source failed, so nothing may shrink by it
     served: float | None = None  # requests that were answered since the last tick

@@ -16,6 +16,7 @@ from autoscaler.explain import explain
 from autoscaler.forecast import LEADS_AHEAD
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation
+from autoscaler.places import plan_places, told
 from autoscaler.pool import Mode, Pool
 from autoscaler.scenes import SceneShares
 from autoscaler.schedule import limits_at
@@ -27,10 +28,11 @@ from fleet.scene import SceneId
 def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision:
     """The count for one pool, with its reason; updates `memory`."""
     limits = limits_at(pool, observation.now_s)
-    pool = limits.pool
     if memory.last_desired is not None:
         memory.flaps.moved(observation.now_s, observation.desired - memory.last_desired)
     memory.last_desired = observation.desired
+    whole, lost = observation, min(observation.unhealthy, observation.desired)
+    pool, observation = _without(limits.pool, lost), replace(observation, desired=observation.desired - lost)
     evidence = gather(pool, observation, memory)
     want, reason = _choose(pool, observation, memory, evidence)
     replicas, reason = _clamp(pool, want, reason)
@@ -38,14 +40,15 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         replicas, reason = observation.desired, Reason.STOCK_OUT
     if limits.paused:
         replicas, reason = observation.desired, Reason.PAUSED
-    memory.last_replicas = replicas
+    held = replicas == observation.desired
+    replicas = memory.last_replicas = whole.desired if held else min(replicas + lost, limits.pool.max_replicas)
     decision = Decision(
         pool=pool.name,
         replicas=replicas,
         reason=reason,
-        explanation=explain(limits, observation, evidence, replicas, want, reason),
-        now_s=observation.now_s,
-        current=observation.desired,
+        explanation=explain(limits, whole, evidence, replicas, want + lost, reason),
+        now_s=whole.now_s,
+        current=whole.desired,
         floor=evidence.floor,
         need=evidence.need,
         lead_s=evidence.lead_s,
@@ -57,12 +60,22 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
     )
     scenes = scene_demand(observation, evidence, memory)
     warm = plan_warm_asks(pool, observation, scenes, evidence.lead_s, memory.warm)
+    places = plan_places(pool, observation, memory, evidence, decision) if pool.mode is Mode.PREDICTIVE else None
+    if places is not None:
+        decision = replace(decision, explanation=f"{decision.explanation}; {told(places)}", places=places)
     return replace(
         decision,
         scenes=plan_new_pods(pool, observation, scenes, max(0, decision.change)),
-        victims=choose_victims(observation, max(0, -decision.change), pool.capacity_types),
+        victims=choose_victims(whole, max(0, -decision.change), pool.capacity_types),
         warm=warm if pool.mode is Mode.PREDICTIVE else (),
+        scene_shares=memory.shares.most_wanted() if memory.shares is not None else {},
     )
+
+
+def _without(pool: Pool, lost: int) -> Pool:
+    """The pool's limits for the pods that can serve: those on unhealthy slices stand beside the count, not in it."""
+    most = max(1, pool.max_replicas - lost)
+    return replace(pool, max_replicas=most, min_replicas=min(pool.min_replicas, most)) if lost else pool
 
 
 def cut(pool: Pool, observation: Observation, memory: PoolMemory, decision: Decision, count: int) -> Decision:
@@ -78,6 +91,7 @@ def cut(pool: Pool, observation: Observation, memory: PoolMemory, decision: Deci
         explanation=text,
         scenes=decision.scenes[: max(0, count - observation.desired)],
         victims=choose_victims(observation, max(0, observation.desired - count), pool.capacity_types),
+        places=None,
         capacity=split(count, pool.capacity_types),
     )
 

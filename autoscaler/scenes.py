@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from fleet.scene import SceneId
 
+MOST_SHARES_TOLD = 16  # scenes: what is told of a pool stays short, and the rest weighs little
+
 
 class SceneShares:
     """Follows which share of the demand each scene has; shares sum to 1 once anything was seen."""
@@ -35,3 +37,7 @@ class SceneShares:
         whole = sum(self._weights.values())
         ordered = sorted(self._weights.items(), key=lambda item: (-item[1], item[0]))
         return {scene: total_per_s * weight / whole for scene, weight in ordered}
+
+    def most_wanted(self, count: int = MOST_SHARES_TOLD) -> dict[SceneId, float]:
+        """The share of the demand of each of the `count` hottest scenes; those left out are what is missing to 1."""
+        return dict(list(self.forecast(1.0).items())[:count])

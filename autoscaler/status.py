@@ -108,6 +108,8 @@ def status_of(
         "explanation": decision.explanation,
         "demandPerSecond": _number(decision.demand_per_s),
         "forecast": forecast,
+        # What is not known for once is not unlearned; a pool that is another's is not ours to speak of.
+        "sceneShares": _shares(decision) or (None if standing.conflict else resource.status.get("sceneShares")),
         "conditions": _dated(_conditions(resource, decision, standing), resource.status, resource.generation, now_s),
     }
     if observation is not None:
@@ -200,6 +202,11 @@ def _dated(
     return dated
 
 
+def _shares(decision: Decision) -> list[dict[str, str]]:
+    """By the names: two scenes that are wanted alike are no news each time they change places."""
+    return [{"scene": scene, "share": f"{share:.2g}"} for scene, share in sorted(decision.scene_shares.items())]
+
+
 def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.3g}"
 
@@ -215,7 +222,7 @@ def substance(status: Mapping[str, Any]) -> list[object]:
     """What of a status is written as soon as it changes."""
     keys = ("observedGeneration", "currentReplicas", "readyReplicas", "startingReplicas", "desiredReplicas", "reason")
     conditions = sorted((c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ())
-    return [*(status.get(key) for key in keys), conditions]
+    return [*(status.get(key) for key in keys), bool(status.get("sceneShares")), conditions]
 
 
 def _present(value: Any) -> Any:

@@ -13,13 +13,14 @@ from autoscaler.pool import CapacityType
 def choose_victims(observation: Observation, count: int, types: Sequence[CapacityType] = ()) -> tuple[str, ...]:
     """Uids of `count` pods to drain, first goes first.
 
-    Draining pods count as chosen. A starting pod serves nobody yet, the youngest has cost the least. A ready pod is
-    worth the demand of the scenes that it holds, each shared among the pods that hold it; the dearer capacity type
-    leaves before the cheaper, whatever it holds.
+    Draining pods count as chosen, and those on unhealthy slices come next. A starting pod serves nobody yet, the
+    youngest has cost the least. A ready pod is worth the demand of the scenes that it holds, each shared among the pods
+    that hold it; the dearer capacity type leaves before the cheaper, whatever it holds.
     """
     if count <= 0:
         return ()
     draining = [pod.uid for pod in observation.pods if pod.draining]
+    sick = [pod.uid for pod in observation.pods if not pod.healthy]
     starting = [pod.uid for pod in sorted(observation.starting, key=lambda pod: (pod.age_s, pod.uid))]
     copies = Counter(scene for pod in observation.pods if pod.ready for scene in pod.resident)
 
@@ -30,5 +31,5 @@ def choose_victims(observation: Observation, count: int, types: Sequence[Capacit
         return dear, worth, pod.in_flight, pod.uid
 
     ready = [index for index, pod in enumerate(observation.pods) if pod.ready and not pod.draining]
-    ordered = [*draining, *starting, *(observation.pods[index].uid for index in sorted(ready, key=warmth))]
+    ordered = [*draining, *sick, *starting, *(observation.pods[index].uid for index in sorted(ready, key=warmth))]
     return tuple(dict.fromkeys(ordered))[:count]

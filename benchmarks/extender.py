@@ -144,7 +144,7 @@ def _serve(nodes: int, updates_per_s: float, digest_port: int, pipe: Connection)
         pipe.send(listener.getsockname()[1])
         await serving
 
-    server.config.app.router.add_route("/no-op", no_op, methods=["POST"])  # type: ignore[union-attr]
+    server.config.app.add_hot_route("/no-op", no_op)  # type: ignore[union-attr]
     listener = listen_on(("127.0.0.1", 0))
     asyncio.run(run())
 

@@ -8,8 +8,11 @@ so that whatever else the machine does falls on all of them; the median of the r
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
+import os
 import random
+import signal
 import statistics
 import tempfile
 import time
@@ -28,6 +31,7 @@ from benchmarks.extender import SCENES
 from benchmarks.kubernetes_parts import SLICES, answer_digests, node_name, serve_no_op
 from benchmarks.machine import Machine, describe
 from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT_NAME, NODE_COMPONENT, POOL_LABEL, SCENES_ANNOTATION
+from fleet.metrics import EXTENDER_DIGEST_AGE
 from kube.connection import Connection
 from kube.writes import MERGE_PATCH
 from local_fleet.child import free_ports, verb_child
@@ -39,6 +43,7 @@ RESOURCE = "nvidia.com/mig-1g.10gb"
 PODS = "/api/v1/namespaces/default/pods"
 THREADS = 8
 BOUND_WITHIN_S = 300.0
+FRESH_S = 10.0  # of a digest; each is asked for every 5 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,19 @@ class Bench:
         self.connection.request("DELETE", PODS, body, query=query, deadline_s=120.0)
         _until(lambda: not json.loads(self.connection.get(PODS, {**query, "limit": "1"}))["items"], "pods to go")
 
+    @contextmanager
+    def asking(self, extender: str) -> Iterator[None]:
+        """Ours follows the API server whoever is asked; while that is another it is stopped, and then catches up."""
+        if extender == "ours":
+            yield
+            return
+        os.kill(self.pids["ours"], signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pids["ours"], signal.SIGCONT)
+            _until(lambda: _digest_age_s(self.urls["ours"]) < FRESH_S, "digests to be fresh again")
+
     def taints(self) -> int:
         nodes = json.loads(self.connection.get("/api/v1/nodes", deadline_s=60.0))["items"]
         return sum(bool(node["spec"].get("taints")) for node in nodes)
@@ -167,6 +185,11 @@ def bench_of(plane: ControlPlane, nodes: int, say: Callable[[str], None]) -> Ite
 
 def measure(bench: Bench, setup: Setup, pods: int) -> Run:
     """Empty one queue of `pods` pods under one setup; raises RuntimeError where they are not bound in time."""
+    with bench.asking(setup.extender):
+        return _measure(bench, setup, pods)
+
+
+def _measure(bench: Bench, setup: Setup, pods: int) -> Run:
     bench.each(bench.add_pod, range(pods))
     port = free_ports(1)[0]
     extender_pid = bench.pids.get(setup.extender)
@@ -244,6 +267,15 @@ def _until(holds: Callable[[], bool], what: str, within_s: float = 240.0) -> Non
         if time.monotonic() > end_s:
             raise RuntimeError(f"waited {within_s:.0f} s for {what}")
         time.sleep(0.5)
+
+
+def _digest_age_s(url: str) -> float:
+    """The age of the oldest digest that an extender knows."""
+    import httpx2
+
+    lines = httpx2.get(f"{url}/metrics", trust_env=False, timeout=30).text.splitlines()
+    ages = (line.rsplit(" ", 1)[1] for line in lines if line.startswith(EXTENDER_DIGEST_AGE.name))
+    return max(map(float, ages), default=math.inf)
 
 
 def _answers(url: str) -> bool:

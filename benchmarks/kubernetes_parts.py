@@ -89,8 +89,7 @@ def serve_no_op(pipe: Connection) -> None:
         pipe.send(listener.getsockname()[1])
         await serving
 
-    router = server.config.app.router  # type: ignore[union-attr]
-    router.add_route("/no-op/filter", filter_nodes, methods=["POST"])
-    router.add_route("/no-op/prioritize", prioritize, methods=["POST"])
+    server.config.app.add_hot_route("/no-op/filter", filter_nodes)  # type: ignore[union-attr]
+    server.config.app.add_hot_route("/no-op/prioritize", prioritize)  # type: ignore[union-attr]
     listener = listen_on(("127.0.0.1", 0))
     asyncio.run(run())

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from exporter.files import WatchedFile
+from exporter.gpu_health import Faults, read_faults, with_faults
 from exporter.gpus import GpusFile, GpuUsage, check_gpus, merge, read_dcgm, with_pods
 from exporter.inventory import EMPTY_SCENE_CACHE, Inventory, scene_cache
 from exporter.nvml import NvmlReading, open_nvml
@@ -59,6 +60,7 @@ class NodeCollector:
         nvml = None if sources.gpus_file else open_nvml()
         self._nvml = Blocking(nvml.read) if nvml else None
         self._nvml_last = NvmlReading()
+        self._faults: dict[str, Faults] = {}  # by GPU; DCGM's last word stays, as silence heals no GPU
         self._store = Blocking(StoreReader(sources.scene_cache).read) if sources.scene_cache else None
 
     async def collect(self) -> NodeReading:
@@ -90,7 +92,7 @@ class NodeCollector:
         models = self._models(by_pod, now_s)
         cache = self._cache(store, now_s)
         alone = self.sources.beside
-        owned = with_pods(gpus, {pod.slice: pod.uid for pod in pods if pod.slice})
+        owned = with_pods(with_faults(gpus, self._faults), {pod.slice: pod.uid for pod in pods if pod.slice})
         seen = [triton.gpus for pod, triton in by_pod if triton and (not alone or pod.uid == alone)]
         usages = merge(seen if alone else [dcgm, *seen, self._nvml_last.usages])
         of_node = EMPTY_SCENE_CACHE if alone else self._held_cache[1]
@@ -179,6 +181,7 @@ class NodeCollector:
 
         async def reading() -> list[GpuUsage]:
             text = await fetch_text(self._client, metrics_url(self.sources.dcgm), self.sources.deadline_s)
+            self._tell_faults(read_faults(text, self._nvml_last.starts))
             return read_dcgm(text, self._nvml_last.starts)
 
         return await self._attempt("dcgm", _host(self.sources.dcgm), statuses, reading()) or []
@@ -224,6 +227,16 @@ class NodeCollector:
             )
         self._held_pods = held
         return tuple(held[uid][1] for uid in sorted(held))
+
+    def _tell_faults(self, found: dict[str, Faults]) -> None:
+        """Keep what DCGM says of each GPU that it speaks of; log what is new."""
+        for uuid, faults in found.items():
+            before = self._faults.get(uuid, {})
+            if faults and faults != before:
+                self._log.warning("GPU unhealthy", gpu=uuid, reason=", ".join(sorted(set(faults.values()))))
+            elif before and not faults:
+                self._log.info("GPU healthy again", gpu=uuid)
+        self._faults |= found
 
     def _tell(self, statuses: list[SourceStatus]) -> None:
         """Log a source when it breaks and when it is back, not at every scrape between."""

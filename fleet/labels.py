@@ -9,6 +9,7 @@ SCENES_ANNOTATION = f"{DOMAIN}/scenes"  # comma-separated scene ids
 SCENE_BYTES_ANNOTATION = f"{DOMAIN}/scene-bytes"  # `id=bytes,...` where no node knows a size yet
 SCENES_GATE = f"{DOMAIN}/scenes"  # scheduling gate: the autoscaler opens it when it has said which scenes a pod loads
 ANY_SLICE_ANNOTATION = f"{DOMAIN}/any-slice-gb"  # `20`: one MIG slice of 20 GB or more, whatever its profile
+PACKING_ANNOTATION = f"{DOMAIN}/packing"  # `pack` or `spread`: how a workload lies on the nodes; absent: as prices say
 DRAINING_ANNOTATION = f"{DOMAIN}/draining"  # the autoscaler sets it, the gateway obeys it
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"  # Kubernetes' own: the lowest goes first
 PAUSED_ANNOTATION = f"{DOMAIN}/paused"  # on a PredictiveAutoscaler: `true`, or the time until which its count is held
@@ -25,6 +26,10 @@ SCENE_AGENT_PORT_NAME = "scene-agent"
 HTTP_PORT_NAME = "http"
 GRPC_PORT_NAME = "grpc"
 METRICS_PORT_NAME = "metrics"
+
+# On pods that hold a place on a node for a renderer pod that is still to come: its pool, and the time of their end.
+PLACEHOLDER_LABEL = f"{DOMAIN}/placeholder-of"
+UNTIL_ANNOTATION = f"{DOMAIN}/until"
 
 SCENE_LABEL_PREFIX = f"scene.{DOMAIN}/"  # of nodes, then the scene's id; opt-in, written by the autoscaler
 SCENE_ON_DISK = "disk"  # its value

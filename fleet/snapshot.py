@@ -73,6 +73,7 @@ class Pod:
     ready: bool = False  # its scenes are loaded
     problems: tuple[str, ...] = ()  # what could not be read of it, a sentence each
     priority: int = 0  # of its PriorityClass
+    packing: str = ""  # `pack`, `spread`, or empty: as the prices of everybody say
 
     @property
     def holds(self) -> bool:

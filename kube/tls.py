@@ -127,11 +127,16 @@ class ReloadingContext(ssl.SSLContext):
     files: TlsFiles
     current: ssl.SSLContext
     not_after_s: float
+    _seen: tuple[tuple[int, int, int], ...]  # of the files when they were last read
 
     @classmethod
     def of(cls, files: TlsFiles) -> ReloadingContext:
         """Raises TlsError where the files cannot be used now."""
         made = cls(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            made._seen = files.stamp()  # first: what is swapped while we read is then read again
+        except OSError as error:
+            raise TlsError(f"certificate files: {error}") from error
         made.files, made.current = files, files.load()
         made.not_after_s = files.not_after_s()
         return made
@@ -142,14 +147,13 @@ class ReloadingContext(ssl.SSLContext):
 
     async def reload(self, every_s: float = LOOK_EVERY_S) -> None:
         """Look at the files until cancelled; what cannot be used is logged once and changes nothing."""
-        seen = self.files.stamp()
         while True:
             await asyncio.sleep(every_s)
             try:
                 found = self.files.stamp()
-                if found == seen:
+                if found == self._seen:
                     continue
-                seen = found
+                self._seen = found
                 self.current = self.files.load()
                 self.not_after_s = self.files.not_after_s()
                 log.info("certificates reloaded", certificate=str(self.files.certificate))

@@ -79,22 +79,23 @@ class Store(Generic[T]):
 
     def apply(self, event: str, raw: bytes) -> Applied[T]:
         """Take one event of a watch: ADDED, MODIFIED, DELETED or BOOKMARK; another kind changes nothing."""
+        if event in ("ADDED", "MODIFIED"):
+            try:
+                read = self._decoder.decode(raw)
+            except msgspec.MsgspecError:
+                known = _metadata(raw)
+                return Applied([], known.metadata.resource_version if known is not None else "", skipped=1)
+            key = read.metadata.key
+            before = self._by_key.get(key)
+            self._by_key[key] = read
+            change: Change[T] = Change("modified" if before else "added", read, before)
+            return Applied([change], read.metadata.resource_version)
         known = _metadata(raw)
         if known is None:
             return Applied([], "", skipped=1)
         metadata = known.metadata
-        if event == "DELETED":
-            gone = self._by_key.pop(metadata.key, None)
-            return Applied([Change("deleted", gone, gone)] if gone is not None else [], metadata.resource_version)
-        if event not in ("ADDED", "MODIFIED"):
-            return Applied([], metadata.resource_version)
-        try:
-            read = self._decoder.decode(raw)
-        except msgspec.MsgspecError:
-            return Applied([], metadata.resource_version, skipped=1)
-        before = self._by_key.get(metadata.key)
-        self._by_key[metadata.key] = read
-        return Applied([Change("modified" if before else "added", read, before)], metadata.resource_version)
+        gone = self._by_key.pop(metadata.key, None) if event == "DELETED" else None
+        return Applied([Change("deleted", gone, gone)] if gone is not None else [], metadata.resource_version)
 
 
 class _Known(msgspec.Struct):

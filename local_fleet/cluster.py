@@ -93,6 +93,7 @@ class LocalCluster:
         )
         plans = plan_new_pods(self._pool, nothing_seen, shares_by_id, count)
         self.desired = count
+        self._pods.expect(shares_by_id)
         started = [self._pods.start(plan) for plan in plans]
         for future in started:
             future.result()
@@ -139,6 +140,7 @@ class LocalCluster:
     def scale(self, pool: Pool, decision: Decision) -> None:
         """Start or drain pods until as many are alive as the decision says."""
         self.desired = decision.replicas
+        self._pods.expect(decision.scene_shares)
         alive = [pod for pod in self._pods.listing() if pod.alive]
         missing = decision.replicas - len(alive)
         for index in range(missing):

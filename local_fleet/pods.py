@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fleet import labels, metrics
 from fleet.renderers import Renderer, RenderersFile
+from fleet.scene import SceneId
 from local_fleet.nodes import POD_PROFILE, LocalNode
 from local_fleet.scheduling import Scheduler, Unschedulable, pod_manifest
 from local_fleet.triton_server import TritonFailed, TritonServer
@@ -113,6 +114,10 @@ class Pods:
             uid = f"{self.settings.pool}-{len(self.all) + 1:03d}"
             pod = self.all[uid] = Pod(uid, tuple(scenes), time.monotonic(), only_on=only_on)
         return self._workers.submit(self._run, pod)
+
+    def expect(self, shares: Mapping[SceneId, float]) -> None:
+        """Tell the scheduler which scenes the demand is forecast for: it places pods by them that name none."""
+        self._scheduler.expect(self.settings.pool, shares)
 
     def stop(self, uid: str) -> None:
         """Drain a pod and end it; a pod that still starts is given up."""

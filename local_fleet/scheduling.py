@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import httpx2
 
 from fleet.labels import MIG_RESOURCE_PREFIX, POOL_LABEL, SCENES_ANNOTATION
+from fleet.scene import SceneId
 
 
 class Unschedulable(Exception):
@@ -18,11 +19,16 @@ class Unschedulable(Exception):
 
 
 class Scheduler(Protocol):
-    """Chooses a node for a pod; `load` says how many pods each candidate with a free slice runs."""
+    """Chooses a node for a pod; `load` says how many pods each candidate with a free slice runs.
+
+    `event` tells it of pods as a watch would, `expect` which share of a pool's demand each scene is forecast to have.
+    """
 
     def place(self, pod: Mapping[str, Any], load: Mapping[str, int]) -> str: ...
 
     def event(self, kind: str, pod: Mapping[str, Any]) -> None: ...
+
+    def expect(self, pool: str, shares: Mapping[SceneId, float]) -> None: ...
 
 
 def pod_manifest(
@@ -61,6 +67,9 @@ class SpreadScheduler:
     def event(self, kind: str, pod: Mapping[str, Any]) -> None:
         """Nobody listens."""
 
+    def expect(self, pool: str, shares: Mapping[SceneId, float]) -> None:
+        """Nobody asks which scene a pod will serve."""
+
 
 class ExtenderScheduler:
     """Asks our extender over HTTP with kube-scheduler's messages and tells it of pods as a watch would."""
@@ -98,6 +107,13 @@ class ExtenderScheduler:
     def event(self, kind: str, pod: Mapping[str, Any]) -> None:
         try:
             self._client.post("/v1/pod-events", json={"type": kind, "pod": pod}).raise_for_status()
+        except httpx2.HTTPError:
+            self.failed_calls += 1
+
+    def expect(self, pool: str, shares: Mapping[SceneId, float]) -> None:
+        """Pass on what the autoscaler expects of a pool, as the status of its resource does on Kubernetes."""
+        try:
+            self._client.put("/v1/forecast", json={pool: dict(shares)}).raise_for_status()
         except httpx2.HTTPError:
             self.failed_calls += 1
 

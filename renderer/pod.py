@@ -16,7 +16,7 @@ from fleet.scene import SceneId, SceneIdError
 from kube.tls import ClientTls, TlsError
 from renderer import constants
 from renderer.camera import Camera, CameraError, camera_from_matrices, look_at
-from renderer.catalogue import CatalogueError, LiveCatalogue, UnknownScene
+from renderer.catalogue import CatalogueEntry, CatalogueError, LiveCatalogue, UnknownScene
 from renderer.credentials import BearerTokens, CredentialError
 from renderer.encoding import Pixels, encode, to_host, to_pixels
 from renderer.peers import Peers
@@ -26,7 +26,7 @@ from renderer.request import BadRequest, Defaults, RenderRequest, parse_request
 from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache, StillLoading
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.splats import SceneFileError, Splats, make_splats
-from renderer.store_space import StoreFull
+from renderer.store_space import StoreFull, StoreHeld
 from renderer.stored_scene import StoredScene
 
 NO_PIXELS: Pixels = np.zeros((0, 0, 3), np.uint8)
@@ -71,9 +71,14 @@ class Answer:
 class RendererPod:
     """Scene store, scene cache and rasterizer behind one call; `answer` may be called from several threads."""
 
-    def __init__(self, settings: PodSettings, watcher: PodWatcher) -> None:
-        """Open the store and load the pod's scenes; raises CannotStart."""
+    def __init__(self, settings: PodSettings, watcher: PodWatcher, room_wait_s: float = 10.0) -> None:
+        """Open the store and load the pod's scenes; raises CannotStart.
+
+        A frame's load waits at most `room_wait_s` while neighbours hold all that could make room on the disk; a start
+        waits as long as its startup probe lets it.
+        """
         self._watcher = watcher
+        self._starting = True
         self._frame_floor_s = settings.frame_floor_s
         try:
             self._live = LiveCatalogue(settings.catalogue)
@@ -87,6 +92,7 @@ class RendererPod:
                 peers=_peers(settings, watcher),
                 roots=settings.roots,
                 on_quarantined=watcher.quarantined,
+                room_wait_s=room_wait_s,
             )
         except (CatalogueError, CredentialError, TlsError, RasterizerUnavailable, OSError) as error:
             raise CannotStart(str(error)) from error
@@ -97,6 +103,7 @@ class RendererPod:
         self._warm_up()
         warmed_s = time.monotonic()
         self._load_first(settings.scenes)
+        self._starting = False
         self.start_up_s = {"kernels": warmed_s - began_s, "scenes": time.monotonic() - warmed_s}
 
     def _default_scene(self, settings: PodSettings) -> SceneId | None:
@@ -139,7 +146,7 @@ class RendererPod:
         began_s = time.monotonic()
         entry = self._live.current().get(scene)
         try:
-            stored, splats = self._store.read(entry, lambda stored: reserve(stored.record.resident_bytes))
+            stored, splats = self._read(entry, lambda stored: reserve(stored.record.resident_bytes))
             if self._device is not None:
                 self._device.upload(splats)
         except SceneFileError:
@@ -149,6 +156,15 @@ class RendererPod:
             threading.Thread(target=self._pack, args=(stored, splats), name=f"pack-{scene}", daemon=True).start()
         self._watcher.loaded(stored.stage, time.monotonic() - began_s)
         return splats
+
+    def _read(self, entry: CatalogueEntry, admit: Callable[[StoredScene], None]) -> tuple[StoredScene, Splats]:
+        while True:
+            try:
+                return self._store.read(entry, admit)
+            except StoreHeld as held:  # by neighbours that a busy machine made slow; the locks are let go between tries
+                if not self._starting:
+                    raise
+                print(f"splatfleet: {held}; waiting for them", flush=True)
 
     def _pack(self, stored: StoredScene, splats: Splats) -> None:
         try:

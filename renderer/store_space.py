@@ -25,6 +25,10 @@ class StoreFull(Exception):
     """No room for a scene on this node's disk; says how much is needed, used and held."""
 
 
+class StoreHeld(StoreFull):
+    """There would be room, but for scenes that are being read or fetched now: worth another try."""
+
+
 def read_record(path: Path) -> SceneRecord | None:
     """A SceneRecord from its file; None where there is none or it is damaged."""
     found = read_json(path)
@@ -98,7 +102,7 @@ class StoreSpace:
             if used_bytes is None:
                 return
             if time.monotonic() >= end_s:
-                raise StoreFull(
+                raise StoreHeld(
                     f"scene {scene} needs {need_bytes} bytes; of {self._capacity_bytes} in {self._layout.root} "
                     f"{used_bytes} are held by scenes being read or fetched"
                 )

@@ -16,17 +16,17 @@ from fleet.digest import NodeDigest
 from fleet.scene import SceneId
 from fleet.snapshot import Gpu, Node, Pod, Sharing, Snapshot
 from scheduler_extender.demand import Demand
+from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS, REASONS, Reason, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
-from scheduler_extender.placement import Costs, cost_s, expected_cost_s
+from scheduler_extender.placement import NOTHING_EXPECTED, Basis, Costs, cost_s, expected_shares
 from scheduler_extender.prices import Prices
-from scheduler_extender.reservations import Reservations
-from scheduler_extender.scene_table import Rows, Tier
+from scheduler_extender.recent_requests import RecentRequests
+from scheduler_extender.reservations import Reservation, Reservations
+from scheduler_extender.scene_table import Tier
 from scheduler_extender.scores import scores
-from scheduler_extender.starts import Starts
 
 FORESEEN_FOR_S = 1.0
-DEPARTED_FOR_S = 60.0  # how long a deleted pod outlives in what an exporter says, once that names it no more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +42,7 @@ class Decision:
     age_s: NDArray[np.float64]  # of each digest; NaN where there was none
     winner: str  # empty where no node fits
     now_s: float  # when it was priced
+    expected: Mapping[SceneId, float]  # the scenes that stood for those the pod does not name, by share
 
     def reason(self, index: int) -> Reason | None:
         verdict = int(self.verdict[index])
@@ -69,9 +70,9 @@ class Cluster:
         for name in configured:
             self.table.row(name)
         self._bound: dict[str, dict[str, Pod]] = {}  # node -> uid -> pod that holds a place there
-        self._departed: dict[str, tuple[str, float]] = {}  # uid -> node, when it went
-        self._starts = Starts()
-        self._forecast: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> demand
+        self._departed = Departed()
+        self._requests = RecentRequests()
+        self._expected: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> share of its forecast demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
         self._seen_gpus: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as its digest says
         self._inventory: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as the API server knows them
@@ -83,7 +84,7 @@ class Cluster:
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
         node = Node.from_digest(name, digest, now_s)
-        self._drop_departed(node, now_s)
+        self._departed.drop_unnamed(node, now_s)
         self._seen_gpus[name] = node.gpus
         gpus = _merged(node.gpus, self._inventory.get(name, ()))
         self._set_node(replace(node, gpus=gpus, sharing=self._sharing.get(name)))
@@ -100,6 +101,7 @@ class Cluster:
         self._refresh(self.reservations.release_node(name))
         self._set_node(Node(name))
         self.table.set_claims(Node(name), (), frozenset())
+        self._departed.forget_node(name)
         self.snapshot = self.snapshot.without_node(name)
         self.table.drop(name)
         self._changes += 1
@@ -139,7 +141,7 @@ class Cluster:
 
     def confirm_digest(self, name: str, now_s: float) -> None:
         """The node's digest was asked for again and had not changed."""
-        self._drop_departed(self.snapshot.nodes[name], now_s)
+        self._departed.drop_unnamed(self.snapshot.nodes[name], now_s)
         self.table.seen_s[self.table.row(name)] = now_s
         self._changes += 1
 
@@ -151,21 +153,41 @@ class Cluster:
             return None
         before = self.snapshot.pods.get(pod.uid)
         self.snapshot = self.snapshot.with_pod(pod)
+        self._changes += self._requests.see(pod, before)
         if not pod.holds:
             return None
-        bound = None
+        self.settle()
+        reserved = self.reservations.get(pod.uid)
         changed = self.reservations.release(pod.uid) | {pod.node}
+        as_reserved = self._as_reserved(pod, reserved)
+        bound = None
         if before is None or not before.holds:
-            self._refresh(changed)  # without the pod itself, whose own scenes would look as if they were on the way
-            bound = Bound(pod, self._tier(pod))
-            self._starts.add(pod)
+            tier = self._worst_tier(pod)
+            if tier == Tier.FETCHING and changed == {pod.node}:
+                # Its own scenes may look as if they were on the way.
+                self._refresh(changed)
+                tier, as_reserved = self._worst_tier(pod), False
+            bound = Bound(pod, "none" if tier is None else tier.name.lower())
         elif before.node != pod.node:
             changed |= {before.node}
             self._bound.get(before.node, {}).pop(pod.uid, None)
-        self._departed.pop(pod.uid, None)
+        returned = self._departed.forget(pod.uid)
         self._bound.setdefault(pod.node, {})[pod.uid] = pod
-        self._change(changed)
+        if returned or not as_reserved or len(changed) > 1:
+            self._change(changed)
         return bound
+
+    def _as_reserved(self, pod: Pod, reserved: Reservation | None) -> bool:
+        """Whether a binding takes the very place that was held, so that the row of its node says it already.
+
+        Places are given out in the order of pods, the bound ones first: with another pod on its way that order changes.
+        """
+        return (
+            reserved is not None
+            and reserved.node == pod.node
+            and not self.reservations.on(pod.node)
+            and replace(reserved.pod, node=pod.node) == pod
+        )
 
     def remove_pod(self, uid: str, now_s: float) -> None:
         """A pod was deleted: its place is free, whatever the digest still says."""
@@ -220,12 +242,13 @@ class Cluster:
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
             verdict = fits(pod, rows, self.table)
-            costs = self._costs(pod, rows, now_s)
+            expected = NOTHING_EXPECTED if pod.scenes else self._expected.get(pod.pool, NOTHING_EXPECTED)
+            costs = cost_s(pod, rows, Basis(self.table, self.demand, self.prices, now_s), expected)
         total_s = np.where(verdict == FITS, costs.total_s, np.inf)
         best = int(total_s.argmin()) if len(total_s) else -1
         winner = names[best] if best >= 0 and np.isfinite(total_s[best]) else ""
         age_s = now_s - self.table.seen_s[rows]
-        return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s)
+        return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s, expected)
 
     def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
         """Price now what will be asked about next; whatever changes until then makes it worthless."""
@@ -240,15 +263,11 @@ class Cluster:
 
     def set_forecast(self, pool: str, demand: Mapping[SceneId, float]) -> None:
         """Take the demand that is forecast for a pool, by scene, in any one unit; empty forgets it."""
-        self._forecast[pool] = dict(demand)
-        self._changes += 1
-
-    def _costs(self, pod: Pod, rows: Rows, now_s: float) -> Costs:
-        def price(asked: Pod) -> Costs:
-            return cost_s(asked, rows, self.table, self.demand, self.prices, now_s)
-
-        forecast = self._forecast.get(pod.pool)
-        return expected_cost_s(pod, forecast, price) if forecast and not pod.scenes else price(pod)
+        expected = expected_shares(demand)
+        if expected != self._expected.pop(pool, {}):
+            self._changes += 1
+        if expected:
+            self._expected[pool] = expected
 
     def reserve(self, decision: Decision, now_s: float) -> None:
         """Hold the winner's place until the pod's binding is seen; a pod that holds one already needs none."""
@@ -271,37 +290,34 @@ class Cluster:
 
     @property
     def demand(self) -> Demand:
-        """What the pods that started last asked for."""
-        return self._starts.demand
+        """What the pods that came last asked for."""
+        return self._requests.demand
 
     @property
     def stranded_slices(self) -> float:
         """Free memory slices of the whole fleet that are of no use to the demand (fleet.mig.fragmentation_table)."""
         return float(self.demand.fragmentation[self.table.gpu_part, self.table.gpu_mask].sum())
 
-    def _tier(self, pod: Pod) -> str:
+    def _worst_tier(self, pod: Pod) -> Tier | None:
+        """Where the scenes of a pod lie on its node, the worst of them; None where it names none."""
         row = np.array([self.table.rows.get(pod.node, UNKNOWN_ROW)])
         peers = bool((self.table.peer_bytes_per_s > 0).any())
         scenes = self.table.scenes
         columns = [scenes.get(scene) for scene in pod.scenes]
         tiers = [int(scenes.tiers(column, row, peers)[0]) if column else Tier.REMOTE for column in columns]
-        return Tier(min(tiers)).name.lower() if tiers else "none"
+        return Tier(min(tiers)) if tiers else None
 
     def _forget(self, uid: str, now_s: float) -> None:
         changed = self.reservations.release(uid)
         pod = self.snapshot.pods.get(uid)
         if pod is not None and pod.holds:
             self._bound.get(pod.node, {}).pop(uid, None)
-            self._departed[uid] = (pod.node, now_s)
+            node = self.snapshot.nodes.get(pod.node)
+            if node is not None:  # else no exporter will ever name it
+                self._departed.drop_unnamed(node, now_s)
+                self._departed.add(uid, pod.node, now_s)
             changed |= {pod.node}
         self._change(changed)
-
-    def _drop_departed(self, node: Node, now_s: float) -> None:
-        """Forget deleted pods that the node's digest does not name any more."""
-        named = {cut.pod_uid for gpu in node.gpus for cut in gpu.slices}
-        for uid, (of_node, went_s) in list(self._departed.items()):
-            if of_node == node.name and uid not in named and now_s - went_s > DEPARTED_FOR_S:
-                del self._departed[uid]
 
     def _change(self, names: set[str]) -> None:
         """Bring rows in step after something changed for good."""
@@ -320,7 +336,7 @@ class Cluster:
             bound = self._bound.get(name, {})
             reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]
             claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]
-            departed = frozenset(uid for uid, (of_node, _) in self._departed.items() if of_node == name) | aside
+            departed = aside.union(self._departed.on(name))
             self.table.set_claims(self.snapshot.nodes[name], claims, departed)
             self._changes += 1
 

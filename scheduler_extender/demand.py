@@ -21,6 +21,7 @@ class Demand:
     scene_share: Mapping[str, float]
     other_share: float  # of a scene that nobody asked for
     _places: dict[tuple[MigProfile, ...], Floats] = field(default_factory=dict)
+    _share: dict[MigProfile, Floats] = field(default_factory=dict)
 
     def places(self, profiles: tuple[MigProfile, ...]) -> Floats:
         """[profiles, parts + 1, 256]: slices that fit beside a mask, times the profile's share of requests."""
@@ -37,12 +38,13 @@ class Demand:
 
     def share(self, profile: MigProfile) -> Floats:
         """[parts + 1]: the profile's share of the requests that a part could serve; 0 where it has no such profile."""
-        shares = np.zeros(len(PARTS) + 1)
-        for name, part in PARTS.items():
-            role = part.role_of(profile)
-            if role is not None:
-                shares[PART_INDEX[name]] = self.role_share[name][role.name]
-        return shares
+        if profile not in self._share:
+            shares = self._share[profile] = np.zeros(len(PARTS) + 1)
+            for name, part in PARTS.items():
+                role = part.role_of(profile)
+                if role is not None:
+                    shares[PART_INDEX[name]] = self.role_share[name][role.name]
+        return self._share[profile]
 
 
 def demand_of(profiles: Mapping[str, Mapping[str, float]], scenes: Mapping[str, float]) -> Demand:

@@ -1,4 +1,4 @@
-"""The API server as the source of state: nodes, pods, exporters and DRA devices, followed and brought into the cluster.
+"""The API server as the source of state: nodes, pods, exporters, DRA devices and forecasts, brought into the cluster.
 
 Reflectors read in threads of their own; every change is applied on the event loop, where the verbs are answered.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ from kube.watch_store import Change
 from kube.writes import annotate
 from scheduler_extender.devices import DeviceKey, Served, gpus_of, holders_of, read_class, sharing_of
 from scheduler_extender.fit import FITS
+from scheduler_extender.forecasts import FORECASTS, FORECASTS_API, Forecast, PoolForecasts
 from scheduler_extender.pods import WATCHED_PODS, WatchedPod, read_pod
 from scheduler_extender.selectors import SelectorError
 from scheduler_extender.wire import PodEvent, capacity_type_of
@@ -49,7 +51,33 @@ DEVICES_API = "/apis/resource.k8s.io/v1"
 LOOK_EVERY_S = 0.1  # how soon what was freed wakes a waiting pod
 WAKE_EVERY_S = 1.0  # at most; one event wakes all waiting pods
 RETRY_EVERY_S = 2.0
+LOOK_FOR_FORECASTS_EVERY_S = 30.0  # an autoscaler may be installed later
 log = structlog.get_logger()
+
+
+class _Heard:
+    """Changes of one resource on their way from its thread to the loop, which is woken once for all that are there."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, apply: Callable[[Change[Any]], None]) -> None:
+        self._loop, self._apply = loop, apply
+        self._changes: deque[Change[Any]] = deque()
+        self._called = False
+
+    def put(self, change: Change[Any]) -> None:
+        """From the thread of the watch."""
+        self._changes.append(change)
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        self._called = False  # before the first is taken: what comes from now on calls again
+        while self._changes:
+            change = self._changes.popleft()
+            try:
+                self._apply(change)
+            except Exception as error:
+                log.exception("change not applied", name=change.object.metadata.name, error=str(error))
 
 
 class ClusterWatch:
@@ -66,12 +94,16 @@ class ClusterWatch:
         self._claims: dict[str, tuple[DeviceKey, ...]] = {}  # claim -> what it was given
         self._pool_nodes: dict[str, str] = {}  # resource pool -> node
         self._exporters: dict[str, dict[str, str]] = {}  # node -> pod -> URL
+        self._forecasts = PoolForecasts()
         self.reflectors: list[Reflector[Any]] = []
+        self._optional: list[Reflector[Any]] = []  # of these, the ones without which the state is whole
 
     def lacking(self) -> list[str]:
         """What keeps the state from being whole and fresh, in words."""
         problems = [] if self._settled else ["API server: not reached yet"]
         for reflector in self.reflectors:
+            if reflector in self._optional:
+                continue
             age_s = reflector.event_age_s
             if age_s is None or not reflector.has_synced:
                 problems.append(f"{reflector.resource.plural}: not listed yet {reflector.last_error}".rstrip())
@@ -85,7 +117,9 @@ class ClusterWatch:
         """Follow until cancelled."""
         loop = asyncio.get_running_loop()
         with self._following(extender, loop):
-            await asyncio.gather(self._wake_for_ever(extender), self._find_devices(extender, loop))
+            await asyncio.gather(
+                self._wake_for_ever(extender), self._find_devices(extender, loop), self._find_forecasts(extender, loop)
+            )
 
     @contextmanager
     def _following(self, extender: Extender, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
@@ -102,30 +136,42 @@ class ClusterWatch:
 
     def _follow(
         self, loop: asyncio.AbstractEventLoop, resource: Any, scope: Scope, apply: Callable[[Change[Any]], None]
-    ) -> None:
-        def on_change(change: Change[Any]) -> None:
-            loop.call_soon_threadsafe(apply, change)
-
-        self.reflectors.append(Reflector(self._connection, resource, scope, on_change, self._timings).start())
+    ) -> Reflector[Any]:
+        heard = _Heard(loop, apply)
+        followed: Reflector[Any] = Reflector(self._connection, resource, scope, heard.put, self._timings)
+        self.reflectors.append(followed.start())
+        return followed
 
     async def _find_devices(self, extender: Extender, loop: asyncio.AbstractEventLoop) -> None:
-        """Follow DRA devices where the API server has them; asked until it answers."""
-        while not self._settled:
+        """Follow DRA devices where the API server has them."""
+        if await self._serves(DEVICES_API):
+            self._follow(loop, DEVICE_CLASSES, Scope(), lambda change: self._class(extender, change))
+            self._follow(loop, RESOURCE_SLICES, Scope(), lambda change: self._slice(extender, change))
+            self._follow(loop, RESOURCE_CLAIMS, Scope(), lambda change: self._claim(extender, change))
+        else:
+            log.info("no dynamic resource allocation here: digests alone say what GPUs a node has")
+        self._settled = True
+
+    async def _find_forecasts(self, extender: Extender, loop: asyncio.AbstractEventLoop) -> None:
+        """Follow what the autoscaler expects, once its resource is installed. Nothing waits for it: it is a price."""
+        while not await self._serves(FORECASTS_API):
+            await asyncio.sleep(LOOK_FOR_FORECASTS_EVERY_S)
+        followed = self._follow(loop, FORECASTS, Scope(), lambda change: self._forecast(extender, change))
+        self._optional.append(followed)
+
+    async def _serves(self, api: str) -> bool:
+        """Whether the API server has a group and version; asked until it answers."""
+        while True:
             try:
-                await asyncio.to_thread(self._connection.get, DEVICES_API)
+                await asyncio.to_thread(self._connection.get, api)
             except Refused as error:
                 if error.absent:
-                    log.info("no dynamic resource allocation here: digests alone say what GPUs a node has")
-                    self._settled = True
-                    return
-                await asyncio.sleep(RETRY_EVERY_S)
+                    return False
             except KubeError:
-                await asyncio.sleep(RETRY_EVERY_S)
+                pass
             else:
-                self._follow(loop, DEVICE_CLASSES, Scope(), lambda change: self._class(extender, change))
-                self._follow(loop, RESOURCE_SLICES, Scope(), lambda change: self._slice(extender, change))
-                self._follow(loop, RESOURCE_CLAIMS, Scope(), lambda change: self._claim(extender, change))
-                self._settled = True
+                return True
+            await asyncio.sleep(RETRY_EVERY_S)
 
     async def _wake_for_ever(self, extender: Extender) -> None:
         due: set[str] = set()
@@ -228,6 +274,10 @@ class ClusterWatch:
             self._claims[key] = tuple(holders)
             changed |= holders.keys()
         self._set_inventory(extender, {node for pool, _ in changed if (node := self._pool_nodes.get(pool))})
+
+    def _forecast(self, extender: Extender, change: Change[Forecast]) -> None:
+        for pool, shares in self._forecasts.changed(change):
+            extender.cluster.set_forecast(pool, shares)
 
     def _set_inventory(self, extender: Extender, nodes: set[str]) -> None:
         for node in nodes:

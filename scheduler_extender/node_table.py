@@ -7,6 +7,7 @@ slice: the table assumes the first free one, and promises no more than the choic
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -108,6 +109,8 @@ class NodeTable:
         self.share_bytes: Floats = np.full(self._allocate, np.inf)
         self.unclaimed_bytes: Floats = np.full(self._allocate, np.inf)
         self.used: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody holds a place there
+        self.pool_pods: dict[str, dict[int, int]] = {}  # pool -> row -> its pods that are bound or reserved there
+        self._pools_on: dict[int, set[str]] = {}
         self.unreserved: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # known to be paid by the hour
         # [rows, GPUs]: PART_INDEX of the GPUs that have slices, and which of their memory slices are taken.
         self.gpu_part: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
@@ -196,7 +199,19 @@ class NodeTable:
         self.gpu_part[row] = 0
         for index, (part, mask) in enumerate(masks_of(node, taken, cut)[:MOST_GPUS]):
             self.gpu_part[row, index], self.gpu_mask[row, index] = part, mask
+        self._count_pools(row, claimed)
         self.used[row] = bool(claimed) or any(taken.holders) or bool(cut and cut.holders)
+
+    def _count_pools(self, row: int, claims: list[Pod]) -> None:
+        counts = Counter(pod.pool for pod in claims if pod.pool)
+        for gone in self._pools_on.pop(row, set()) - counts.keys():
+            del self.pool_pods[gone][row]
+            if not self.pool_pods[gone]:
+                del self.pool_pods[gone]
+        for pool, count in counts.items():
+            self.pool_pods.setdefault(pool, {})[row] = count
+        if counts:
+            self._pools_on[row] = set(counts)
 
     def _set_offers(self, row: int, node: Node, taken: Occupancy, cut: Cutting | None) -> None:
         self.whole_gpus[row] = taken.whole_gpus

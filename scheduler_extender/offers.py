@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from fleet.labels import GPU_RESOURCE
 from fleet.mig import PARTS, MigError, MigProfile, find_part
 from fleet.partitions import Cutting, most_of
@@ -13,6 +15,12 @@ from fleet.snapshot import Node, Occupancy, parsed_profile
 
 Ask = MigProfile | str  # a MIG profile, or the name of an extended resource
 PART_INDEX = {name: index for index, name in enumerate(PARTS, start=1)}  # 0: a GPU without a layout here
+
+# [parts + 1, masks]: memory slices that a mask leaves free.
+FREE_SLICES = np.zeros((len(PARTS) + 1, 256), np.uint8)
+for _name, _index in PART_INDEX.items():
+    _slices = PARTS[_name].layout.memory_slices
+    FREE_SLICES[_index, : 1 << _slices] = [_slices - mask.bit_count() for mask in range(1 << _slices)]
 
 
 @dataclass(slots=True)

@@ -6,13 +6,19 @@
                      queued bytes / fetch bandwidth + missing bytes / bandwidth (from peers, where another node has
                      them), or the rest of a download in flight if that ends later, then the load:
                      bytes / read bandwidth from disk, / page-cache bandwidth if another pod of the node holds the scene
-    fragmentation_s  fragmentation_s_per_slice * (F(after) - F(before)), F as in fleet.mig.fragmentation_table
+    fragmentation_s  fragmentation_s_per_slice * (F(after) - F(before) + FULLEST_FIRST * free slices of the GPU),
+                     F as in fleet.mig.fragmentation_table
     eviction_s       eviction_weight * sum over the scenes thrown out of
                      bytes / fetch bandwidth * share of requests * nodes / copies
-    crowding_s       crowding_weight * the same sum over the scenes that lie there * the part of the node's places that
-                     the pod takes, each profile's by its share of requests: they are for the pods of those scenes
+    crowding_s       crowding_weight * sum over the scenes that lie there of
+                     bytes / fetch bandwidth * share of requests * (nodes / copies - 1)
+                     * the part of the node's places that the pod takes, each profile's by its share of requests:
+                     they are for the pods of those scenes; one that lies on every node has places everywhere
     node_s           what the node itself is worth: unreserved_s where it is paid by the hour, empty_node_s where nobody
-                     is on it (an empty node can go), hot_spot_s where it already has its share of a scene's pods
+                     is on it (an empty node can go), hot_spot_s where it already has its share of a scene's pods,
+                     spread_s for each pod of the pool that is there, where the pod asks to be spread
+
+A pod that asks to be packed pays packed_fragmentation_s_per_slice.
 
 A node whose digest is old is trusted less and less: each term fades into what it would be if nothing were known, which
 is a cold node of average fragmentation, eviction and crowding. A node without a digest is that node. Bad or missing
@@ -22,8 +28,9 @@ data is a price, never an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +40,13 @@ from fleet.scene import SceneId
 from fleet.snapshot import Pod
 from scheduler_extender.demand import Demand
 from scheduler_extender.node_table import Bandwidths, NodeTable, ProfileColumns
-from scheduler_extender.offers import Ask
+from scheduler_extender.offers import FREE_SLICES, Ask
 from scheduler_extender.prices import Prices
 from scheduler_extender.scene_table import FETCHING, RESIDENT, Floats, Rows, Tier
 
 FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
+FULLEST_FIRST = 0.02  # of GPUs that lose alike the fullest: memory slices lost for each that is free
+NOTHING_EXPECTED: Mapping[SceneId, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,37 +119,86 @@ def trust_in(age_s: Floats, prices: Prices) -> Floats:
     return trust
 
 
-def cost_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, prices: Prices, now_s: float) -> Costs:
-    """What the pod would cost on each of `rows`; `now_s` is on the clock of the digests' `seen_s`."""
-    trust = trust_in(now_s - table.seen_s[rows], prices)
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a price follows from, beside the pod; `now_s` is on the clock of the digests' `seen_s`."""
+
+    table: NodeTable
+    demand: Demand
+    prices: Prices
+    now_s: float
+
+
+def cost_s(pod: Pod, rows: Rows, basis: Basis, expected: Mapping[SceneId, float] = NOTHING_EXPECTED) -> Costs:
+    """What the pod would cost on each of `rows`.
+
+    A pod that names no scene is priced by those that are `expected` of it, each by its share of one
+    (`expected_shares`); without any, its scenes cost nothing.
+    """
+    table, demand, prices = basis.table, basis.demand, basis.prices
+    trust = trust_in(basis.now_s - table.seen_s[rows], prices)
     certain = trust >= 1.0
     known = None if certain.all() else certain  # None: every digest is trusted whole, so nothing fades
-    sizes = scene_sizes(pod, table, prices)
     bandwidths = table.bandwidths(prices.fetch_bytes_per_s, prices.read_bytes_per_s)
+    sizes = scene_sizes(pod, table, prices)
+    fading = None if known is None else trust
+    scenes = _scene_terms(sizes, rows, basis, bandwidths, fading)
+    ready_s, evicted_s = scenes.ready_s, scenes.evicted_s
+    for scene, share in expected.items() if not pod.scenes else ():
+        alone = scene_sizes(replace(pod, scenes=(scene,)), table, prices)
+        terms = _scene_terms(alone, rows, basis, bandwidths, fading)
+        ready_s = ready_s + share * terms.ready_s
+        evicted_s = evicted_s + share * terms.evicted_s
+    packed = pod.packing == "pack"
+    per_slice_s = prices.packed_fragmentation_s_per_slice if packed else prices.fragmentation_s_per_slice
+    fragmentation_s = per_slice_s * _added_fragmentation(pod, rows, table, demand)
+    crowding_s = prices.crowding_weight * _crowded_s(pod, rows, table, demand, bandwidths.fetch_median)
+    return Costs(
+        tier=scenes.worst_tier,
+        time_to_ready_s=ready_s,
+        fragmentation_s=_faded(fragmentation_s, trust, known),
+        eviction_s=_faded(prices.eviction_weight * evicted_s, trust, known),
+        trust=trust,
+        crowding_s=_faded(crowding_s, trust, known),
+        node_s=_node_s(pod, rows, table, prices, trust, known),
+    )
+
+
+def expected_shares(demand: Mapping[SceneId, float]) -> dict[SceneId, float]:
+    """The most wanted scenes of a pool's forecast, each by its share of theirs; empty where nothing is wanted."""
+    most = sorted(demand.items(), key=lambda item: (-item[1], item[0]))[:FORECAST_SCENES]
+    total = sum(share for _, share in most)
+    return {scene: share / total for scene, share in most} if total > 0.0 else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _SceneTerms:
+    """What the scenes of a pod cost, by row."""
+
+    worst_tier: NDArray[np.int8]
+    ready_s: Floats
+    evicted_s: Floats
+
+
+def _scene_terms(
+    sizes: Mapping[str, float], rows: Rows, basis: Basis, bandwidths: Bandwidths, fading: Floats | None
+) -> _SceneTerms:
+    """`fading`: how far each digest is trusted, None where all of them are."""
+    table = basis.table
     fetch = bandwidths.fetch[rows]
-    scenes = _scenes_there(sizes, rows, table, bandwidths, prices)
+    scenes = _scenes_there(sizes, rows, table, bandwidths, basis.prices)
     queued_bytes = table.queued_bytes[rows]
     missing = scenes.missing_bytes > 0
     pull_s = np.where(missing, queued_bytes / fetch + scenes.missing_s, 0.0)
     if scenes.arriving_bytes is not None:
         pull_s = np.maximum(pull_s, scenes.arriving_bytes / fetch)
     ready_s = pull_s + scenes.load_s
-    fragmentation_s = prices.fragmentation_s_per_slice * _added_fragmentation(pod, rows, table, demand)
-    need_bytes = np.where(missing, scenes.missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
-    eviction_s = prices.eviction_weight * _evicted_s(sizes, rows, table, demand, need_bytes, fetch)
-    crowding_s = prices.crowding_weight * _crowded_s(pod, rows, table, demand, bandwidths.fetch_median)
-    if known is not None:
+    if fading is not None:
         cold_s = sum(size / bandwidths.fetch_median + size / bandwidths.read_median for size in sizes.values())
-        ready_s = trust * ready_s + (1 - trust) * cold_s
-    return Costs(
-        tier=scenes.worst_tier,
-        time_to_ready_s=ready_s,
-        fragmentation_s=_faded(fragmentation_s, trust, known),
-        eviction_s=_faded(eviction_s, trust, known),
-        trust=trust,
-        crowding_s=_faded(crowding_s, trust, known),
-        node_s=_node_s(sizes, rows, table, prices, trust, known),
-    )
+        ready_s = fading * ready_s + (1 - fading) * cold_s
+    need_bytes = np.where(missing, scenes.missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
+    evicted_s = _evicted_s(sizes, rows, table, basis.demand, need_bytes, fetch)
+    return _SceneTerms(scenes.worst_tier, ready_s, evicted_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,24 +246,6 @@ def _scenes_there(
     return _There(worst, missing_bytes, missing_s, load_s, arriving_bytes)
 
 
-def expected_cost_s(pod: Pod, shares: Mapping[SceneId, float], price: Callable[[Pod], Costs]) -> Costs:
-    """What a pod that names no scene would cost, each scene by the share of the pool's demand that is forecast for it.
-
-    `price` answers for the pod with one scene; the shares need not add up to one, and none of them is refused.
-    """
-    most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:FORECAST_SCENES]
-    total = sum(share for _, share in most)
-    plain = price(pod)
-    if total <= 0.0:
-        return plain
-    priced = [(share / total, price(replace(pod, scenes=(scene,)))) for scene, share in most]
-    return replace(
-        plain,
-        time_to_ready_s=sum((share * cost.time_to_ready_s for share, cost in priced), plain.time_to_ready_s),
-        eviction_s=sum((share * cost.eviction_s for share, cost in priced), plain.eviction_s),
-    )
-
-
 def _sparse(by_row: Mapping[int, float] | Mapping[int, int], rows: Rows, length: int) -> Floats:
     dense = np.zeros(length)
     dense[list(by_row)] = list(by_row.values())
@@ -222,7 +262,7 @@ def _faded(term_s: Floats, trust: Floats, known: NDArray[np.bool_] | None) -> Fl
 
 
 def _node_s(
-    sizes: Mapping[str, float],
+    pod: Pod,
     rows: Rows,
     table: NodeTable,
     prices: Prices,
@@ -232,7 +272,9 @@ def _node_s(
     """[rows]: what the node itself is worth, whatever lies on it."""
     node_s = _faded(prices.empty_node_s * ~table.used[rows], trust, known)
     node_s = node_s + prices.unreserved_s * table.unreserved[rows]
-    for scene in sizes:
+    if pod.packing == "spread" and pod.pool in table.pool_pods:
+        node_s = node_s + prices.spread_s * _sparse(table.pool_pods[pod.pool], rows, len(table.seen_s))
+    for scene in pod.scenes:
         column = table.scenes.get(scene)
         if column is None or not column.pods:
             continue
@@ -263,8 +305,9 @@ def _added_fragmentation(pod: Pod, rows: Rows, table: NodeTable, demand: Demand)
 
 
 def _risen(columns: ProfileColumns, rows: Rows, demand: Demand) -> Floats:
-    part = columns.part[rows]
-    risen: Floats = demand.fragmentation[part, columns.after[rows]] - demand.fragmentation[part, columns.before[rows]]
+    part, before = columns.part[rows], columns.before[rows]
+    risen: Floats = demand.fragmentation[part, columns.after[rows]] - demand.fragmentation[part, before]
+    risen += FULLEST_FIRST * FREE_SLICES[part, before]
     return risen
 
 
@@ -277,7 +320,7 @@ def _evicted_s(
     if not len(short):
         return lost_s
     scenes = table.scenes
-    share = scenes.share_per_copy(demand.scene_share, demand.other_share)
+    share = scenes.share_per_copy(demand.scene_share, demand.other_share, table.known_nodes)
     # Room for one scene of the pod is not made by throwing out another; what is not there cannot be thrown out.
     own = [column.index for scene in sizes if len(sizes) > 1 and (column := scenes.get(scene)) is not None]
     need, at, lost_bytes = need_bytes[short], rows[short], np.zeros(len(short))
@@ -298,8 +341,9 @@ def _evicted_s(
 
 def _crowded_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float) -> Floats:
     """[rows]: what the scenes of a node save later pods, times the part of the node's places that the pod takes."""
-    warmth_bytes = table.scenes.warmth_bytes(demand.scene_share, demand.other_share)[rows]
-    warmth_s = np.maximum(warmth_bytes, 0.0) * (table.known_nodes / fetch_bytes_per_s)
+    nodes = table.known_nodes
+    warmth_bytes = table.scenes.warmth_bytes(demand.scene_share, demand.other_share, nodes)[rows]
+    warmth_s = np.maximum(warmth_bytes, 0.0) * (nodes / fetch_bytes_per_s)
     # Rounded, so that sums kept in step and sums made anew agree to the last bit.
     crowded: Floats = np.round(warmth_s * _part_taken(pod, rows, table, demand), 6)
     return crowded

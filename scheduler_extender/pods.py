@@ -5,6 +5,7 @@ Null and absent are one, unknown fields are skipped, and what cannot be read bec
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from fleet.labels import (
     GPU_RESOURCE,
     GPU_SHARED_RESOURCE,
     MIG_RESOURCE_PREFIX,
+    PACKING_ANNOTATION,
     POD_BUDGET_ENV,
     POOL_LABEL,
     SCENE_BYTES_ANNOTATION,
@@ -103,6 +105,7 @@ def read_pod(raw: PodObject | WatchedPod) -> Pod:
         profiles=_profiles(asked, problems),
         gpus=min(MOST_SLICES, asked.get(GPU_RESOURCE, 0) + asked.get(GPU_SHARED_RESOURCE, 0)),
         devices=_other_devices(asked),
+        packing=_packing(annotations.get(PACKING_ANNOTATION, ""), problems),
         any_slice_gb=_any_slice_gb(annotations.get(ANY_SLICE_ANNOTATION, ""), problems),
         gpu_memory_bytes=sum(_budget_bytes(container, problems) for container in spec.containers or ()),
         scenes=_scenes(annotations.get(SCENES_ANNOTATION, ""), problems),
@@ -136,13 +139,16 @@ def _profiles(asked: dict[str, int], problems: list[str]) -> tuple[MigProfile, .
     profiles: list[MigProfile] = []
     for name in sorted(asked):
         try:
-            profile = MigProfile.from_resource(name)
+            profile = _profile_of(name)
         except MigError as error:
             problems.append(f"resource {name[:80]}: {error}")
             continue
         if profile is not None:
             profiles += [profile] * min(asked[name], MOST_SLICES - len(profiles))
     return tuple(profiles)
+
+
+_profile_of = lru_cache(4096)(MigProfile.from_resource)  # texts of others: bounded
 
 
 def _other_devices(asked: dict[str, int]) -> tuple[str, ...]:
@@ -179,6 +185,14 @@ def _any_slice_gb(text: str, problems: list[str]) -> int:
         problems.append(f"annotation {ANY_SLICE_ANNOTATION}: {text[:40]!r} is not a whole number of GB above 0")
         return 0
     return int(digits)
+
+
+def _packing(text: str, problems: list[str]) -> str:
+    word = text.strip()
+    if word not in ("", "pack", "spread"):
+        problems.append(f"annotation {PACKING_ANNOTATION}: {text[:40]!r} is neither pack nor spread")
+        return ""
+    return word
 
 
 def _budget_bytes(container: Container, problems: list[str]) -> int:

@@ -22,6 +22,10 @@ class Prices:
     # Reserved capacity is paid for anyway, and an empty node may be given back: enough to decide between equals.
     unreserved_s: float = 0.25
     empty_node_s: float = 0.02
+    # A workload that is packed leaves wide slices to others, whatever its scenes cost; one that is spread pays for each
+    # pod of its pool that it would share a node with.
+    packed_fragmentation_s_per_slice: float = 2.0
+    spread_s: float = 2.0
     # No node should carry more of a scene's pods than this share, once there are more than so many on it.
     hot_spot_s: float = 60.0
     hot_spot_pods: float = 16.0

@@ -53,9 +53,11 @@ class _Worth:
     """What scenes are worth under one demand."""
 
     scene_share: Mapping[str, float]
+    nodes: int
     share: Floats  # [scenes], by index: of requests
     per_copy: Floats  # [scenes]: the same over the copies there are
-    warmth_bytes: Floats  # [rows]: of what lies there, bytes times `per_copy`
+    rarity: Floats  # [scenes]: `per_copy` less what it would be if every node had one
+    warmth_bytes: Floats  # [rows]: of what lies there, bytes times `rarity`
 
 
 class SceneTable:
@@ -95,32 +97,38 @@ class SceneTable:
         """The mean size of the scenes whose size is known; 0 where none is."""
         return self._known_bytes / self._known_scenes if self._known_scenes else 0.0
 
-    def share_per_copy(self, scene_share: Mapping[str, float], other_share: float) -> Floats:
+    def share_per_copy(self, scene_share: Mapping[str, float], other_share: float, nodes: int) -> Floats:
         """[scenes]: share of requests / copies, by the scene's index.
 
         Made once for a mapping, then kept in step with every digest; a mapping that changes must be another one.
         """
-        return self._worth_under(scene_share, other_share).per_copy
+        return self._worth_under(scene_share, other_share, nodes).per_copy
 
-    def warmth_bytes(self, scene_share: Mapping[str, float], other_share: float) -> Floats:
-        """[rows]: bytes of the scenes that lie on a node, each by its share of requests / copies; kept the same way."""
-        return self._worth_under(scene_share, other_share).warmth_bytes
+    def warmth_bytes(self, scene_share: Mapping[str, float], other_share: float, nodes: int) -> Floats:
+        """[rows]: bytes of the scenes that lie on a node, each by its share of requests * (1 / copies - 1 / nodes).
+
+        What lies on every node makes none of them warmer than another. Kept as `share_per_copy` is.
+        """
+        return self._worth_under(scene_share, other_share, nodes).warmth_bytes
 
     def forget_worth(self) -> None:
         """Scenes moved without a digest: count `warmth_bytes` and `share_per_copy` anew."""
         self._worth = None
 
-    def _worth_under(self, scene_share: Mapping[str, float], other_share: float) -> _Worth:
-        if self._worth is None or self._worth.scene_share is not scene_share:
+    def _worth_under(self, scene_share: Mapping[str, float], other_share: float, nodes: int) -> _Worth:
+        worth = self._worth
+        if worth is None or worth.scene_share is not scene_share or worth.nodes != nodes:
             share = np.full(len(self.copies), other_share)
             for scene, value in scene_share.items():
                 column = self.columns.get(scene)
                 if column is not None:
                     share[column.index] = value
             per_copy = share / np.maximum(self.copies, 1.0)
-            worth_bytes = np.append(per_copy * self.size_bytes, 0.0)  # the last entry stands for no scene
-            self._worth = _Worth(scene_share, share, per_copy, worth_bytes[self.held_scene].sum(axis=0))
-        return self._worth
+            rarity = per_copy - share / max(nodes, 1)
+            worth_bytes = np.append(rarity * self.size_bytes, 0.0)  # the last entry stands for no scene
+            warmth_bytes = worth_bytes[self.held_scene].sum(axis=0)
+            worth = self._worth = _Worth(scene_share, nodes, share, per_copy, rarity, warmth_bytes)
+        return worth
 
     def set_held(self, row: int, node: Node) -> None:
         """Write what a node's digest says that it holds. `set_claims` must follow."""
@@ -234,14 +242,16 @@ class SceneTable:
     def _move(self, row: int, scene: str, column: SceneColumn, here: bool) -> None:
         """A scene came to a node or left it: the worth of all its copies changes, and only theirs."""
         index, worth = column.index, self._worth
-        before = worth.per_copy[index] if worth else 0.0
+        before = worth.rarity[index] if worth else 0.0
         column.holders = np.append(column.holders, row) if here else column.holders[column.holders != row]
         self.copies[index] = len(column.holders)
         if worth is not None:
             size_bytes = self.size_bytes[index]
-            worth.per_copy[index] = worth.share[index] / max(1.0, self.copies[index])
+            share = worth.share[index]
+            worth.per_copy[index] = share / max(1.0, self.copies[index])
+            worth.rarity[index] = worth.per_copy[index] - share / max(worth.nodes, 1)
             worth.warmth_bytes[row] += before * size_bytes if here else -before * size_bytes
-            worth.warmth_bytes[column.holders] += (worth.per_copy[index] - before) * size_bytes
+            worth.warmth_bytes[column.holders] += (worth.rarity[index] - before) * size_bytes
 
 
 def grown(array: NDArray[Any], rows: int) -> NDArray[Any]:

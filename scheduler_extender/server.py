@@ -76,6 +76,7 @@ class Server(uvicorn.Server):
                 http=bounded(self.connections),  # type: ignore[arg-type]  # a class, as the annotation cannot say
                 log_level="warning",
                 access_log=False,
+                proxy_headers=False,  # nobody asks where a call came from
                 timeout_keep_alive=75,  # connections of kube-scheduler stay open between bursts of pods
                 timeout_graceful_shutdown=5,
             )

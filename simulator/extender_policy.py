@@ -17,8 +17,9 @@ from scheduler_extender.demand import Demand, demand_of
 from scheduler_extender.fit import FITS, fits
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable, ProfileColumns
 from scheduler_extender.offers import PART_INDEX
-from scheduler_extender.placement import Costs, cost_s
+from scheduler_extender.placement import Basis, Costs, cost_s
 from scheduler_extender.prices import Prices
+from scheduler_extender.recent_requests import PODS_REMEMBERED
 from scheduler_extender.scene_table import MOST_VICTIMS, SceneColumn
 from simulator.gpu_cluster import LOWEST_START, NONE, POPCOUNT, ROOM, BestStarts, Place, best_starts, slice_bits
 from simulator.placement import Fleet, Request
@@ -26,8 +27,7 @@ from simulator.placement_workload import ROLES, Floats
 from simulator.scene_caches import FETCH_BYTES_PER_S, READ_BYTES_PER_S
 
 PART = PARTS["H100-80"]
-STARTS_REMEMBERED = 1000  # as many as the extender remembers
-DEMAND_EVERY = 25  # starts between two counts of the demand: the extender counts at each, which changes little
+DEMAND_EVERY = 25  # pods between two counts of the demand: the extender counts at each, which changes little
 
 
 class ExtenderPolicy:
@@ -37,7 +37,7 @@ class ExtenderPolicy:
         self._prices = prices
         self._packed_ties = packed_ties
         self._driver_order = driver_order
-        self._starts: deque[Request] = deque(maxlen=STARTS_REMEMBERED)
+        self._requests: deque[Request] = deque(maxlen=PODS_REMEMBERED)
         self._since_count = DEMAND_EVERY
         self._demand: Demand = demand_of({}, {})
         self._best: BestStarts = best_starts(self._fragmentation())
@@ -50,6 +50,8 @@ class ExtenderPolicy:
     def choose(self, fleet: Fleet, request: Request) -> Place | None:
         """The node that the extender would give the best score, and a slice there."""
         table = self._table or self._new_table(fleet)
+        self._requests.append(request)
+        self._since_count += 1
         if self._since_count >= DEMAND_EVERY:
             self._count_demand()
         gpu, start, added = self._slices(fleet, request.role)
@@ -57,13 +59,12 @@ class ExtenderPolicy:
         self._write_caches(fleet, table, request.scene)
         pod = self._pod(request)
         verdict = fits(pod, self._rows, table)
-        costs = cost_s(pod, self._rows, table, self._demand, self._prices, fleet.now_s)
+        costs = cost_s(pod, self._rows, Basis(table, self._demand, self._prices, fleet.now_s))
         node = self._winner(verdict == FITS, costs, added)
         return None if node is None else Place(node, int(gpu[node]), int(start[node]))
 
     def placed(self, request: Request, place: Place) -> None:
-        self._starts.append(request)
-        self._since_count += 1
+        """Nothing: a pod counts when it comes."""
 
     def _winner(self, feasible: Floats, costs: Costs, added: Floats) -> int | None:
         total_s = np.where(feasible, costs.total_s, np.inf)
@@ -170,8 +171,8 @@ class ExtenderPolicy:
 
     def _count_demand(self) -> None:
         self._since_count = 0
-        profiles = Counter(ROLES[request.role] for request in self._starts)
-        scenes = Counter(f"scene-{request.scene}" for request in self._starts if request.scene >= 0)
+        profiles = Counter(ROLES[request.role] for request in self._requests)
+        scenes = Counter(f"scene-{request.scene}" for request in self._requests if request.scene >= 0)
         self._demand = demand_of({PART.name: profiles}, scenes)
         self._best = best_starts(self._fragmentation())
 

@@ -43,7 +43,8 @@ class DemoVerbSettings(VerbSettings):
         60.0,
         ge=0,
         le=600,
-        description="The first visitor of a new scene is predicted so long before; 0 or --kubernetes: no such visit.",
+        description="The first visitor of a new scene is predicted so long before; 0: no such visit. "
+        "The local demo's alone: with --kubernetes it is refused.",
     )
     seed: int = Field(1, description="Fixes made scenes, arrivals and popularity: runs differ in policy alone.")
     rate: float = Field(25.0, gt=0, le=500, description="Mean requests a second, less where the machine is too slow.")
@@ -114,6 +115,9 @@ def _check_kubernetes(settings: DemoVerbSettings) -> None:
         return
     if settings.placement == "spread":
         raise UsageError("--placement spread: with --kubernetes it is scenes or default (kube-scheduler alone)")
+    lead_s = settings.visit_lead_seconds
+    if lead_s > 0 and "visit_lead_seconds" in settings.model_fields_set:
+        raise UsageError(f"--visit-lead-seconds {lead_s:g}: the local demo's alone; with --kubernetes leave it out")
     from local_fleet.control_plane.binaries import BinariesError, find
 
     try:

@@ -77,9 +77,11 @@ def as_text(explained: dict[str, Any], most: int) -> str:
     """A sentence and a table, the cheapest nodes first, those that do not fit last with their reason."""
     pod, nodes = explained["pod"], explained["nodes"]
     asked = [*pod["profiles"], *([f"{pod['gpus']} GPU"] if pod["gpus"] else [])]
+    expected = ", ".join(f"{scene} {share:.0%}" for scene, share in pod.get("expected_scenes", {}).items())
     lines = [
         f"pod {pod['namespace']}/{pod['name']} ({pod['uid']}), pool {pod['pool'] or '-'}",
         f"asks for {', '.join(asked) or 'no GPU'}; scenes {', '.join(pod['scenes']) or 'none'}",
+        *([f"priced by what its pool is expected to be asked for: {expected}"] if expected else []),
         f"{explained['why']}; reserved on {explained['reserved'] or 'no node any more'}",
         *(f"could not be read: {problem}" for problem in pod["problems"]),
     ]

@@ -37,6 +37,7 @@ _RULES: Mapping[str, list[Document]] = {
             "resources": ["resourceslices", "resourceclaims", "deviceclasses"],
             "verbs": _FOLLOW,
         },
+        {"apiGroups": ["splatfleet.io"], "resources": ["predictiveautoscalers"], "verbs": _FOLLOW},
     ],
     "autoscaler": list(role_rules()),
 }

@@ -58,6 +58,22 @@ def test_demand_adds_pods_in_one_step() -> None:
     assert (decision.reason, decision.replicas) == (Reason.DEMAND, 9)  # 40 x 0.15 / 0.7 = 8.6
 
 
+def test_pods_on_unhealthy_slices_are_counted_out() -> None:
+    """Nine are needed: the broken come on top, as far as the maximum goes, and on the way down they go first."""
+    pods = tuple(PodState(f"pod-{number}", healthy=number < 9, ready=number < 9) for number in range(11))
+    decision = ask(REACTIVE, seen(40.0, 11, ready=9, unhealthy=2, pods=pods))
+    assert (decision.replicas, decision.current) == (11, 11)
+    assert "2 on unhealthy slices" in decision.explanation
+    assert ask(REACTIVE, seen(40.0, 9, ready=7, unhealthy=2)).replicas == 11
+    assert ask(replace(REACTIVE, max_replicas=10), seen(40.0, 9, ready=7, unhealthy=2)).replicas == 10
+    assert ask(replace(REACTIVE, max_replicas=1), seen(40.0, 1, ready=0, unhealthy=1)).replicas == 1
+    quick = replace(REACTIVE, behavior=replace(REACTIVE.behavior, down_window_s=0.0))
+    decision = ask(quick, seen(30.0, 11, ready=9, unhealthy=2, pods=pods))  # 7 are needed
+    assert decision.replicas == 9
+    assert decision.victims == ("pod-9", "pod-10")
+    assert ask(quick, seen(30.0, 11, ready=11)).replicas == 7, "that is what is needed of sound ones"
+
+
 def test_pending_adds_pods() -> None:
     """300 wait; in 5 s one pod renders 33 of them and 5 new ones come: 271 x 0.15 s within a lead of 6 s."""
     decision = ask(REACTIVE, seen(1.0, 1, pending=300.0))

@@ -28,7 +28,9 @@ class KedaClient:
     """One ScaledObject's trigger."""
 
     def __init__(self, address: str, metadata: dict[str, str], credentials: Any = None, authority: str = "") -> None:
-        options: list[tuple[str, Any]] = [("grpc.service_config", ROUND_ROBIN)]
+        # A connection of its own, as another process has; else gRPC shares one among all channels of this process.
+        own = ("grpc.use_local_subchannel_pool", 1)
+        options: list[tuple[str, Any]] = [("grpc.service_config", ROUND_ROBIN), own]
         if authority:
             options.append(("grpc.ssl_target_name_override", authority))
         self.channel = (

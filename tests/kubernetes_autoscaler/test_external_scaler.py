@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -186,6 +187,30 @@ def test_the_stream_of_targets_agrees_with_the_target(keda: KedaClient) -> None:
     first = next(iter(stream))
     stream.cancel()
     assert first == keda.stub.GetMetricSpec(keda.reference)
+
+
+def test_streams_that_are_cut_leave_nothing_behind(server: ExternalScalerServer, keda: KedaClient) -> None:
+    """A KEDA that is killed with its streams open: the others are answered, and no connection stays."""
+    server.post([decision(3)])
+    clients = [KedaClient(f"127.0.0.1:{server.port}", {"pool": "renderer"}) for _ in range(30)]
+    for client in clients:
+        assert next(iter(client.stub.StreamIsActive(client.reference))).result
+        assert next(iter(client.stub.StreamMetricSpec(client.reference))).metricSpecs
+    assert _connections(server.port) >= 30
+    for client in clients:
+        client.close()
+    server.post([decision(4)])
+    assert keda.poll().value == 4.0
+    end_s = time.monotonic() + 30.0
+    while _connections(server.port) > 1:  # the poll's own
+        assert time.monotonic() < end_s, "connections of clients that are gone stay open"
+        time.sleep(0.05)
+
+
+def _connections(port: int) -> int:
+    """Established ones that the server holds."""
+    found = psutil.Process().net_connections("tcp")
+    return sum(c.status == psutil.CONN_ESTABLISHED and bool(c.laddr) and c.laddr.port == port for c in found)
 
 
 def test_health_follows_the_loop(server: ExternalScalerServer, keda: KedaClient) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from autoscaler.decision import Decision, Reason
 from autoscaler.pool import (
     Behavior,
     Calendar,
@@ -26,7 +27,9 @@ from autoscaler.pool import (
 )
 from autoscaler.resource import FIELDS, FOREVER_S, ITEM_FIELDS, Acting, ResourceError, effective_pool, parse_resource
 from autoscaler.schedule import limits_at
+from autoscaler.status import Standing, status_of, substance
 from fleet.labels import PAUSED_ANNOTATION, PAUSED_SCALE_DOWN_ANNOTATION
+from fleet.scene import SceneId
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRD = REPOSITORY / "deploy/chart/crds/splatfleet.io_predictiveautoscalers.yaml"
@@ -230,4 +233,18 @@ def test_the_types_of_the_schema_are_those_of_a_pool() -> None:
             continue
         expected = {"integer": int, "number": float, "string": str}.get(schema["type"])
         hint = hints[target]
-        assert (hint is expected) or issubclass(hint, str), path
+        assert hint in (expected, expected | None) or issubclass(hint, str), path
+
+
+def test_the_status_tells_the_scenes_that_are_expected_and_keeps_them_over_a_moment_without_data() -> None:
+    def status(shares: dict[SceneId, float], old: dict[str, Any], conflict: str = "") -> Any:
+        document = resource({"maxReplicas": 5}) | {"status": old}
+        decision = Decision("web", 1, Reason.STEADY, "", scene_shares=shares)
+        return status_of(parse_resource(document, NOW_S), decision, None, Standing(conflict), NOW_S)
+
+    told = status({SceneId("train"): 2 / 3, SceneId("robot"): 1 / 3}, {})
+    assert told["sceneShares"] == [{"scene": "robot", "share": "0.33"}, {"scene": "train", "share": "0.67"}]
+    assert substance(told) != substance({**told, "sceneShares": None})
+    assert status({}, told)["sceneShares"] == told["sceneShares"]
+    assert status({}, told, "another has the pool")["sceneShares"] is None
+    assert status({}, {})["sceneShares"] is None

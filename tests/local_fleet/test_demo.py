@@ -164,6 +164,7 @@ def test_a_wrong_input_is_one_clear_line(tmp_path: Path, arguments: tuple[str, .
         (["--autoscaler", "hpa"], "--autoscaler hpa: needs --kubernetes"),
         (["--placement", "default"], "--placement default: needs --kubernetes"),
         (["--kubernetes", "--placement", "spread"], "--placement spread: with --kubernetes"),
+        (["--kubernetes", "--visit-lead-seconds", "30"], "--visit-lead-seconds 30: the local demo's alone"),
     ],
 )
 def test_what_only_kubernetes_has_is_told(flags: list[str], said: str) -> None:

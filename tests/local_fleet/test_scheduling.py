@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from fleet import mig
+from fleet.scene import SceneId
 from local_fleet.nodes import GPU_MODEL, POD_PROFILE, LocalNode, make_nodes
 from local_fleet.scheduling import ExtenderScheduler, SpreadScheduler, Unschedulable, pod_manifest
 from local_fleet.stack import Stack, start_stack
@@ -77,7 +78,15 @@ def test_the_pod_goes_where_its_scene_lies(fleet: tuple[list[LocalNode], Stack])
     scheduler = ExtenderScheduler(parts.extender_url)
     pod = pod_manifest("renderer-001", "renderer", POD_PROFILE, ["knot"])
     # The emptiest node would be another one.
-    assert scheduler.place(pod, {"node-1": 0, "node-2": 0, "node-3": 3}) == "node-3"
+    load = {"node-1": 0, "node-2": 0, "node-3": 3}
+    assert scheduler.place(pod, load) == "node-3"
+    scheduler.expect("renderer", {SceneId("knot"): 3.0})
+    unnamed = pod_manifest("renderer-002", "renderer", POD_PROFILE, [])
+    assert scheduler.place(unnamed, load) == "node-3"
+    explained = httpx2.get(parts.extender_url + "/explain", params={"pod": "default/renderer-002"}).json()
+    assert explained["pod"]["expected_scenes"] == {"knot": 1.0}
+    waits_s = {line["node"]: line["time_to_ready_s"] for line in explained["nodes"]}
+    assert waits_s["node-3"] < min(waits_s["node-1"], waits_s["node-2"])
     assert scheduler.failed_calls == 0
 
 

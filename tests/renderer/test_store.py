@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import os
@@ -21,12 +22,14 @@ import pytest
 from fleet.scene import SceneId, parse_scene_id
 from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
 from renderer.formats import ply
+from renderer.pod import RendererPod
+from renderer.pod_settings import PodSettings
 from renderer.scene_source import combined_digest, digest_of
 from renderer.scene_store import FetchFailed, NotStored, SceneStore
 from renderer.splats import SceneFileError, Splats
 from renderer.store_files import read_json, tree_bytes
 from renderer.store_space import StoreFull
-from tests.renderer.scenes import random_splats
+from tests.renderer.scenes import Uncounted, random_splats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -109,6 +112,33 @@ def test_least_recently_used_goes_first(tmp_path: Path, scenes: list[CatalogueEn
     store.ensure(scenes[2], pack=False)
     assert [record.id for record in store.records()] == ["s0", "s2"]
     assert sum(1 for path in store.layout.objects.iterdir() if path.is_dir()) == 2
+
+
+def test_a_pod_that_starts_waits_for_slow_neighbours_and_does_not_end(
+    tmp_path: Path, scenes: list[CatalogueEntry], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a machine that is busy a neighbour reads for long: the start takes longer, and is no crash loop."""
+    capacity_bytes = int(1.5 * size_of(scenes[0]))
+    save_catalogue(Catalogue(scenes), tmp_path / "catalogue.json")
+    store = SceneStore(tmp_path / "store", capacity_bytes)
+    store.ensure(scenes[0], pack=False)
+    first = PodSettings(tmp_path / "catalogue.json", tmp_path / "store", scenes=(scenes[1].id,), rasterizer="cpu")
+    settings = dataclasses.replace(first, store_capacity_bytes=capacity_bytes)
+    with ThreadPoolExecutor(1) as starting:
+        with store.open(scenes[0].id):
+            start = starting.submit(RendererPod, settings, Uncounted(), room_wait_s=0.1)
+            tries, end_s = 0, time.monotonic() + 60.0
+            while tries < 3:
+                assert not start.done(), start.result()
+                assert time.monotonic() < end_s
+                tries += capsys.readouterr().out.count("waiting for them")
+                time.sleep(0.05)
+        pod = start.result(60.0)
+    assert list(pod.cache.resident()) == [scenes[1].id]
+    with store.open(scenes[1].id):
+        pod.cache.load(scenes[2].id)
+    state, why = pod.cache.state(scenes[2].id)
+    assert (state, "held" in why) == ("failed", True), "a frame is told after a while"
 
 
 def test_what_is_open_is_never_evicted(tmp_path: Path, scenes: list[CatalogueEntry]) -> None:

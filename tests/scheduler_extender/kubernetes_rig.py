@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from fleet.digest import NodeDigest
-from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT_NAME, NODE_COMPONENT, SCENES_ANNOTATION
+from fleet.labels import COMPONENT_LABEL, EXPORTER_PORT_NAME, NODE_COMPONENT, POOL_LABEL, SCENES_ANNOTATION
 from kube.connection import Connection
 from kube.reflector import Timings
 from local_fleet.control_plane.plane import ControlPlane
@@ -37,6 +37,7 @@ RULES = [
         "resources": ["resourceslices", "resourceclaims", "deviceclasses"],
         "verbs": ["list", "watch"],
     },
+    {"apiGroups": ["splatfleet.io"], "resources": ["predictiveautoscalers"], "verbs": ["get", "list", "watch"]},
 ]
 TIMINGS = Timings(watch_s=20.0, slack_s=2.0, backoff_first_s=0.1, backoff_most_s=1.0)
 
@@ -122,9 +123,10 @@ class KubernetesRig:
         node = self.extender.cluster.snapshot.nodes.get(name)
         return node is not None and node.seen_s is not None
 
-    def run_pod(self, name: str, scenes: str = "", selector: dict[str, str] | None = None) -> str:
+    def run_pod(self, name: str, scenes: str = "", selector: dict[str, str] | None = None, pool: str = "") -> str:
         """Create a renderer pod; answers its UID."""
-        document = pod(name, {SLICE: 1}, SCHEDULER, annotations={SCENES_ANNOTATION: scenes} if scenes else {})
+        annotations = {SCENES_ANNOTATION: scenes} if scenes else {}
+        document = pod(name, {SLICE: 1}, SCHEDULER, annotations=annotations, labels={POOL_LABEL: pool} if pool else {})
         if selector:
             document["spec"]["nodeSelector"] = selector
         made: dict[str, Any] = self.plane.request("POST", "/api/v1/namespaces/default/pods", document)
@@ -138,6 +140,16 @@ class KubernetesRig:
 
     def refused(self, uid: str) -> bool:
         return uid in self.extender.waiting.uids
+
+    def expected(self, pool: str) -> dict[str, float]:
+        """The scenes that stand for those that a pod of the pool does not name."""
+        asked = {
+            "metadata": {"uid": "asked", "name": "asked", "labels": {POOL_LABEL: pool}},
+            "spec": {"containers": []},
+        }
+        answer = self.client.post("/explain", json={"Pod": asked, "NodeNames": ["gpu-0"]})
+        shares: dict[str, float] = answer.json()["pod"]["expected_scenes"]
+        return shares
 
     def metric(self, line_start: str) -> float:
         text = self.client.get("/metrics").text

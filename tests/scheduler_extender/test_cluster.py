@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from fleet.digest import NodeDigest, Slice
 from fleet.mig import MigProfile
 from fleet.scene import SceneId
-from fleet.snapshot import Gpu, Pod
+from fleet.snapshot import Gpu, Node, Pod
 from scheduler_extender.cluster import Cluster
+from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS
+from scheduler_extender.recent_requests import PODS_REMEMBERED, RecentRequests
 from tests.scheduler_extender.conftest import GB, digest
 
 ONE_G = MigProfile.parse("1g.10gb")
@@ -40,6 +42,7 @@ def digests(draw: st.DrawFn) -> NodeDigest:
 EVENTS = st.one_of(
     st.tuples(st.just("digest"), digests()),
     st.tuples(st.just("bound"), st.sampled_from(UIDS), st.sampled_from(NODES), st.sampled_from(["", "a", "d"])),
+    st.tuples(st.just("bound as held"), st.sampled_from(UIDS)),
     st.tuples(st.just("deleted"), st.sampled_from(UIDS)),
     st.tuples(st.just("finished"), st.sampled_from(UIDS), st.sampled_from(NODES)),
     st.tuples(st.just("placed"), st.sampled_from(UIDS), st.sampled_from(["", "a", "d"])),
@@ -56,6 +59,10 @@ def apply(cluster: Cluster, event: tuple[object, ...], now_s: float) -> None:
             cluster.apply_digest(said.node, said, now_s)
         case "bound", str(uid), str(node), str(scene):
             cluster.set_pod(pod(uid, scene, node), now_s)
+        case "bound as held", str(uid):
+            held = cluster.reservations.get(uid)
+            if held is not None:
+                cluster.set_pod(replace(held.pod, node=held.node), now_s)
         case "deleted", str(uid):
             cluster.remove_pod(uid, now_s)
         case "finished", str(uid), str(node):
@@ -83,7 +90,7 @@ def test_rows_kept_in_step_equal_rows_built_anew(events: list[tuple[object, ...]
         apply(cluster, event, now_s)
     anew = Cluster(NODES, cluster.prices)
     anew.snapshot, anew.reservations = cluster.snapshot, cluster.reservations
-    anew._bound, anew._departed, anew._starts = cluster._bound, cluster._departed, cluster._starts
+    anew._bound, anew._departed, anew._requests = cluster._bound, cluster._departed, cluster._requests
     for node in cluster.snapshot.nodes.values():
         anew.table.set_digest(node)
     anew._refresh(set(NODES))
@@ -184,6 +191,31 @@ def test_a_winner_elsewhere_frees_the_place_that_was_held() -> None:
     assert verdicts[other] != FITS
 
 
+def test_deleted_pods_are_remembered_while_an_exporter_may_name_them_and_no_longer() -> None:
+    departed = Departed()
+    for number in range(3):
+        departed.add(f"old-{number}", "n1", 0.0)
+    departed.add("named", "n1", 0.0)
+    departed.add("young", "n1", 30.0)
+    departed.add("elsewhere", "n2", 0.0)
+    cuts = (Slice("1g.10gb", 0, True, "named"), Slice("1g.10gb", 1))
+    departed.drop_unnamed(Node("n1", (Gpu("GPU-1", "H100-80", True, cuts),)), 61.0)
+    assert (departed.on("n1"), departed.on("n2")) == ({"named", "young"}, {"elsewhere"})
+    assert departed.forget("young")
+    assert not departed.forget("young")
+    departed.forget_node("n1")
+    assert (departed.on("n1"), departed.on("n2")) == (set(), {"elsewhere"})
+
+
+def test_pods_that_come_and_go_where_no_digest_is_leave_nothing() -> None:
+    cluster = Cluster(NODES)
+    for number in range(200):
+        cluster.set_pod(pod(f"batch-{number}", "", "n1" if number % 2 else "nowhere"), float(number))
+        cluster.remove_pod(f"batch-{number}", number + 0.5)
+    assert len(cluster._departed.on("n1")) < 40
+    assert not cluster._departed.on("nowhere")
+
+
 def test_its_own_reservation_does_not_stand_in_a_pods_way() -> None:
     cluster = Cluster(["n1"])
     cluster.apply_digest("n1", digest("n1", slices=(Slice("1g.10gb", 0),)), 0.0)
@@ -224,6 +256,21 @@ def test_the_demand_mix_is_that_of_the_last_pods() -> None:
     after_s = cluster.decide(pod("new"), ["n1"], 2.0).costs[0].fragmentation_s
     # Nobody asks for anything but 1g any more, so there is little left to fragment.
     assert after_s < before_s / 4
+
+
+def test_pods_count_when_they_come_and_once() -> None:
+    """Those that find no place, too: a mix without them would keep no place for the next. Others crowd nobody out."""
+    cluster = Cluster(["n1"])
+    waiting = pod("waiting", "robot")
+    for _ in range(3):
+        cluster.set_pod(waiting, 1.0)
+    assert cluster.demand.scene_share["robot"] == pytest.approx(2 / 3)  # one request of everything is added
+    cluster.set_pod(pod("told", node="n1"), 1.0)
+    cluster.set_pod(pod("told", "train", "n1"), 1.0)  # its scenes were told later than its slices
+    for number in range(PODS_REMEMBERED):
+        cluster.set_pod(Pod(f"web-server-{number}", node="n1"), 1.0)
+    shares = cluster.demand.scene_share
+    assert shares == pytest.approx({"robot": 2 / 5, "train": 2 / 5})
 
 
 def test_rows_follow_a_list_that_changes_in_place() -> None:
@@ -305,3 +352,13 @@ def test_stranded_slices_by_hand() -> None:
     assert cluster.stranded_slices == pytest.approx(2 * expected)
     cluster.remove_node("n1")
     assert cluster.stranded_slices == pytest.approx(expected)
+
+
+def test_the_mix_follows_from_the_pods_whoever_reads_it_when() -> None:
+    """Metrics and prices made ahead read it at times that no journal tells."""
+    read, unread = RecentRequests(), RecentRequests()
+    for number in range(200):
+        asked = pod(f"uid-{number}", "abcdef"[number * number % 6])
+        assert read.see(asked, None) == unread.see(asked, None)
+        assert read.demand.scene_share
+    assert read.demand.scene_share == unread.demand.scene_share

@@ -25,6 +25,7 @@ from local_fleet.control_plane.plane import ControlPlane
 from scheduler_extender.devices import gpus_of, read_class
 from scheduler_extender.scheduler_config import Wanted, generate
 from tests.control_plane.objects import add_node, node_of, pod
+from tests.kubernetes_autoscaler.cluster import ACCOUNT, Process, Space, demand_of, install
 from tests.scheduler_extender.conftest import GB, digest
 from tests.scheduler_extender.kubernetes_rig import SCHEDULER, SLICE, KubernetesRig, allow_extender
 from tests.scheduler_extender.partitioned_gpus import memory_class, profile_class, slices_of, whole_class
@@ -62,6 +63,39 @@ def test_pods_land_where_their_scenes_lie_and_reservations_are_confirmed(rig: Ku
     rig.until(lambda: rig.metric("splatfleet_extender_reservations ") == 0)
     assert rig.metric('splatfleet_extender_placements_total{tier="disk"}') == 4
     assert rig.metric("splatfleet_extender_reservations_expired_total") == 0
+
+
+def test_pods_without_scenes_go_where_what_their_pool_is_expected_to_serve_lies(
+    rig: KubernetesRig, plane: ControlPlane, tmp_path: Path
+) -> None:
+    """The autoscaler's process writes what it expects into the status of its resource, the extender reads it there."""
+    install(plane)
+    rig.start()
+    for number, scene in enumerate(("other", "ball")):
+        rig.add_node(f"gpu-{number}", digest(f"gpu-{number}", {scene: 2 * GB}))
+    space = Space(plane, "expected")
+    space.deploy()
+    space.autoscale({"maxReplicas": 1})
+    kubeconfig = plane.access.service_account("default", ACCOUNT)
+    with demand_of("expected") as demand:
+        demand.rate_per_s = 2.0
+        flags = ["--gateway", demand.url, "--namespace", "expected", "--lease-namespace", "expected"]
+        autoscaler = Process(kubeconfig, tmp_path, "autoscaler", [*flags, "--interval-s", "0.5"])
+        try:
+            rig.until(lambda: rig.expected("expected") == {"ball": 1.0})
+        finally:
+            autoscaler.stop()
+    assert space.resource()["status"]["sceneShares"] == [{"scene": "ball", "share": "1"}]
+    for name in ("renderer-1", "renderer-2"):
+        uid = rig.run_pod(name, pool="expected")
+        rig.until(lambda: bool(rig.node_of(name)))  # noqa: B023
+        assert rig.node_of(name) == "gpu-1"
+        explained = rig.client.get("/explain", params={"uid": uid}).json()
+        assert explained["pod"]["expected_scenes"] == {"ball": 1.0}
+        waits_s = {line["node"]: line["time_to_ready_s"] for line in explained["nodes"]}
+        assert waits_s["gpu-1"] < waits_s["gpu-0"]
+    space.close()
+    rig.until(lambda: rig.expected("expected") == {})
 
 
 def test_a_pod_that_goes_before_it_is_bound_releases_its_place(rig: KubernetesRig) -> None:

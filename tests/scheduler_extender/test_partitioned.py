@@ -8,7 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from fleet.labels import ANY_SLICE_ANNOTATION, GPU_COUNT_LABEL, GPU_MEMORY_LABEL, GPU_REPLICAS_LABEL, GPU_SHARING_LABEL
+from fleet.labels import (
+    ANY_SLICE_ANNOTATION,
+    GPU_COUNT_LABEL,
+    GPU_MEMORY_LABEL,
+    GPU_REPLICAS_LABEL,
+    GPU_SHARING_LABEL,
+    PACKING_ANNOTATION,
+)
 from fleet.mig import MigProfile
 from fleet.snapshot import Gpu, Pod, Sharing, Slice
 from kube.device_objects import DeviceClass, ResourceSlice
@@ -206,7 +213,7 @@ def test_what_a_pod_asks_for() -> None:
     limits = {"nvidia.com/gpu.shared": "1", WIDE: 2, "memory": "4Gi", "kubernetes.io/batch-cpu": 1}
     limits["deviceclass.resource.kubernetes.io/slice-20"] = "1"
     document = {
-        "metadata": {"uid": "a", "annotations": {ANY_SLICE_ANNOTATION: " 20 "}},
+        "metadata": {"uid": "a", "annotations": {ANY_SLICE_ANNOTATION: " 20 ", PACKING_ANNOTATION: "spread"}},
         "spec": {
             "containers": [
                 {
@@ -218,6 +225,10 @@ def test_what_a_pod_asks_for() -> None:
     }
     pod = read_pod(msgspec.convert(document, PodObject))
     assert (pod.gpus, pod.any_slice_gb, pod.gpu_memory_bytes, pod.problems) == (1, 20, 5000, ())
+    assert pod.packing == "spread"
     assert pod.devices == ("deviceclass.resource.kubernetes.io/slice-20", WIDE, WIDE)
-    document["metadata"]["annotations"] = {ANY_SLICE_ANNOTATION: "20Gi"}  # type: ignore[index]
-    assert "any-slice-gb" in read_pod(msgspec.convert(document, PodObject)).problems[0]
+    document["metadata"]["annotations"] = {ANY_SLICE_ANNOTATION: "20Gi", PACKING_ANNOTATION: "tight"}  # type: ignore[index]
+    unread = read_pod(msgspec.convert(document, PodObject))
+    assert "'tight' is neither pack nor spread" in unread.problems[0]
+    assert "any-slice-gb" in unread.problems[1]
+    assert unread.packing == ""

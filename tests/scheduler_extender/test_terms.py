@@ -65,6 +65,28 @@ def test_a_used_node_before_an_empty_one() -> None:
     assert cluster.decide(Pod("p", gpus=1), ["empty", "used"], 1.0).winner == "used"
 
 
+def test_a_workload_that_is_spread_shares_no_node_and_one_that_is_packed_leaves_wide_slices() -> None:
+    wide = tuple(Slice("1g.10gb", start, True) for start in range(7))  # an empty GPU: a slice of it costs the widest
+    narrow = tuple(Slice("1g.10gb", start, True, f"taken-{start}" if start < 6 else "") for start in range(7))
+    prices = Prices(fragmentation_s_per_slice=0.1, spread_s=3.0)
+    cluster = cluster_of(digest("warm", {"a": 200_000_000}, slices=wide), digest("cold", slices=narrow), prices=prices)
+    names = ["warm", "cold"]
+    plain = replace(asks("p", "a"), scene_bytes={"a": 200_000_000})
+    assert cluster.decide(plain, names, 1.0).winner == "warm"
+    assert cluster.decide(replace(plain, packing="pack"), names, 1.0).winner == "cold"
+    spread = replace(plain, packing="spread")
+    assert cluster.decide(spread, names, 1.0).winner == "warm"
+    cluster.set_pod(replace(plain, uid="first", node="warm"), 1.0)
+    assert cluster.decide(plain, names, 1.0).winner == "warm"
+    decision = cluster.decide(spread, names, 1.0)
+    assert decision.winner == "cold"
+    assert decision.costs[0].node_s == pytest.approx(prices.spread_s)
+    assert cluster.decide(replace(spread, pool="other"), names, 1.0).winner == "warm"
+    cluster.remove_pod("first", 2.0)
+    assert cluster.decide(spread, names, 2.0).winner == "warm"
+    assert cluster.table.pool_pods == {}
+
+
 def test_warmth_outweighs_both() -> None:
     cluster = cluster_of(digest("warm", {"a": GB}), digest("used"))
     cluster.set_capacity_type("warm", "on-demand")

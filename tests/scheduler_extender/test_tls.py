@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
+import trustme
 
 from kube.tls import ReloadingContext, TlsError, TlsFiles
 from tests.scheduler_extender.conftest import pod
@@ -138,6 +140,51 @@ def test_only_with_a_certificate_of_the_ca_and_with_new_ones_without_a_restart(u
     assert filtered(url, client_context(folder, "stranger")) == ["gpu-1"]
     with pytest.raises(httpx2.HTTPError):
         filtered(url, client_context(folder))
+
+
+def test_certificates_out_of_their_time_or_for_another_name(url: str, folder: Path) -> None:
+    """Both sides refuse what does not hold now, and the process takes the next one without a restart."""
+    ca, now = trustme.CA(), datetime.now(UTC)
+    day, ages = timedelta(days=1), timedelta(days=9)
+    times = {
+        "expired": (now - ages, now - day),
+        "not yet valid": (now + day, now + ages),
+        "good": (now - day, now + ages),
+    }
+    made = {
+        name: ca.issue_cert("127.0.0.1", common_name=name, not_before=since, not_after=until)
+        for name, (since, until) in times.items()
+    }
+    made["another name"] = ca.issue_cert("127.0.0.9", common_name="another name")
+    ca.cert_pem.write_to_path(folder / "server-ca.crt")
+    ca.cert_pem.write_to_path(folder / "new-client-ca.crt")
+    made["good"].private_key_and_cert_chain_pem.write_to_path(folder / "pair.pem")
+    (folder / "new-client-ca.crt").rename(folder / "client-ca.crt")
+    expected = {"expired": "expired", "not yet valid": "not yet valid", "another name": "mismatch", "good": ""}
+    for name, said in expected.items():
+        for suffix, pem in (("key", made[name].private_key_pem), ("crt", made[name].cert_chain_pems[0])):
+            pem.write_to_path(folder / f"new.{suffix}")
+            (folder / f"new.{suffix}").rename(folder / f"server.{suffix}")
+        end_s = time.monotonic() + 30.0
+        while (heard := refusal(url, folder / "server-ca.crt", folder / "pair.pem")) != said:
+            assert time.monotonic() < end_s, f"{name}: {heard!r}"
+            time.sleep(0.1)
+    for name in ("expired", "not yet valid"):
+        made[name].private_key_and_cert_chain_pem.write_to_path(folder / "pair.pem")
+        assert refusal(url, folder / "server-ca.crt", folder / "pair.pem") == "refused by the server"
+
+
+def refusal(url: str, ca: Path, pair: Path) -> str:
+    """Why a call with this certificate does not come through, in a word or two; empty where it does."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.load_cert_chain(pair)
+    try:
+        return "" if filtered(url, context) == ["gpu-1"] else "answered otherwise"
+    except httpx2.HTTPError as error:
+        said = str(error)
+        words = ("expired", "not yet valid", "mismatch")
+        by_us = "certificate verify failed" in said
+        return next((word for word in words if by_us and word in said), "refused by the server" if not by_us else said)
 
 
 def shown_name_or_refused(url: str, context: ssl.SSLContext) -> str:

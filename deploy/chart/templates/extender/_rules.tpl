@@ -8,4 +8,7 @@
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims, resourceslices, deviceclasses]
   verbs: [get, list, watch]
+- apiGroups: [splatfleet.io]
+  resources: [predictiveautoscalers]
+  verbs: [get, list, watch]
 {{- end }}
