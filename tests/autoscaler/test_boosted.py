@@ -50,7 +50,7 @@ def test_a_fit_is_a_function_of_its_values() -> None:
 
 
 def stepping(days: int, day: int = 96) -> np.ndarray:
-    """Steps at fixed hours whose height depends on the step before: what past days had at this hour does not know it."""
+    """Steps at fixed hours whose height depends on the step before: past days do not know it."""
     random = np.random.default_rng(5)
     rates = []
     for _ in range(days):
