@@ -50,6 +50,15 @@ class ForecastView:
     burst: bool = False  # demand left its forecast far behind: no step down for a lead
 
 
+class WarmReason(StrEnum):
+    """Why a scene is asked for somewhere; docs/autoscaler.md explains each."""
+
+    COLD = "cold"  # memory: no ready pod holds it
+    BUSY = "busy"  # memory: those that hold it would be too busy
+    SPREAD = "spread"  # disk: too few nodes have it
+    AWAITED = "awaited"  # disk: pods that will load it have a place kept on the node
+
+
 @dataclass(frozen=True, slots=True)
 class WarmAsk:
     """A scene to have warm somewhere by a time: on a node's disk or in a pod's memory."""
@@ -59,6 +68,16 @@ class WarmAsk:
     by_s: float  # same clock as now_s
     node: str = ""  # stage disk
     pod_uid: str = ""  # stage memory
+    reason: WarmReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceAsk:
+    """Places on nodes to have ready for pods that are not asked for yet."""
+
+    count: int  # pods beyond the decision's replicas
+    until_s: float  # same clock as now_s: then they go, whatever is foreseen
+    ahead_s: float  # how far was looked: a lead, and the time that a node takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,7 @@ class Decision:
     scenes: tuple[tuple[SceneId, ...], ...] = ()  # one list for each new pod: what it loads before it is ready
     victims: tuple[str, ...] = ()  # pods to drain, first goes first
     warm: tuple[WarmAsk, ...] = field(default=())
+    places: PlaceAsk | None = None  # None: no place is to be kept
     margin: float = 1.0  # what late requests made of the forecast's margin over its median
     leeway: float = 1.0  # x the objective's violation ratio is what this moment was sized for
     capacity: Mapping[str, int] = field(default_factory=dict)  # pods by capacity type, where the pool names any

@@ -9,20 +9,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import msgspec
 import numpy as np
 
 from autoscaler.decision import Decision
-from autoscaler.loop import Look, Memory, choose
+from autoscaler.loop import Look, Memory, choose, read_on
 from autoscaler.observation import Floats, Observation
 from autoscaler.pool import Pool
 from autoscaler.trees import Trees
 
 KIND = "autoscaler"
-VERSION = 1
+VERSION = 2
 MOST_NEW_BINS = 64  # more than these are written as a whole history
 
 
@@ -37,7 +37,7 @@ class DecisionLog:
         self._file = file
         self._pools: dict[str, str] = {}
         self._demand: dict[str, Floats] = {}
-        self._write({"log": KIND, "version": VERSION, "gpu_budget": memory.gpu_budget})
+        self._write({"log": KIND, "version": VERSION, "gpu_budget": memory.gpu_budget, "build_bins": memory.build_bins})
 
     def record(self, seen: Sequence[Look], memory: Memory, now_s: float, decisions: Sequence[Decision]) -> None:
         """One tick."""
@@ -55,6 +55,10 @@ class DecisionLog:
         fields = {field.name: getattr(trees, field.name) for field in dataclasses.fields(trees)}
         plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
         self._write({"adopted": pool, "trees": plain})
+
+    def read_on(self, bins: Mapping[str, int]) -> None:
+        """So many bins of unread histories were fed between two ticks."""
+        self._write({"read_on": dict(bins)})
 
     def _look(self, look: Look) -> dict[str, Any]:
         if look.observation is None:
@@ -133,10 +137,12 @@ def replay(lines: Iterable[str]) -> Replay:
     for number, line in _parsed(lines):
         try:
             if number == 1:
-                memory.gpu_budget = line["gpu_budget"]
+                memory.gpu_budget, memory.build_bins = line["gpu_budget"], line["build_bins"]
             elif "pool" in line:
                 pool = msgspec.convert(line["pool"], Pool, strict=False)
                 pools[pool.name] = pool
+            elif "read_on" in line:
+                read_on(memory, sum(line["read_on"].values()))
             elif "adopted" in line:
                 forecaster = memory.pools[line["adopted"]].forecaster
                 if forecaster is not None:

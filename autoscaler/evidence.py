@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,7 +103,7 @@ def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight) -> Evi
     reason = Reason.FORECAST
     if evidence.drain:
         need, reason = min(need + evidence.drain, limit), Reason.BACKLOG
-    keep = replicas_for(forecaster.later() or 0.0, evidence.service, evidence.objective, limit)
+    keep = replicas_for(forecaster.later(2) or 0.0, evidence.service, evidence.objective, limit)
     return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
 
 
@@ -161,11 +162,16 @@ def _service(
 
 def startup_quantile(pool: Pool, observation: Observation) -> float:
     """The start-up time that `pool.startup_quantile` of recent starts stayed under; the configured one before 3."""
-    recent = [value for value in observation.startup_s[-50:] if value >= 0]
+    return upper_quantile(observation.startup_s, pool.startup_quantile, pool.startup_s)
+
+
+def upper_quantile(seconds: Sequence[float], quantile: float, configured_s: float) -> float:
+    """A quantile of the newest 20; before there are three, the configured time and no less than any of them."""
+    recent = [value for value in seconds[-50:] if value >= 0]
     if len(recent) < 3:
-        return max([pool.startup_s, *recent])
+        return max([configured_s, *recent])
     ordered = sorted(recent[-20:])
-    place = pool.startup_quantile * (len(ordered) - 1)
+    place = quantile * (len(ordered) - 1)
     low = int(place)
     above = ordered[min(low + 1, len(ordered) - 1)]
     return ordered[low] + (place - low) * (above - ordered[low])

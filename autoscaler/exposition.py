@@ -35,6 +35,7 @@ class DecisionMetrics:
         }
         self._decisions = _counter(metrics.AUTOSCALER_DECISIONS, self.registry)
         self._asks = _counter(metrics.AUTOSCALER_WARM_ASKS, self.registry)
+        self._places: dict[str, int] = {}  # on nodes, by pool, that the last decision asked for
         tick = metrics.AUTOSCALER_TICK_SECONDS
         self._tick = Histogram(tick.name, tick.help, registry=self.registry, buckets=tick.buckets)
 
@@ -47,6 +48,10 @@ class DecisionMetrics:
             self._decisions.labels(decision.pool, decision.reason.value).inc()
             for ask in decision.warm:
                 self._asks.labels(decision.pool, ask.stage).inc()
+            places, before = decision.places.count if decision.places else 0, self._places.get(decision.pool, 0)
+            if places > before:
+                self._asks.labels(decision.pool, "node").inc(places - before)
+            self._places[decision.pool] = places
             self._record_gauges(decision)
 
     def _record_gauges(self, decision: Decision) -> None:

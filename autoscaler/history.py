@@ -7,14 +7,14 @@ import math
 import numpy as np
 
 from autoscaler.forecast import Foresight, Shape, shape_for
-from autoscaler.memory import PoolMemory
+from autoscaler.memory import Feeding
 from autoscaler.observation import Floats, Observation
 from autoscaler.pool import Pool
 
 BINS_AT_ONCE = 600  # a rebuild that is longer goes on over several ticks
 
 
-def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> Foresight | None:
+def feed(pool: Pool, observation: Observation, memory: Feeding, lead_s: float) -> Foresight | None:
     """The pool's forecaster, up to date with the observation; None before there is a bin.
 
     A forecaster whose shape no longer fits (another bin length, a start-up that changed) is built anew from the
@@ -32,11 +32,24 @@ def feed(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float
         _extend(current, counts, _new_bins(memory.fed_until_s, end_s, shape.bin_s))
         current = _succeed(current, shape, counts, end_s, memory)
     memory.forecaster, memory.fed_until_s, memory.building = current, end_s, current is None
+    memory.unread = (pool, observation, lead_s) if current is None else None
     return current
 
 
+def read_on(memory: Feeding, bins: int) -> int:
+    """Feed up to `bins` more of a history that a tick could not feed whole; how many were.
+
+    In whichever pieces a history is read, what comes of it is the same.
+    """
+    if memory.unread is None:
+        return 0
+    memory.allowance_bins = bins
+    feed(memory.unread[0], memory.unread[1], memory, memory.unread[2])
+    return bins - int(memory.allowance_bins)
+
+
 def _succeed(
-    current: Foresight | None, shape: Shape, counts: Floats, end_s: float, memory: PoolMemory
+    current: Foresight | None, shape: Shape, counts: Floats, end_s: float, memory: Feeding
 ) -> Foresight | None:
     """The forecaster to use from now on, where another shape is wanted: the successor once it has caught up.
 
@@ -59,7 +72,7 @@ def _succeed(
     return current
 
 
-def _begin(shape: Shape, counts: Floats, memory: PoolMemory) -> Foresight:
+def _begin(shape: Shape, counts: Floats, memory: Feeding) -> Foresight:
     """Experts see the whole history, calibration its last three seasons: enough to trust, and bounded."""
     day = shape.seasons[0] if shape.seasons else 60
     silent = max(0, counts.size - max(3 * day, 300))

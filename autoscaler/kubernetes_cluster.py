@@ -16,6 +16,7 @@ from autoscaler.decision import Decision, Reason, WarmAsk
 from autoscaler.demand import DemandSource
 from autoscaler.kubernetes_view import World, observation_of
 from autoscaler.observation import Observation
+from autoscaler.placeholders import Placeholders, Wanted
 from autoscaler.pod_stages import Startup, StartupBook
 from autoscaler.pool import Pool
 from autoscaler.resource import GROUP, KIND, VERSION, Acting, Resource, ResourceError, effective_pool, parse_resource
@@ -25,7 +26,7 @@ from autoscaler.status import EventReason, Standing, invalid_status, is_news, ne
 from autoscaler.target import Writes, is_gated
 from autoscaler.warm_calls import WarmCalls
 from autoscaler.watches import Watches
-from fleet.labels import HTTP_PORT_NAME, POOL_LABEL, TRITON_HTTP_PORT
+from fleet.labels import HTTP_PORT_NAME, PLACEHOLDER_LABEL, POOL_LABEL, TRITON_HTTP_PORT
 from kube.errors import KubeError
 from kube.events import EventRecorder, Reference
 from kube.objects import PREDICTIVE_AUTOSCALERS, Anything, Pod
@@ -64,6 +65,7 @@ class LiveCluster:
         self.warm_calls: WarmCalls | None = None  # None: no ask is carried out
         self.cost = CostBook()
         self.scene_labels: SceneLabels | None = None  # None: nodes are not labelled
+        self.placeholders: Placeholders | None = None  # None: no node is asked for ahead of pods
         self.on_startup: Callable[[Startup], None] | None = None
         self._watches = watches
         self._source = source
@@ -73,8 +75,10 @@ class LiveCluster:
         self._tick_s = tick_s
         self._lock = threading.Lock()  # of the book, which the watch writes
         self._seen: dict[str, _Seen] = {}  # by pool
+        self._wanted: dict[str, Wanted] = {}  # places by pool, of the last tick
         self._written: dict[str, tuple[dict[str, Any], float]] = {}  # by resource: status and when, monotonic
         watches.on_pod = self._pod_changed
+        watches.on_placeholder = self._placeholder_changed
 
     def pools(self) -> Sequence[Pool]:
         """The pools of every resource that can be read and has its target and pool to itself."""
@@ -110,7 +114,7 @@ class LiveCluster:
             raise LookupError(f"Deployment {resource.namespace}/{resource.target} does not exist")
         replicas = deployment.spec.replicas if deployment.spec.replicas is not None else 1
         pods = self._watches.pods_of(resource.namespace, pool.name)
-        world = World(pods, self._watches.nodes(), self._watches.digests())
+        world = World(pods, self._watches.nodes(), self._watches.digests(), self._watches.placeholders())
         reading = self._source.read(pool, now_s)
         with self._lock:
             observation = observation_of(pool, now_s, self._source.bin_s, replicas, reading, world, self.book)
@@ -158,6 +162,7 @@ class LiveCluster:
         else:
             self.cost.pause()  # the leader counts
         self._open_gates()
+        self._keep_places(decisions, now_s)
         for decision in decisions:
             seen = self._seen.get(decision.pool)
             if seen is None or not self._leads():
@@ -179,6 +184,21 @@ class LiveCluster:
                 if is_gated(pod):
                     self._writes.pod_came(pod.metadata.label(POOL_LABEL), pod)
 
+    def _keep_places(self, decisions: Sequence[Decision], now_s: float) -> None:
+        """A pool that could not be observed keeps what it had asked for, until that is over."""
+        wanted: dict[str, Wanted] = {}
+        for decision in decisions:
+            seen, before = self._seen.get(decision.pool), self._wanted.get(decision.pool)
+            if seen is None or not self._may_act(seen):
+                continue
+            if seen.observation is None and before is not None and before.places.until_s > now_s:
+                wanted[decision.pool] = before
+            elif decision.places is not None:
+                wanted[decision.pool] = Wanted(seen.resource, decision.places)
+        self._wanted = wanted
+        if self.placeholders is not None and self._leads():
+            self.placeholders.keep(wanted, now_s)
+
     def _may_act(self, seen: _Seen) -> bool:
         return self._leads() and seen.resource.acting is not Acting.SHADOW and not seen.standing.conflict
 
@@ -190,7 +210,8 @@ class LiveCluster:
     def _effective(self, resource: Resource) -> Pool:
         deployment = self._watches.deployment(resource.namespace, resource.target)
         current = (deployment.spec.replicas if deployment is not None else None) or 0
-        return replace(effective_pool(resource, current), tick_s=self._tick_s)
+        pool = replace(effective_pool(resource, current), tick_s=self._tick_s)
+        return pool if self.placeholders is not None else replace(pool, node_startup_s=None)
 
     def _pod_changed(self, change: Change[Pod]) -> None:
         """From the thread of the watch."""
@@ -208,6 +229,13 @@ class LiveCluster:
         seen = self._seen.get(pool)
         if (change.kind == "added" and seen is not None and self._may_act(seen)) or (is_gated(pod) and self._leads()):
             self._writes.pod_came(pool, pod)
+
+    def _placeholder_changed(self, change: Change[Pod]) -> None:
+        """From the thread of the watch."""
+        pod = change.object
+        if change.kind != "deleted" and pod.spec.node_name:
+            with self._lock:
+                self.book.placed(pod, pod.metadata.label(PLACEHOLDER_LABEL), self._watches.node(pod.spec.node_name))
 
     def _refuse(self, found: Anything, fault: str, now_s: float) -> None:
         """A resource that cannot be read keeps the last count, and says why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from autoscaler.observation import NodeState, Observation, PodState, StartingPod
 from autoscaler.pod_stages import StartupBook, stage_of
 from autoscaler.pool import Pool
 from fleet.digest import NodeDigest
-from fleet.labels import DRAINING_ANNOTATION, SCENES_ANNOTATION
+from fleet.labels import DRAINING_ANNOTATION, PLACEHOLDER_LABEL, SCENES_ANNOTATION
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 from kube.objects import Node, Pod
 
@@ -26,6 +27,7 @@ class World:
     pods: Sequence[Pod]  # of one pool
     nodes: Mapping[str, Node] = field(default_factory=dict)
     digests: Mapping[str, NodeDigest] = field(default_factory=dict)
+    placeholders: Sequence[Pod] = ()  # of every pool
 
 
 def observation_of(
@@ -33,6 +35,11 @@ def observation_of(
 ) -> Observation:
     """What the pool saw; `replicas` is what the target's spec asks for."""
     alive = [pod for pod in world.pods if not pod.terminating and not pod.finished]
+    awaited = Counter(
+        held.spec.node_name
+        for held in world.placeholders
+        if held.metadata.label(PLACEHOLDER_LABEL) == pool.name and not held.terminating and not held.finished
+    )
     sick = sick_pods(world.digests.values())
     sound = [pod for pod in alive if pod.metadata.uid not in sick]
     good = reading.outcome in (Outcome.OK, Outcome.RESET)
@@ -51,12 +58,13 @@ def observation_of(
         late=reading.late,
         service=reading.service,
         startup_s=book.seconds(pool.name),
+        node_s=book.node_seconds(pool.name),
         data_age_s=0.0 if math.isnan(reading.end_s) else max(0.0, now_s - reading.end_s),
         scene_demand=reading.scene_demand,
         scene_bytes=scene_bytes(world.digests.values()),
         pods=tuple(_pod_state(pod, world, pod.metadata.uid not in sick) for pod in alive),
         unhealthy=len(alive) - len(sound),
-        nodes=tuple(node_state(digest) for digest in world.digests.values()),
+        nodes=tuple(node_state(digest, awaited[digest.node]) for digest in world.digests.values()),
         trusted=good,
         note=reading.detail if good else f"{reading.outcome}: {reading.detail}",
     )
@@ -78,23 +86,26 @@ def planned_scenes(pod: Pod) -> tuple[SceneId, ...]:
 
 
 def scene_bytes(digests: Iterable[NodeDigest]) -> dict[SceneId, int]:
-    """What each scene takes in a pod's memory; on a disk's word where no pod ever held it."""
+    """What each scene takes in a pod's memory: as pods say, else as a record on a disk does.
+
+    Bytes on the disk stand in where an exporter is too old to know better: a source alone is smaller than the scene.
+    """
     sizes: dict[SceneId, int] = {}
     resident: dict[SceneId, int] = {}
     for digest in digests:
         for cached in digest.scene_cache.scenes:
-            sizes[SceneId(cached.id)] = max(cached.bytes, sizes.get(SceneId(cached.id), 0))
+            size = cached.resident_bytes or cached.bytes
+            sizes[SceneId(cached.id)] = max(size, sizes.get(SceneId(cached.id), 0))
         for pod in digest.pods:
             for scene in pod.resident:
                 resident[SceneId(scene.id)] = max(scene.bytes, resident.get(SceneId(scene.id), 0))
     return sizes | resident
 
 
-def node_state(digest: NodeDigest) -> NodeState:
+def node_state(digest: NodeDigest, awaits: int = 0) -> NodeState:
     cache = digest.scene_cache
-    return NodeState(
-        digest.node, tuple(SceneId(scene.id) for scene in cache.scenes), cache.free_bytes, cache.fetch_bytes_per_s
-    )
+    on_disk = tuple(SceneId(scene.id) for scene in cache.scenes)
+    return NodeState(digest.node, on_disk, cache.free_bytes, cache.fetch_bytes_per_s, awaits)
 
 
 def sick_pods(digests: Iterable[NodeDigest]) -> set[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from autoscaler import history
 from autoscaler.decision import Decision, ForecastView, Reason, WarmAsk
 from autoscaler.gpu_budget import share_gpus
 from autoscaler.memory import PoolMemory
@@ -89,6 +90,7 @@ class Memory:
 
     pools: dict[str, PoolMemory] = field(default_factory=dict)
     gpu_budget: float | None = None  # GPUs that all pools may have together; None: no limit
+    build_bins: int = BUILD_BINS
     record: Record | None = None  # told of every tick: what was seen and decided, before it is carried out
 
 
@@ -101,10 +103,21 @@ def tick(cluster: Cluster, memory: Memory, now_s: float) -> list[Decision]:
     return [_act(cluster, look, decision) for look, decision in zip(seen, decisions, strict=True)]
 
 
+def read_on(memory: Memory, bins: int) -> dict[str, int]:
+    """Between two ticks: feed up to `bins` of histories that no tick has read to their end; how many, by pool."""
+    read: dict[str, int] = {}
+    for name, state in memory.pools.items():
+        for feeding in (state, state.ahead):
+            if bins > 0 and (fed := history.read_on(feeding, bins)):
+                read[name] = read.get(name, 0) + fed
+                bins -= fed
+    return read
+
+
 def choose(seen: Sequence[Look], memory: Memory, now_s: float) -> list[Decision]:
     """The decisions for what was seen at one moment: no clock and no cluster, so a log can be replayed."""
     decisions = []
-    allowance_bins: float = BUILD_BINS
+    allowance_bins: float = memory.build_bins
     for look in seen:
         state = memory.pools.setdefault(look.pool.name, PoolMemory())
         if look.observation is not None:

@@ -8,16 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from autoscaler.backlog import StandingLine
+from autoscaler.decision import PlaceAsk
 from autoscaler.flaps import Flaps
 from autoscaler.forecast import Forecaster, Foresight, Shape
+from autoscaler.observation import Observation
 from autoscaler.pacing import Budget
+from autoscaler.pool import Pool
 from autoscaler.scenes import SceneShares
 from autoscaler.warmup import WarmMemory
 
 
 @dataclass
-class PoolMemory:
-    """What the policy remembers of one pool between ticks."""
+class PlaceMemory:
+    """What is remembered of the places that a pool has on nodes ahead of its pods."""
+
+    since_s: float | None = None  # since when some are asked for and no pod came; None: none are
+    replicas: int = 0  # count at that time
+    ask: PlaceAsk | None = None  # the last one, which holds while nothing is known
+
+
+@dataclass
+class Feeding:
+    """A forecaster, how far it was fed, and what is to follow it."""
 
     forecaster: Foresight | None = None
     new_forecaster: Callable[[Shape, int, int], Foresight] = Forecaster  # shape, silent and sparse bins
@@ -26,6 +38,15 @@ class PoolMemory:
     successor_until_s: float = -math.inf
     building: bool = False  # the first forecaster is not done: nothing is known of the hours ahead
     allowance_bins: float = math.inf  # that may be fed to forecasters that catch up, in this tick
+    unread: tuple[Pool, Observation, float] | None = None  # with the lead: a history of which the first forecaster
+    # has read a part
+
+
+@dataclass
+class PoolMemory(Feeding):
+    """What the policy remembers of one pool between ticks, the forecaster of its lead first."""
+
+    ahead: Feeding = field(default_factory=Feeding)  # looks as much further as a node takes, where nodes are asked for
     correction: float = 1.0  # of the service time, learned from the waiting that was observed
     wants: deque[tuple[float, int]] = field(default_factory=deque)  # (now_s, count wanted), for the settling window
     line: StandingLine = field(default_factory=StandingLine)
@@ -34,4 +55,5 @@ class PoolMemory:
     last_desired: int | None = None  # replicas in the spec a tick ago
     shares: SceneShares | None = None
     budget: Budget = field(default_factory=Budget)  # of late requests
+    places: PlaceMemory = field(default_factory=PlaceMemory)
     warm: WarmMemory = field(default_factory=WarmMemory)

@@ -45,6 +45,7 @@ class NodeState:
     on_disk: tuple[SceneId, ...] = ()
     free_bytes: int = 0
     fetch_bytes_per_s: float = 0.0  # 0: not measured
+    awaits: int = 0  # pods of the pool that have a place kept on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Observation:
     queue_to_compute: float | None = None
     service: ServiceTime | None = None
     startup_s: tuple[float, ...] = ()  # seconds from ask to ready of recent starts, oldest first
+    node_s: tuple[float, ...] = ()  # seconds from ask to a place, of recent pods that a new node came for
     data_age_s: float = 0.0  # now - end of the last element of `demand`
     scene_demand: Mapping[SceneId, float] = field(default_factory=dict)  # arrivals of each scene over the last bins
     scene_bytes: Mapping[SceneId, int] = field(default_factory=dict)  # what each scene takes in a pod's memory

@@ -34,9 +34,11 @@ PERMISSIONS: tuple[Permission, ...] = (
     Permission("coordination.k8s.io", "leases", ("get", "create", "update")),
 )
 
+# With --placeholders; the chart's admission policy limits both to placeholders.
+PLACEHOLDERS = Permission("", "pods", ("create", "delete"))
 
-def role_rules() -> list[dict[str, list[str]]]:
+
+def role_rules(placeholders: bool = False) -> list[dict[str, list[str]]]:
     """The rules of a ClusterRole."""
-    return [
-        {"apiGroups": [found.group], "resources": [found.name], "verbs": list(found.verbs)} for found in PERMISSIONS
-    ]
+    needed = (*PERMISSIONS, PLACEHOLDERS) if placeholders else PERMISSIONS
+    return [{"apiGroups": [found.group], "resources": [found.name], "verbs": list(found.verbs)} for found in needed]

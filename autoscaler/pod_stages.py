@@ -55,6 +55,7 @@ class StartupBook:
     """Told of every change of a pod, it knows the recent starts of each pool."""
 
     starts: dict[str, deque[Startup]] = field(default_factory=dict)
+    nodes: dict[str, deque[float]] = field(default_factory=dict)  # seconds until a new node had a place
     _waiting: dict[str, float] = field(default_factory=dict)  # uid -> when it was asked for
     _done: dict[str, None] = field(default_factory=dict)  # uids that were ready, oldest first
 
@@ -78,7 +79,20 @@ class StartupBook:
             return None
         start = _measure(pod, pool, node, asked, max(ready_s, asked))
         self.starts.setdefault(pool, deque(maxlen=KEPT)).append(start)
+        if start.new_node and start.provisioning_s is not None:
+            self.nodes.setdefault(pool, deque(maxlen=KEPT)).append(start.provisioning_s)
         return start
+
+    def placed(self, placeholder: Pod, pool: str, node: Node | None) -> None:
+        """One state of a pod that holds a place: how long it waited for a node that came for it."""
+        uid, scheduled = placeholder.metadata.uid, _changed_s(placeholder, "PodScheduled")
+        created = time_s(placeholder.metadata.creation_timestamp)
+        made = time_s(node.metadata.creation_timestamp) if node is not None else None
+        if uid in self._done or scheduled is None or created is None or made is None:
+            return
+        self._done[uid] = None
+        if made > created:
+            self.nodes.setdefault(pool, deque(maxlen=KEPT)).append(max(0.0, scheduled - created))
 
     def forget(self, pod: Pod) -> None:
         """The pod is gone."""
@@ -92,6 +106,10 @@ class StartupBook:
     def seconds(self, pool: str) -> tuple[float, ...]:
         """Whole starts of a pool, oldest first."""
         return tuple(start.total_s for start in list(self.starts.get(pool, ())))
+
+    def node_seconds(self, pool: str) -> tuple[float, ...]:
+        """Waits for a place of those pods that a new node came for, oldest first."""
+        return tuple(self.nodes.get(pool, ()))
 
 
 def _measure(pod: Pod, pool: str, node: Node | None, asked: float, ready_s: float) -> Startup:

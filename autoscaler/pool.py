@@ -126,6 +126,8 @@ class Pool:
     service_cv: float = 1.0  # standard deviation / mean of the same, until it is measured
     startup_s: float = 180.0  # from the ask for a pod until it is ready, until it is measured
     startup_quantile: float = 0.9
+    node_startup_s: float | None = None  # from the ask for a node until a pod has a place on it, until it is measured;
+    # None: nodes are not asked for ahead of pods
     pod_budget_bytes: int = 0  # scenes that one new pod may hold; 0: not known, no scenes are planned
     scenes_per_new_pod: int = 8  # at most; each one lengthens the start
     warm_asks_per_tick: int = 2
@@ -175,6 +177,12 @@ class Pool:
             (self.service_s > 0, "service_s", self.service_s, "above 0"),
             (self.service_cv >= 0, "service_cv", self.service_cv, "0 or more"),
             (self.startup_s >= 0, "startup_s", self.startup_s, "0 or more"),
+            (
+                self.node_startup_s is None or 0 < self.node_startup_s < math.inf,
+                "node_startup_s",
+                self.node_startup_s,
+                "above 0",
+            ),
             (self.gpus_per_pod > 0, "gpus_per_pod", self.gpus_per_pod, "above 0"),
             (
                 0 < self.behavior.wake_probability <= 1,

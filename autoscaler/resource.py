@@ -50,6 +50,7 @@ FIELDS: dict[str, str] = {
     "behavior.wakeProbability": "behavior.wake_probability",
     "behavior.spend": "behavior.spend",
     "behavior.maxMargin": "behavior.max_margin",
+    "warmup.nodeStartupSeconds": "node_startup_s",
     "warmup.podBudgetBytes": "pod_budget_bytes",
     "warmup.scenesPerNewPod": "scenes_per_new_pod",
     "warmup.asksPerTick": "warm_asks_per_tick",

@@ -11,7 +11,7 @@ import structlog
 from autoscaler.node_services import Addresses, NodeServices, addresses_of
 from autoscaler.second_writer import Writer
 from fleet.digest import NodeDigest
-from fleet.labels import COMPONENT_LABEL, EXPORTER_BESIDE_LABEL, NODE_COMPONENT, POOL_LABEL
+from fleet.labels import COMPONENT_LABEL, EXPORTER_BESIDE_LABEL, NODE_COMPONENT, PLACEHOLDER_LABEL, POOL_LABEL
 from kube.connection import Connection
 from kube.errors import KubeError, Refused
 from kube.objects import (
@@ -43,10 +43,17 @@ class Watches:
     """From `start` to `close`; `namespace` limits everything but nodes to it."""
 
     def __init__(
-        self, connection: Connection, namespace: str | None, given: Addresses, digest_poll_s: float = 5.0
+        self,
+        connection: Connection,
+        namespace: str | None,
+        given: Addresses,
+        digest_poll_s: float = 5.0,
+        placeholders: bool = False,
     ) -> None:
+        """`placeholders` are followed only where they are made."""
         self.connection = connection
         self.on_pod: Callable[[Change[Pod]], None] | None = None
+        self.on_placeholder: Callable[[Change[Pod]], None] | None = None
         self._namespace = namespace
         scope = Scope(namespace)
         self._resources = Reflector(connection, PREDICTIVE_AUTOSCALERS, scope, timings=TIMINGS)
@@ -60,6 +67,10 @@ class Watches:
             connection, PODS, Scope(namespace, label_selector=f"{COMPONENT_LABEL}={NODE_COMPONENT}")
         )
         self._beside = Reflector(connection, PODS, Scope(namespace, label_selector=EXPORTER_BESIDE_LABEL))
+        held = Scope(namespace, label_selector=PLACEHOLDER_LABEL)
+        self._placeholders = (
+            Reflector(connection, PODS, held, self._placeholder_changed, TIMINGS) if placeholders else None
+        )
         self.node_services = NodeServices(
             lambda: addresses_of(self._services.items(), self._beside.items(), given), digest_poll_s
         )
@@ -129,6 +140,10 @@ class Watches:
             if pod.metadata.namespace == namespace and pod.metadata.label(POOL_LABEL) == pool
         ]
 
+    def placeholders(self) -> list[Pod]:
+        """Pods that hold places on nodes, of every pool."""
+        return self._placeholders.items() if self._placeholders is not None else []
+
     def digests(self) -> dict[str, NodeDigest]:
         return self.node_services.digests()
 
@@ -150,6 +165,10 @@ class Watches:
         if self.on_pod is not None:
             self.on_pod(change)
 
+    def _placeholder_changed(self, change: Change[Pod]) -> None:
+        if self.on_placeholder is not None:
+            self.on_placeholder(change)
+
     def _keda(self) -> list[Writer]:
         """A list now and then: a watch of a kind that is not installed would fail for ever."""
         if time.monotonic() - self._scaled_objects_s < SCALED_OBJECTS_EVERY_S:
@@ -169,6 +188,7 @@ class Watches:
         return self._scaled_objects
 
     def _all(self) -> tuple[Reflector[Anything] | Reflector[Deployment] | Reflector[Node] | Reflector[Pod], ...]:
+        placeholders = () if self._placeholders is None else (self._placeholders,)
         return (
             self._nodes,
             self._resources,
@@ -177,7 +197,8 @@ class Watches:
             self._services,
             self._beside,
             self._pods,
-        )  # type: ignore[return-value]
+            *placeholders,
+        )
 
 
 def _scaled_object(item: Anything) -> Writer:

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from autoscaler.boosting import Refitter, fit
+from autoscaler.exposition import DecisionMetrics
 from autoscaler.loop import Decision, Memory, Observation, Pool, ServiceTime, StartingPod, WarmAsk, tick
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Floats
+from autoscaler.runner import Runner
 from autoscaler.trees import FitTask
 from benchmarks.machine import describe
 
@@ -27,6 +29,7 @@ BIN_S = 60.0
 TICK_S = 15.0
 DAY = 1440
 HISTORY = 14 * DAY
+RESTARTED = 60  # pools whose histories are read as after a restart: three intervals or so
 KINDS = 2  # histories that are read in full
 
 
@@ -42,6 +45,8 @@ class Figures:
     build_s_mean: float  # of CPU, to read the history of one pool after a restart
     refit_s_mean: float  # of CPU, once a day and pool
     refits_finished: int  # in the background, while the ticks were measured
+    restart_min: float  # until every pool is forecast again after a restart, from a sample of pools read for real
+    restart_tick_wall_s_max: float  # meanwhile
 
 
 class Fleet:
@@ -103,6 +108,8 @@ def measure(count: int, ticks: int) -> Figures:
     refit_s = time.thread_time() - begin_s
     for index, pool in enumerate(fleet.pools()):
         memory.pools[pool.name] = copy.deepcopy(kinds[index % len(kinds)])
+    sample = min(count, RESTARTED)
+    restart_s, slowest_s = _restart(sample)
     refitter, adopted = Refitter(), []
     refitter.adopted = lambda name, _: adopted.append(name)
     cpu_s, wall_s = [], []
@@ -127,7 +134,28 @@ def measure(count: int, ticks: int) -> Figures:
         build_s_mean=build_s,
         refit_s_mean=refit_s,
         refits_finished=len(adopted),
+        restart_min=restart_s * count / sample / 60.0,
+        restart_tick_wall_s_max=slowest_s,
     )
+
+
+def _restart(sample: int) -> tuple[float, float]:
+    """Seconds of the wall clock until a runner that knows nothing has forecasts for all pools, and its slowest tick."""
+    fleet, walls = Fleet(sample, 4), []
+    runner = Runner(fleet, TICK_S, DecisionMetrics())
+    now_s = HISTORY * BIN_S + 3 * TICK_S
+    begin_s = time.monotonic()
+
+    def looked(decisions: Sequence[Decision]) -> None:
+        walls.append(runner.tick_s)
+        if all(decision.forecast is not None for decision in decisions):
+            runner.stopping.set()
+
+    try:
+        runner.run(looked, lambda: now_s + time.monotonic() - begin_s)
+    finally:
+        runner.close()
+    return time.monotonic() - begin_s, max(walls)
 
 
 def _read_histories(fleet: Fleet, kinds: int, now_s: float) -> tuple[list[PoolMemory], float]:

@@ -20,7 +20,8 @@ PROGRESS_PERIOD_S = 5.0
 
 def cached_scene(record: SceneRecord) -> CachedScene:
     """The scene of a record; its bytes are what it takes on disk, so what its eviction would free."""
-    return CachedScene(record.id, record.digest, record.source_bytes + record.packed_bytes, record.last_used_s)
+    disk_bytes = record.source_bytes + record.packed_bytes
+    return CachedScene(record.id, record.digest, disk_bytes, record.last_used_s, record.resident_bytes)
 
 
 def scene_cache(

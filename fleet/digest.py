@@ -17,8 +17,9 @@ class CachedScene:
 
     id: str
     digest: str
-    bytes: int
+    bytes: int  # of the disk
     last_used_s: float  # Unix seconds
+    resident_bytes: int = 0  # what it takes in a pod's memory; 0: an exporter that does not say
 
 
 @dataclass(frozen=True, slots=True)

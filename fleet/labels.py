@@ -27,6 +27,10 @@ HTTP_PORT_NAME = "http"
 GRPC_PORT_NAME = "grpc"
 METRICS_PORT_NAME = "metrics"
 
+# On pods that hold a place on a node for a renderer pod that is still to come: its pool, and the time of their end.
+PLACEHOLDER_LABEL = f"{DOMAIN}/placeholder-of"
+UNTIL_ANNOTATION = f"{DOMAIN}/until"
+
 SCENE_LABEL_PREFIX = f"scene.{DOMAIN}/"  # of nodes, then the scene's id; opt-in, written by the autoscaler
 SCENE_ON_DISK = "disk"  # its value
 FREED_ANNOTATION = f"{DOMAIN}/freed"  # on a node: the extender wakes pods that kube-scheduler has given up on

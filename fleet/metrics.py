@@ -575,6 +575,6 @@ AUTOSCALER_WARM_ASKS = _metric(
     "autoscaler_warm_asks_total",
     "counter",
     ("pool", "stage"),
-    "Scenes asked to be warmed ahead of need, by stage (disk, memory).",
+    "Scenes asked to be warmed ahead of need, by stage (disk, memory), and places on nodes (node).",
     ("dashboard",),
 )

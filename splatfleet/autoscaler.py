@@ -42,6 +42,10 @@ class AutoscalerSettings(VerbSettings):
     lease_namespace: str | None = Field(None, description="Namespace of the Lease; that of the context or the pod.")
     lease_s: float = Field(15.0, ge=1.0, description="Seconds that a standby waits for a leader that is silent.")
     scene_labels: int = Field(0, ge=0, description="Label each node with so many scenes of its disk; 0 writes none.")
+    placeholders: str = Field(
+        "", description="PriorityClass of pods that ask for nodes ahead of the pods that will need them; empty: none."
+    )
+    placeholder_image: str = Field("registry.k8s.io/pause:3.10", description="Image of such a pod; it does nothing.")
     drain_s: float = Field(5.0, ge=0.0, description="Seconds that a pod drains before the count is lowered.")
     prices: list[str] = Field([], description="CAPACITY_TYPE=PRICE of one slice (1/7 GPU) for one hour; repeatable.")
     node_digests: list[str] = Field([], description="NODE=URL of exporters that no pod watch would find.")

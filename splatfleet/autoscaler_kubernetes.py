@@ -28,6 +28,7 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     from autoscaler.kubernetes_cluster import LiveCluster
     from autoscaler.kubernetes_metrics import KubernetesMetrics
     from autoscaler.node_services import Addresses
+    from autoscaler.placeholders import Placeholders, Style
     from autoscaler.scene_labels import SceneLabels
     from autoscaler.target import Writes
     from autoscaler.warm_calls import WarmCalls
@@ -55,7 +56,8 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     except TlsError as error:
         raise UsageError(f"--scene-agent-ca: {error}") from error
     stack.callback(connection.close)
-    watches = Watches(connection, settings.namespace, given, min(settings.interval_s, 5.0))
+    poll_s = min(settings.interval_s, 5.0)
+    watches = Watches(connection, settings.namespace, given, poll_s, bool(settings.placeholders))
     source = open_source(settings, watches.node_services.exporters)
     terms = Terms(settings.lease_s, settings.lease_s * 2 / 3, settings.lease_s * 2 / 15)
     elector = Elector(connection, settings.lease_namespace or connection.namespace, LEASE, terms)
@@ -73,6 +75,10 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
             settings.scene_labels,
             terms.renew_s * WRITE_SHARE,
         )
+    if settings.placeholders:
+        style = Style(settings.placeholders, settings.placeholder_image)
+        write_s = terms.renew_s * WRITE_SHARE
+        live.placeholders = Placeholders(connection, style, watches.placeholders, elector.guard, write_s)
     live.cost.prices = parse_prices(settings.prices)
     live.on_startup = KubernetesMetrics(
         metrics.registry, lambda: elector.leads, watches.ages_s, lambda: calls.failed, live.cost

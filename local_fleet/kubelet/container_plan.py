@@ -111,6 +111,8 @@ def _program(container: RunContainer, pod: RunPod) -> tuple[Program, list[str]]:
         return "python", words[1:]
     if first == "kube-scheduler":
         return "kube-scheduler", words[1:]
+    if not container.command and "pause" in container.image:
+        return "python", ["-c", "import signal; signal.pause()"]
     if not container.command:
         return ("triton" if pod.metadata.label(POOL_LABEL) and container.name == "renderer" else "splatfleet"), words
     raise PlanError(

@@ -7,16 +7,17 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from fleet.labels import POOL_LABEL
+from fleet.labels import PLACEHOLDER_LABEL, POOL_LABEL
 from kube.errors import KubeError
 from kube.objects import PODS, Pod
 from kube.reflector import Reflector, Scope
 from local_fleet.kubelet.emulated_node import EmulatedNode
 from local_fleet.kubelet.kubelet import TIMINGS, Kubelet
+from local_fleet.kubelet.pod_spec import RunPod
 
 LOOK_S = 0.1
 RETRY_S = 1.0
@@ -78,12 +79,12 @@ class NodeGroup:
     """Adds nodes to a kubelet and takes them away, from `start` to `stop`; `make` is told the name of a node."""
 
     def __init__(
-        self, kubelet: Kubelet, name: str, terms: Terms, make: Callable[[str], EmulatedNode], pods: str = POOL_LABEL
+        self, kubelet: Kubelet, name: str, terms: Terms, make: Callable[[str], EmulatedNode], pods: Scope | None = None
     ) -> None:
-        """`pods` selects by labels those that the group is for."""
+        """`pods` says which pods of ours, and placeholders for them, the group is for."""
         self._kubelet, self._name, self._terms, self._make = kubelet, name, terms, make
         self._state = GroupState()
-        scope = Scope(field_selector="spec.nodeName=", label_selector=pods)
+        scope = replace(pods or Scope(), field_selector="spec.nodeName=")
         self._pods: Reflector[Pod] = Reflector(kubelet.connection, PODS, scope, timings=TIMINGS)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"node-group-{name}", daemon=True)
@@ -109,10 +110,10 @@ class NodeGroup:
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_S):
-            waiting = sum(_has_no_place(pod) for pod in self._pods.items())
+            waiting = sum(_is_ours(pod) and _has_no_place(pod) for pod in self._pods.items())
             busy: dict[str, int] = {}
             for worker in self._kubelet.live():
-                if worker.pod.metadata.label(POOL_LABEL):
+                if _is_ours(worker.pod):
                     name = worker.pod.spec.node_name.removeprefix(f"{self._name}-")
                     busy[name] = busy.get(name, 0) + 1
             joining, leaving = decide(self._state, self._terms, time.monotonic(), waiting, busy)
@@ -131,6 +132,10 @@ class NodeGroup:
             log.warning("node could not join, it tries again", node=self._full(name), error=str(error))
             del self._state.idle_since_s[name], self._state.joined_s[name]
             self._state.due_s[name] = time.monotonic() + RETRY_S
+
+
+def _is_ours(pod: Pod | RunPod) -> bool:
+    return any(pod.metadata.label(name) for name in (POOL_LABEL, PLACEHOLDER_LABEL))
 
 
 def _has_no_place(pod: Pod) -> bool:

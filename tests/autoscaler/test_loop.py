@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
-from autoscaler import loop
-from autoscaler.loop import Decision, Memory, Observation, Pool, Reason, ServiceTime, WarmAsk, tick
+from autoscaler.loop import Decision, Memory, Observation, Pool, Reason, ServiceTime, WarmAsk, read_on, tick
 
 
 class World:
@@ -68,10 +66,9 @@ def test_a_pool_that_cannot_be_scaled_says_so_and_is_tried_again() -> None:
     assert world.desired["first"] == world.desired["second"]
 
 
-def test_histories_are_read_a_piece_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_histories_are_read_a_piece_a_tick() -> None:
     """After a restart no tick feeds more than it may, and a pool whose history is still being read is not shrunk."""
-    monkeypatch.setattr(loop, "BUILD_BINS", 90)
-    world, memory = World(), Memory()
+    world, memory = World(), Memory(build_bins=90)
     world.desired = {"first": 9, "second": 9}
     known = []
     for second in range(4):
@@ -83,3 +80,21 @@ def test_histories_are_read_a_piece_a_tick(monkeypatch: pytest.MonkeyPatch) -> N
     assert known[0] == [True, False]
     assert known[-1] == [True, True]
     assert world.desired["second"] < 9
+
+
+def test_histories_are_read_on_between_two_ticks() -> None:
+    """In pieces of 25 bins: afterwards the second pool is forecast as if a tick had read it whole."""
+    world, memory, whole = World(), Memory(build_bins=90), Memory()
+    world.desired = {"first": 9, "second": 9}
+    first = tick(world, memory, 100.0)
+    assert first[1].forecast is None
+    read = 0
+    while step := read_on(memory, 25):
+        assert sum(step.values()) <= 25
+        read += sum(step.values())
+    assert read == 2 * 60 - 90
+    world.desired = {"first": 9, "second": 9}
+    tick(world, whole, 100.0)
+    after, at_once = (tick(world, memory, 101.0)[1].forecast, tick(world, whole, 101.0)[1].forecast)
+    assert after is not None
+    assert after == at_once

@@ -28,6 +28,7 @@ from autoscaler.loop import (
     ServiceTime,
     StartingPod,
     WarmAsk,
+    read_on,
     tick,
 )
 from fleet.scene import SceneId
@@ -61,7 +62,8 @@ class World:
         calendar = Calendar("work", "08:00", "18:00", "Europe/Berlin", min_replicas=2)
         override = Override(until_s=1_700_000_000.0 + 550 * 60, min_replicas=3, note="launch")
         first = Pool("one", max_replicas=40, tick_s=60.0, forecast=season, calendars=(calendar,), priority=1)
-        return [first, replace(first, name="two", priority=0, overrides=(override,), min_replicas=0)]
+        second = replace(first, name="two", priority=0, overrides=(override,), min_replicas=0)
+        return [replace(first, node_startup_s=600.0), second]
 
     def observe(self, pool: Pool, now_s: float) -> Observation:
         if self.blind and pool.name == "two":
@@ -97,13 +99,15 @@ class World:
 
 @pytest.fixture(scope="module")
 def log() -> str:
-    world, memory, text = World(), Memory(gpu_budget=30.0), io.StringIO()
+    world, memory, text = World(), Memory(gpu_budget=30.0, build_bins=300), io.StringIO()
     recorder, refitter = DecisionLog(text, memory), Refitter()
     memory.record, refitter.adopted = recorder.record, recorder.adopted
     try:
         for index in range(90):
             world.blind = 40 <= index < 45
             tick(world, memory, world.now_s)
+            if read := read_on(memory, 150):
+                recorder.read_on(read)
             if index in (5, 60):
                 refitter.settle(memory)
             if index % 7:
@@ -117,6 +121,8 @@ def test_a_log_replays_bit_for_bit(log: str) -> None:
     found = replay(log.splitlines())
     assert (found.ticks, found.decisions, found.differences) == (90, 180, [])
     assert '"adopted":"one"' in log
+    assert '"read_on":{"one":150}' in log
+    assert '"places": {"count"' in log or '"places":{"count"' in log
     assert "gpu_budget" in log
     assert "observe_failed" in log
 
@@ -157,7 +163,7 @@ def test_the_command_agrees(log: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "empty"), ('{"log":"autoscaler","version":9}', "version 1"), ("nonsense", "line 1")],
+    [("", "empty"), ('{"log":"autoscaler","version":9}', "version 2"), ("nonsense", "line 1")],
 )
 def test_a_log_that_is_none(text: str, said: str) -> None:
     with pytest.raises(DecisionLogError, match=said):

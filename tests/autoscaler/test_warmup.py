@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autoscaler.decision import WarmReason
+from autoscaler.kubernetes_view import scene_bytes
 from autoscaler.observation import NodeState, Observation, PodState
 from autoscaler.pool import Pool
 from autoscaler.scenes import SceneShares
 from autoscaler.warmup import WarmMemory, plan_new_pods, plan_warm_asks
-from fleet.scene import SceneId
+from exporter.store_reader import StoreReader
+from fleet.digest import NodeDigest, SceneCache
+from fleet.scene import SceneId, parse_scene_id
+from renderer import made
+from renderer.catalogue import Catalogue, CatalogueEntry, save_catalogue
+from renderer.formats import ply
+from renderer.pod import CannotStart, RendererPod
+from renderer.pod_settings import PodSettings
+from renderer.scene_source import digest_of
+from renderer.scene_store import SceneStore
+from tests.renderer.scenes import Uncounted
 
 A, B, C, D = (SceneId(text) for text in "abcd")
 POOL = Pool("p", service_s=0.15, pod_budget_bytes=100, warm_asks_per_tick=2)
@@ -58,7 +71,7 @@ def test_a_missing_scene_is_asked_into_the_pod_with_the_most_room() -> None:
         PodState("roomy", resident=(D,), budget_bytes=100),
     )
     asks = plan_warm_asks(POOL, seen(pods=pods), DEMAND, 6.0, WarmMemory())
-    assert [(ask.scene, ask.stage, ask.pod_uid) for ask in asks][:2] == [(A, "memory", "roomy"), (C, "memory", "roomy")]
+    assert [(ask.scene, ask.stage, ask.pod_uid) for ask in asks] == [(A, "memory", "roomy")], "no room for c beside it"
     assert asks[0].by_s == 106.0
 
 
@@ -102,3 +115,92 @@ def test_shares_decay_and_scale_with_the_total() -> None:
     assert shares.most_wanted() == pytest.approx({B: 5 / 8, A: 3 / 8})
     assert shares.most_wanted(1) == pytest.approx({B: 5 / 8})
     assert SceneShares(10.0).most_wanted() == {}
+
+
+def test_bytes_that_are_on_their_way_are_spoken_for() -> None:
+    """a (60 bytes) goes to the node and the pod first; b and c would fit beside nothing else, so they wait."""
+    pods, nodes = (PodState("x", node="n1", budget_bytes=80),), (NodeState("n2", free_bytes=90),)
+    memory = WarmMemory()
+    pool = replace(POOL, warm_asks_per_tick=9)
+    asks = plan_warm_asks(pool, seen(pods=pods, nodes=nodes), DEMAND, 6.0, memory)
+    assert [(ask.scene, ask.stage) for ask in asks] == [(A, "memory"), (A, "disk")]
+    again = replace(seen(pods=pods, nodes=nodes), now_s=105.0)
+    assert plan_warm_asks(pool, again, DEMAND, 6.0, memory) == ()
+    there = (replace(pods[0], resident=(A,), budget_bytes=120),), (replace(nodes[0], on_disk=(A,), free_bytes=45),)
+    later = plan_warm_asks(pool, replace(again, pods=there[0], nodes=there[1]), DEMAND, 6.0, memory)
+    assert [(ask.scene, ask.stage) for ask in later] == [(B, "memory"), (B, "disk")]
+
+
+def test_a_pod_beside_the_scene_on_disk_comes_before_a_roomier_one() -> None:
+    pods = (PodState("near", node="n1", budget_bytes=60), PodState("roomy", node="n2", budget_bytes=100))
+    nodes = (NodeState("n1", on_disk=(A,), free_bytes=10), NodeState("n2", free_bytes=500))
+    asks = plan_warm_asks(
+        replace(POOL, warm_asks_per_tick=1), seen(pods=pods, nodes=nodes), {A: 1.0}, 6.0, WarmMemory()
+    )
+    assert [(ask.pod_uid, ask.reason) for ask in asks] == [("near", WarmReason.COLD)]
+
+
+def test_the_node_of_a_pod_that_loads_a_scene_is_not_asked_for_it_as_well() -> None:
+    pods = (PodState("x", node="n1", budget_bytes=100),)
+    nodes = (NodeState("n1", free_bytes=500), NodeState("n2", free_bytes=100))
+    asks = plan_warm_asks(POOL, seen(pods=pods, nodes=nodes), {A: 1.0}, 6.0, WarmMemory())
+    assert [(ask.stage, ask.pod_uid or ask.node) for ask in asks] == [("memory", "x"), ("disk", "n2")]
+
+
+def test_scenes_of_pods_that_are_awaited_come_to_their_node_first() -> None:
+    """Two nodes have a already, which is enough; the pod that is to come loads a and b (100 bytes)."""
+    nodes = tuple(NodeState(name, on_disk=(A, B, C), free_bytes=500) for name in ("n1", "n2"))
+    new = NodeState("new", free_bytes=150, awaits=1)
+    memory = WarmMemory()
+    asks = plan_warm_asks(POOL, seen(nodes=(*nodes, new)), DEMAND, 6.0, memory)
+    assert [(ask.scene, ask.node, ask.reason) for ask in asks] == [
+        (A, "new", WarmReason.AWAITED), (B, "new", WarmReason.AWAITED)
+    ]  # fmt: skip
+    again = replace(seen(nodes=(*nodes, new)), now_s=101.0)
+    assert plan_warm_asks(POOL, again, DEMAND, 6.0, memory) == ()
+    full = replace(new, free_bytes=90)
+    asks = plan_warm_asks(POOL, seen(nodes=(*nodes, full)), DEMAND, 6.0, WarmMemory())
+    assert [ask.scene for ask in asks] == [A]
+
+
+def test_each_ask_says_why() -> None:
+    pods = (PodState("x", resident=(A,), budget_bytes=100), PodState("y", budget_bytes=200))
+    nodes = (NodeState("n1", free_bytes=500),)
+    pool = replace(POOL, warm_asks_per_tick=9)
+    asks = plan_warm_asks(pool, seen(pods=pods, nodes=nodes), {A: 6.0, B: 0.1}, 6.0, WarmMemory())
+    assert {(ask.scene, ask.reason) for ask in asks} == {
+        (A, WarmReason.BUSY), (A, WarmReason.SPREAD), (B, WarmReason.COLD), (B, WarmReason.SPREAD)
+    }  # fmt: skip
+
+
+def test_a_plan_made_from_disks_alone_fits_into_a_pod(tmp_path: Path) -> None:
+    """No pod has held the scenes yet and none is packed: a source is smaller than the scene in memory."""
+    for number in range(3):
+        ply.write(tmp_path / f"scene-{number}.ply", made.make("knot", 500, number))
+    entries = [
+        CatalogueEntry(parse_scene_id(path.stem), path.as_uri(), digest_of(path), path.stat().st_size)
+        for path in sorted(tmp_path.glob("*.ply"))
+    ]
+    save_catalogue(Catalogue(entries), tmp_path / "catalogue.json")
+    store = SceneStore(tmp_path / "store", 1 << 30)
+    sizes = [(entry.source_bytes or 0, store.ensure(entry, pack=False).record.resident_bytes) for entry in entries]
+    budget_bytes = sum(source for source, _ in sizes)
+    assert budget_bytes < sum(resident for _, resident in sizes), "sources as large as scenes show nothing"
+    found = StoreReader(tmp_path / "store").read()
+    digest = NodeDigest("node-1", 1, 0.0, SceneCache(1 << 30, 1 << 30, 0.0, 0.0, found.scenes))
+    observation = replace(seen(), scene_bytes=scene_bytes([digest]))
+    demand = {entry.id: 1.0 for entry in entries}
+    (plan,) = plan_new_pods(replace(POOL, pod_budget_bytes=budget_bytes), observation, demand, 1)
+    assert len(plan) == 2
+    settings = PodSettings(
+        tmp_path / "catalogue.json", tmp_path / "store", plan, budget_bytes=budget_bytes, rasterizer="cpu"
+    )
+    assert set(RendererPod(settings, Uncounted()).cache.resident()) == set(plan)
+    with pytest.raises(CannotStart, match="do not fit together"):
+        RendererPod(replace(settings, scenes=tuple(entry.id for entry in entries)), Uncounted())
+
+
+def test_a_plan_stays_under_the_budget_that_pods_say() -> None:
+    pods = (PodState("pod-1", budget_bytes=SIZES[A]), PodState("pod-2"))
+    plans = plan_new_pods(replace(POOL, pod_budget_bytes=1000), seen(pods=pods), {A: 5.0, B: 4.0}, 1)
+    assert sum(SIZES[scene] for scene in plans[0]) <= SIZES[A]

@@ -72,6 +72,22 @@ def test_selectors_meet_their_pods(helm: Helm, example: str) -> None:
 
 
 @every_example
+def test_a_busy_node_makes_pods_slow_and_ends_none(helm: Helm, example: str) -> None:
+    """Whoever may be ended has five minutes to start, a while to answer, and a minute of silence."""
+    probed = 0
+    for item in helm.render(example):
+        for container in containers(item):
+            if "livenessProbe" not in container:
+                continue
+            start, live = container["startupProbe"], container["livenessProbe"]
+            assert start["periodSeconds"] * start["failureThreshold"] >= 300, container["name"]
+            assert live.get("periodSeconds", 10) * live["failureThreshold"] >= 60, container["name"]
+            assert (start["timeoutSeconds"] >= 5, live["timeoutSeconds"] >= 10) == (True, True), container["name"]
+            probed += 1
+    assert probed >= 4
+
+
+@every_example
 def test_commands_are_ours_with_flags_that_exist(helm: Helm, example: str) -> None:
     asked = set()
     for item in helm.render(example):
@@ -273,6 +289,8 @@ def test_the_certificates_of_the_chart_are_of_the_ca_in_the_configuration(helm: 
         (["--set", "certificates.mode=existing"], "certificates.existingSecrets"),
         (["--set", "autoscaler.binSeconds=30"], "autoscaler.recorded"),
         (["--set", "autoscaler.prices.spot=cheap"], "spot"),
+        (["--set", "autoscaler.placeholders.enabled=true,scaling.mode=keda"], "autoscaler.placeholders.enabled"),
+        (["--set", "autoscaler.placeholders.priority=5"], "priority"),
         (["--set", "certificates.mode=certManager,scheduler.mode=configuration"], "certificates.caData"),
     ],
 )
@@ -350,6 +368,21 @@ def test_scene_labels_are_preferred_and_their_writer_may_write_nothing_else(helm
     assert any("autoscaler" in name for name in policies)
     refused = helm.template("--set", "scheduler.sceneLabels.enabled=true,scaling.mode=hpa")
     assert "the autoscaler writes the labels" in refused.stderr
+
+
+def test_placeholders_are_off_until_they_are_wanted(helm: Helm) -> None:
+    usual = helm.render("")
+    assert not any("placeholder" in word for item in usual for one in containers(item) for word in one.get("args", ()))
+    assert not any("placeholder" in item["metadata"]["name"] for item in usual)
+    pools = "autoscaler.placeholders.enabled=true,pools.renderer.autoscaler.warmup.nodeStartupSeconds=240"
+    items = helm.render("", "--set", pools)
+    made = next(item for item in items if item["kind"] == "PriorityClass")
+    assert (made["value"], made["preemptionPolicy"]) == (-10, "Never")
+    writer = next(one for item in items for one in containers(item) if one["name"] == "autoscaler")
+    assert f"--placeholders={made['metadata']['name']}" in writer["args"]
+    resource = next(item for item in items if item["kind"] == "PredictiveAutoscaler")
+    assert resource["spec"]["warmup"]["nodeStartupSeconds"] == 240
+    assert resource["spec"]["warmup"]["podBudgetBytes"] > 0
 
 
 def test_keda_and_the_autoscaler_know_each_other(helm: Helm) -> None:

@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(30
 
 POOL = "steady"
 LOW_PER_S, HIGH_PER_S = 6.0, 14.0
+DOWN_S = 4  # a pod must have been superfluous for so long before it goes
 BLIND_S = 8.0
 OUTAGE_S = float(os.environ.get("SPLATFLEET_OUTAGE_S", "10"))  # make test-kubernetes-long: 30
 HANG_S = max(0.4 * OUTAGE_S, LEASE_S + 1.0)  # more than a lease may be written on
@@ -89,15 +90,20 @@ class Rig:
         """Whether the count is as wanted and that many pods are ready, no more and no less."""
         return holds(self.count()) and self.ready() == self.count() == len(self.standing.alive(POOL, ended=True))
 
-    def level(self, rate_per_s: float) -> int:
-        """Bring demand to a level and wait until the count has stayed for a while; the count."""
+    def level(self, rate_per_s: float, stays_s: float = 2.0) -> int:
+        """Bring demand to a level and wait until the count has stayed for a while; the count.
+
+        Only after more than the pool's down window is it known that it would not have gone down by itself.
+        """
         self.traffic.rate_per_s = rate_per_s
         begun_s = time.monotonic()
         high = rate_per_s * FRAME_S
 
         def settled() -> bool:
-            seen = [count for at_s, count in list(self.counts) if at_s > time.monotonic() - 2.0]
-            return time.monotonic() - begun_s > 3.0 and len(set(seen)) == 1 and self.follows(lambda n: n > high)
+            seen = [count for at_s, count in list(self.counts) if at_s > time.monotonic() - stays_s]
+            return (
+                time.monotonic() - begun_s > 1.0 + stays_s and len(set(seen)) == 1 and self.follows(lambda n: n > high)
+            )
 
         eventually(settled, 60, f"the pool settles at {rate_per_s:g} requests/s: {self.counts[-1:]}, {self.ready()}")
         return self.count()
@@ -116,7 +122,7 @@ def rig(standing: Standing) -> Iterator[Rig]:
         "maxReplicas": 8,
         "demand": {"serviceSeconds": FRAME_S, "serviceVariation": 0.2},
         "forecast": {"policy": "Reactive", "startupSeconds": 4},
-        "behavior": {"settleSeconds": 2, "downWindowSeconds": 4, "staleAfterSeconds": 5, "blindAfterSeconds": 60},
+        "behavior": {"settleSeconds": 2, "downWindowSeconds": DOWN_S, "staleAfterSeconds": 5, "blindAfterSeconds": 60},
     }
     standing.kubectl("scale", "deployment/autoscaler", "--replicas=2")
     with standing.pool(spec, wanted):
@@ -175,7 +181,7 @@ def test_the_extender_is_killed_while_pods_are_asked_for(rig: Rig) -> None:
 
 
 def test_prometheus_is_killed_and_nothing_shrinks_by_its_absence(rig: Rig) -> None:
-    before = rig.level(HIGH_PER_S)
+    before = rig.level(HIGH_PER_S, DOWN_S + 2.0)
     assert rig.fleet.prometheus is not None
     begun_s = time.monotonic()
     os.kill(rig.fleet.prometheus.pid, signal.SIGKILL)
@@ -194,7 +200,7 @@ def test_prometheus_is_killed_and_nothing_shrinks_by_its_absence(rig: Rig) -> No
 
 
 def test_an_exporter_is_killed(rig: Rig) -> None:
-    before = rig.level(LOW_PER_S)
+    before = rig.level(LOW_PER_S, DOWN_S + 2.0)
     node = rig.worker(labels.NODE_COMPONENT)
     begun_s = time.monotonic()
     os.killpg(node.processes()[0].pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ from fleet import labels
 from kube import writes
 from kube.connection import Connection
 from kube.objects import DEPLOYMENTS
+from kube.reflector import Scope
 from local_fleet.control_plane.plane import ControlPlane
 from local_fleet.kubelet.emulated_node import EmulatedNode
 from local_fleet.kubelet.node_group import NodeGroup, Terms
@@ -79,10 +80,9 @@ def test_a_node_group_adds_nodes_with_a_delay_and_takes_them_away(
         return made
 
     terms = Terms(boot_s=BOOT_S, idle_s=1.0, most=2, pods_a_node=2)
-    group = NodeGroup(kubelet, "k-group", terms, make, f"{labels.POOL_LABEL},group=k-group").start()
+    group = NodeGroup(kubelet, "k-group", terms, make, Scope(namespace)).start()
     try:
         template = renderer_template(catalogue, "k-group")
-        template["metadata"]["labels"]["group"] = "k-group"
         begun_s = time.monotonic()
         control_plane.apply(deployment("renderer", namespace, 1, template))
         eventually(

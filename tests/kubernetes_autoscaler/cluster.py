@@ -48,7 +48,7 @@ def install(plane: ControlPlane) -> None:
             "apiVersion": f"{rbac}/v1",
             "kind": "ClusterRole",
             "metadata": {"name": ACCOUNT},
-            "rules": role_rules(),
+            "rules": role_rules(placeholders=True),
         },
         {
             "apiVersion": f"{rbac}/v1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -85,3 +85,10 @@ def random_cases(count: int) -> Iterator[tuple[int, Splats, Camera]]:
             random_splats(rng, gaussians, seed % 4, antialiased=seed % 5 == 4),
             random_camera(rng, width, height),
         )
+
+
+class Uncounted:
+    """A pod's watcher that counts nothing."""
+
+    def __getattr__(self, _event: str) -> Callable[..., None]:
+        return lambda *_counted: None

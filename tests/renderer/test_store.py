@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from renderer.scene_store import FetchFailed, NotStored, SceneStore
 from renderer.splats import SceneFileError, Splats
 from renderer.store_files import read_json, tree_bytes
 from renderer.store_space import StoreFull
-from tests.renderer.scenes import random_splats
+from tests.renderer.scenes import Uncounted, random_splats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -112,13 +112,6 @@ def test_least_recently_used_goes_first(tmp_path: Path, scenes: list[CatalogueEn
     store.ensure(scenes[2], pack=False)
     assert [record.id for record in store.records()] == ["s0", "s2"]
     assert sum(1 for path in store.layout.objects.iterdir() if path.is_dir()) == 2
-
-
-class Uncounted:
-    """A pod's watcher that counts nothing."""
-
-    def __getattr__(self, _event: str) -> Callable[..., None]:
-        return lambda *_counted: None
 
 
 def test_a_pod_that_starts_waits_for_slow_neighbours_and_does_not_end(

@@ -14,7 +14,7 @@
   verbs: [get, patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch, patch{{ if .Values.autoscaler.placeholders.enabled }}, create, delete{{ end }}]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
@@ -24,6 +24,10 @@
 - apiGroups: [keda.sh]
   resources: [scaledobjects]
   verbs: [list]
+{{- end }}
+
+{{- define "splatfleet.placeholderClass" -}}
+{{ .Release.Namespace }}-{{ include "splatfleet.fullname" . }}-placeholder
 {{- end }}
 
 {{- define "splatfleet.poolDeployments" -}}
