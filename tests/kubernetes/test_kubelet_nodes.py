@@ -20,7 +20,7 @@ from local_fleet.kubelet.node_group import NodeGroup, Terms
 from tests.kubernetes.conftest import MakeKubelet
 from tests.kubernetes.fleet import STORE, deployment, eventually, gpu, node, pods, ready, renderer_template
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.waits]
 
 PROFILE = "1g.20gb"
 RESOURCE = f"{labels.MIG_RESOURCE_PREFIX}{PROFILE}"
