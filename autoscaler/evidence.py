@@ -103,7 +103,7 @@ def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight) -> Evi
     reason = Reason.FORECAST
     if evidence.drain:
         need, reason = min(need + evidence.drain, limit), Reason.BACKLOG
-    keep = replicas_for(forecaster.later() or 0.0, evidence.service, evidence.objective, limit)
+    keep = replicas_for(forecaster.later(2) or 0.0, evidence.service, evidence.objective, limit)
     return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
 
 

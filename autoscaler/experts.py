@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaler.diary import of_past_days
 from autoscaler.observation import Floats
 
 
@@ -113,15 +114,11 @@ class SeasonalNaive:
         if self._seen <= self._season:
             return None
         # The newest width // 2 phases are not written yet and still hold last season's values: right for this use.
-        highest = -math.inf
-        start = self._phase + 1
-        for step in range(min(bins, self._season)):
-            value = self._past[(start + step) % self._season]
-            if value > highest:
-                highest = value
-        if highest == -math.inf:
+        start = (self._phase + 1) % self._season
+        highest = float(np.fmax.reduce(_ahead(self._past, start, min(bins, self._season))))
+        if highest != highest:
             return None
-        return float(highest) * (self._scale if self._relative else 1.0)
+        return highest * (self._scale if self._relative else 1.0)
 
 
 class HoltWinters:
@@ -227,11 +224,14 @@ def make_experts(seasons: Sequence[int], bins: int, width: int) -> list[Expert]:
     for index, season in enumerate(seasons):
         name = ("day", "week")[index] if index < 2 else f"season{index}"
         odd = 2 * (max(width, season // 60 if index == 0 else width) // 2) + 1
-        experts.append(SeasonalNaive(f"naive_{name}", season, odd, relative=False))
+        if index == 0:  # of a week ago the scaled one says more
+            experts.append(SeasonalNaive(f"naive_{name}", season, odd, relative=False))
         experts.append(SeasonalNaive(f"scaled_{name}", season, odd, relative=True))
         for label, rates, damping in _HOLT_WINTERS:
             if index == 0:
                 experts.append(HoltWinters(f"{label}_{name}", season, rates, damping, odd))
+        if index == 0:
+            experts += of_past_days(season)
         if index == 1:
             _, rates, damping = _HOLT_WINTERS[1]
             odd = 2 * (max(width, seasons[0] // 60) // 2) + 1

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 STEP = 0.35  # of the price's logarithm: up for each reversal, down for each that the budget would have allowed
 TARGET = 0.7  # of the budget is what the price aims at
-LOWEST, HIGHEST = 0.003, 0.5  # x the pods that are needed x a day / budget: bounds of the price in pod-seconds
+LOWEST, HIGHEST = 0.003, 5.0  # x the pods that are usual x a day / budget: bounds of the price in pod-seconds
 FIRST = 0.006
+CROWDING = 4.0  # power at which the price grows once the day has had more reversals than it aims at
+BELIEF_STEP = 0.2  # towards what the last promise was worth
 
 
 @dataclass
@@ -24,12 +26,31 @@ class Flaps:
     reversals: deque[float] = field(default_factory=deque)  # times at which up followed down, of the last day
     direction: int = 0  # of the last change: 1 up, -1 down
     held_pod_s: float = 0.0  # surplus since the last step up
-    price: float = FIRST  # of the next reversal, x the pods that are needed x a day / budget
+    price: float = FIRST  # of the next reversal, x the pods that are usual x a day / budget
     priced_s: float | None = None
+    usual: float = 0.0  # pods that were needed, over a day
+    belief: float = 0.1  # share of what forecasts promised to save until a reversal that was saved
+    promised_pod_s: float = 0.0  # by the last first step down
+    top: int = 0  # pods before it
+    saved_pod_s: float = 0.0  # since
+
+    def need(self, needed: int, tick_s: float, day_s: float) -> None:
+        """Count what is needed for one tick."""
+        step = tick_s / day_s if self.usual else 1.0
+        self.usual += step * (needed - self.usual)
 
     def hold(self, surplus: int, tick_s: float) -> None:
         """Count what is held for one tick; `surplus` is how many pods could go."""
         self.held_pod_s += max(surplus, 0) * tick_s
+
+    def save(self, pods: int, tick_s: float) -> None:
+        """Count what is saved for one tick since the first step down, with `pods` running."""
+        if self.direction == -1:
+            self.saved_pod_s += max(0, self.top - pods) * tick_s
+
+    def promise(self, pods: int, saving_pod_s: float) -> None:
+        """The next step down is made because the forecast says that so much is saved before `pods` are needed again."""
+        self.top, self.promised_pod_s, self.saved_pod_s = pods, saving_pod_s, 0.0
 
     def moved(self, now_s: float, change: int) -> None:
         """The count was changed by `change`."""
@@ -37,6 +58,10 @@ class Flaps:
             if self.direction == -1:
                 self.reversals.append(now_s)
                 self.price = min(self.price * math.exp(STEP), HIGHEST)
+                if self.promised_pod_s > 0:
+                    kept = min(self.saved_pod_s / self.promised_pod_s, 1.0)
+                    self.belief += BELIEF_STEP * (kept - self.belief)
+                    self.promised_pod_s = 0.0
             self.held_pod_s = 0.0
         if change:
             self.direction = 1 if change > 0 else -1
@@ -53,4 +78,6 @@ class Flaps:
         self.priced_s = now_s
         if self.direction != 1:
             return 0.0
-        return self.price * max(needed, 1) * day_s / budget
+        # A day that is more restless than the price expects still ends within its budget, or nearly so.
+        crowded = math.pow(max(1.0, len(self.reversals) / (TARGET * budget)), CROWDING)
+        return self.price * crowded * max(self.usual, needed, 1.0) * day_s / budget

@@ -1,8 +1,8 @@
 """The forecast of one pool: quantiles of the highest demand rate inside the lead window.
 
 Every bin, each expert says the highest mean rate of the next bins; a calibrator turns that into quantiles; the
-mixture weighs the experts by their recent pinball loss and is calibrated once more as a whole. Where it does not beat
-calibrated persistence, persistence stands in.
+mixture weighs the experts and is calibrated once more as a whole. Where it does not beat calibrated persistence,
+persistence stands in.
 """
 
 from __future__ import annotations
@@ -16,23 +16,18 @@ from typing import Protocol
 import numpy as np
 
 from autoscaler.boosted import Boosted
-from autoscaler.conformal import Calibrator
 from autoscaler.decision import ForecastView
 from autoscaler.experts import make_experts
+from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrator, outcome_stride
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
-from autoscaler.volatility import Volatility
 
-LEARNING_LEVEL = 0.9  # experts are weighed, gated and boosted at this quantile, whichever one the pool works with
-PERSISTENCE = 0  # index of the expert that is always a member
-WEIGHT_RATE = 10.0  # an expert that loses 10 % more of persistence's loss gets e^-1 of the weight
-LOSS_HALF_LIFE_DAYS = 1.0
-MARGIN_RATE = 40.0  # the same for the two margins of the mixture, which differ less
-MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
+LEARNING_LEVEL = 0.9  # experts are gated and boosted at this quantile, whichever one the pool works with
 BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
 # No quantile is beyond so many times the highest demand that was seen: an error made at a low level, in scales, says
 # little of a high one. The first factor holds until three days of outcomes are known.
 HIGHEST_EARLY, HIGHEST = 1.5, 2.0
+LEADS_AHEAD = (2, 4, 8, 16)  # that `later` is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +48,10 @@ class _Issued:
 
     due: int  # bins seen when its window is over
     scale: float
-    spreads: Floats  # [2] scale of the mixture's margin: the same all day, by time of day
-    margins: Floats  # [2, quantiles] of the mixture, by either
     points: Floats  # [experts], nan where an expert was silent
     expert_quantiles: Floats  # [experts, quantiles]
-    point: float
-    quantiles: Floats  # [quantiles] of the mixture, as used
-    mixture: Floats  # [quantiles] of the mixture, gate or no gate
+    blend: Blend  # of the mixture, gate or no gate
+    quantiles: Floats  # [quantiles] as used
 
 
 class Foresight(Protocol):
@@ -72,7 +64,7 @@ class Foresight(Protocol):
 
     def quantiles(self) -> Floats | None: ...
 
-    def later(self) -> float | None: ...
+    def later(self, leads: int) -> float | None: ...
 
     def view(self) -> ForecastView | None: ...
 
@@ -100,27 +92,14 @@ class Forecaster:
         self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins)
         self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
-        levels = shape.quantiles
-        window = max(60, min(3 * day, 1200))
-        stride = self._stride = max(1, 3 * day // 1200)
-        # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
-        gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
-        self._calibrators = [Calibrator(levels, window, gamma, stride) for _ in self.names]
-        # The mixture's margin, the same all day or by time of day: whichever lost less of late counts more.
-        self._margin_calibrators = [Calibrator(levels, window, gamma, stride) for _ in range(2)]
-        self._margin_losses = np.zeros(2)
-        self._volatility = Volatility(day)
+        self._stride = outcome_stride(day)
+        self._calibrators = [new_calibrator(shape.quantiles, day) for _ in self.names]
+        self._mixture = Mixture(shape.quantiles, shape.quantiles.index(LEARNING_LEVEL), len(self.names), day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
-        self._losses = np.zeros(len(self.names))
-        self._mixture_loss = 0.0
-        self._loss_weight = 0.0
         self._covered = 0.0
-        self._weights = np.eye(len(self.names))[PERSISTENCE]
-        self._gated = True
         self._burst_bins = 0  # for so many bins more a burst is on
         self._recent: deque[float] = deque(maxlen=max(shape.average_bins, 1))
         self._averages: deque[float] = deque(maxlen=shape.lead_bins)
-        self._learning = shape.quantiles.index(LEARNING_LEVEL)
         self._pending: deque[_Issued] = deque()
         self._mean = math.nan
         self._mean_forget = 1.0 / max(day, 20)
@@ -182,28 +161,12 @@ class Forecaster:
     def _issue(self, points: Floats, scale: float) -> _Issued:
         offsets = np.array([calibrator.offsets() for calibrator in self._calibrators])
         expert_quantiles = np.maximum(points[:, None] + scale * offsets, 0.0)
-        alive = np.isfinite(points)
-        weights = np.where(alive, self._weights, 0.0)
-        weights = weights / weights.sum() if weights.sum() > 0 else np.eye(len(points))[PERSISTENCE]
-        point = float(weights[alive] @ points[alive])
-        blend = weights[alive] @ expert_quantiles[alive]
-        # Two estimates of the same quantiles: the experts' own, blended, and the blended point with its own errors.
-        # The first is sharper where experts differ in spread, the second keeps the coverage; their mean has both.
-        spreads = np.array([1.0, self._volatility.ratio(self.seen)])
-        if self._margin_calibrators[0].samples >= 20:
-            offsets = np.array([calibrator.offsets() for calibrator in self._margin_calibrators])
-            calibrated = point + scale * spreads[:, None] * offsets
-        else:
-            calibrated = np.stack((blend, blend))
-        margins = (calibrated + point + spreads[:, None] * (blend - point)) / 2.0
-        margins = np.maximum.accumulate(np.maximum(margins, 0.0), axis=1)
-        trust = np.exp(-MARGIN_RATE * (self._margin_losses - self._margin_losses.min()) / (self._mixture_loss + 1e-12))
-        mixture = trust @ margins / trust.sum()
-        used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if self._gated else mixture
+        blend = self._mixture.blend(self.seen, points, expert_quantiles, scale)
+        gated = self._mixture.gated
+        used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if gated else blend.quantiles
         factor = HIGHEST_EARLY if self._outcomes_to_come > 0 else HIGHEST
         used = np.minimum(used, factor * self._highest + scale)
-        due = self.seen + self.shape.lead_bins
-        return _Issued(due, scale, scale * spreads, margins, points, expert_quantiles, point, used, mixture)
+        return _Issued(self.seen + self.shape.lead_bins, scale, points, expert_quantiles, blend, used)
 
     def _learn(self, issued: _Issued, actual: float) -> None:
         self._burst_bins = max(0, self._burst_bins - 1)
@@ -217,39 +180,9 @@ class Forecaster:
         for index, calibrator in enumerate(self._calibrators):
             if issued.points[index] == issued.points[index]:
                 calibrator.update((actual - float(issued.points[index])) / issued.scale, met[index].tolist())
-        for index, calibrator in enumerate(self._margin_calibrators):
-            residual = (actual - issued.point) / float(issued.spreads[index])
-            calibrator.update(residual, (actual <= issued.margins[index]).tolist())
-        self._volatility.learn(issued.due - self.shape.lead_bins, (actual - issued.point) / issued.scale)
-        learning = self._learning
-        losses = _pinball(actual, issued.expert_quantiles[:, learning], LEARNING_LEVEL) / issued.scale
-        silent = np.isnan(losses)
-        # A silent expert is charged what persistence lost and half more, so that it enters humbly.
-        losses[silent] = 1.5 * losses[PERSISTENCE]
-        asked = issued.mixture[learning : learning + 1]
-        mixture_loss = float(_pinball(actual, asked, LEARNING_LEVEL)[0]) / issued.scale
-        margin_losses = _pinball(actual, issued.margins[:, learning], LEARNING_LEVEL) / issued.scale
-        # One burst that nobody could foresee must not outweigh a day of ordinary bins.
-        if self._loss_weight > 30.0:
-            most = MOST_LOSS * float(self._losses[PERSISTENCE]) / self._loss_weight
-            losses, mixture_loss = np.minimum(losses, most), min(mixture_loss, most)
-            margin_losses = np.minimum(margin_losses, most)
-        self._losses = self._forget * self._losses + losses
-        self._margin_losses = self._forget * self._margin_losses + margin_losses
-        self._mixture_loss = self._forget * self._mixture_loss + mixture_loss
-        self._loss_weight = self._forget * self._loss_weight + 1.0
+        then = issued.due - self.shape.lead_bins
+        self._mixture.learn(then, issued.blend, issued.points, issued.expert_quantiles, issued.scale, actual)
         self._covered = self._forget * self._covered + float(actual <= issued.quantiles[self.shape.working])
-        self._reweigh()
-
-    def _reweigh(self) -> None:
-        reference = float(self._losses[PERSISTENCE]) + 1e-12
-        # Confidence grows with the outcomes seen: a weight is never won on a handful of bins.
-        rate = WEIGHT_RATE * min(1.0, self._loss_weight / 30.0)
-        weights = np.exp(-rate * (self._losses - self._losses.min()) / reference)
-        weights[PERSISTENCE] = max(float(weights[PERSISTENCE]), 0.02 * float(weights.sum()))
-        self._weights = weights / weights.sum()
-        skill = self._mixture_loss / reference
-        self._gated = skill > (1.0 if self._gated else 1.03)
 
     @property
     def refit_due(self) -> bool:
@@ -266,13 +199,12 @@ class Forecaster:
 
     @property
     def skill(self) -> float | None:
-        if self._loss_weight < 10.0:
-            return None
-        return float(self._mixture_loss / (self._losses[PERSISTENCE] + 1e-12))
+        return None if self._mixture.outcomes < 10.0 else self._mixture.skill
 
     @property
     def coverage(self) -> float | None:
-        return None if self._loss_weight < 10.0 else float(self._covered / self._loss_weight)
+        outcomes = self._mixture.outcomes
+        return None if outcomes < 10.0 else float(self._covered / outcomes)
 
     def quantiles(self) -> Floats | None:
         """[quantiles] requests/s, the highest inside the lead window; None before the first datum."""
@@ -282,45 +214,41 @@ class Forecaster:
         """[quantiles] what calibrated persistence says of the same: the bar to beat."""
         return None if self._current is None else self._current.expert_quantiles[PERSISTENCE]
 
-    def later(self) -> float | None:
-        """Median of the highest demand over two leads: what will be wanted by the time another pod could be ready."""
+    def later(self, leads: int) -> float | None:
+        """Median of the highest demand over so many leads; of two: by the time another pod could be ready."""
         issued = self._current
         if issued is None:
             return None
-        median = float(issued.quantiles[self.shape.quantiles.index(0.5)])
-        if self._gated:
+        middle = self.shape.quantiles.index(0.5)
+        median, point = float(issued.quantiles[middle]), float(issued.blend.points[middle])
+        if self._mixture.gated:
             return max(median, float(issued.points[PERSISTENCE]))
         total, weight = 0.0, 0.0
-        for index, expert in enumerate(self._experts):
-            if self._weights[index] > 0.01:
-                value = expert.peak(2 * self.shape.lead_bins)
+        for expert, share in zip(self._experts, self._mixture.weights[:, middle].tolist(), strict=False):
+            if share > 0.01:
+                value = expert.peak(leads * self.shape.lead_bins)
                 if value is not None:
-                    total += float(self._weights[index]) * value
-                    weight += float(self._weights[index])
-        longer = total / weight if weight else issued.point
-        return max(median, longer + median - issued.point)
+                    total += share * value
+                    weight += share
+        longer = total / weight if weight else point
+        return max(median, longer + median - point)
 
     def view(self) -> ForecastView | None:
         """What the forecast is and how far it is to be trusted; None before the first datum."""
         issued = self._current
         if issued is None:
             return None
-        weights = np.eye(len(self.names))[PERSISTENCE] if self._gated else self._weights
+        gated, weights = self._mixture.gated, self._mixture.weights[:, self.shape.working]
+        weights = np.eye(len(self.names))[PERSISTENCE] if gated else weights
         return ForecastView(
             quantiles={q: float(v) for q, v in zip(self.shape.quantiles, issued.quantiles, strict=True)},
             working_quantile=self.shape.quantiles[self.shape.working],
             weights={name: float(w) for name, w in zip(self.names, weights, strict=True)},
             coverage=self.coverage,
             skill=self.skill,
-            gated=self._gated,
+            gated=gated,
             burst=self._burst_bins > 0,
         )
-
-
-def _pinball(actual: float, forecast: Floats, level: float) -> Floats:
-    error = actual - forecast
-    result: Floats = np.maximum(level * error, (level - 1.0) * error)
-    return result
 
 
 def shape_for(

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autoscaler.backlog import backlog
-from autoscaler.capacity import wait_tail
+from autoscaler.capacity import replicas_for, wait_tail
 from autoscaler.capacity_types import split
 from autoscaler.decision import Decision, Reason
 from autoscaler.evidence import Evidence, gather
 from autoscaler.explain import explain
+from autoscaler.forecast import LEADS_AHEAD
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation
 from autoscaler.places import plan_places, told
@@ -121,6 +122,8 @@ def _choose(pool: Pool, observation: Observation, memory: PoolMemory, evidence: 
         awake = evidence.wake is not None and evidence.wake >= pool.behavior.wake_probability
         want, reason = (max(1, evidence.need or 0), Reason.WAKE) if awake else (0, Reason.SURPLUS)
     _settle(pool, observation, memory, evidence, want)
+    memory.flaps.need(want, pool.tick_s, min(pool.forecast.season_s, default=86_400.0))
+    memory.flaps.save(current, pool.tick_s)
     if want > current:
         return want, reason
     if want == current:
@@ -149,7 +152,7 @@ def _down(
         safe = _what_if(pool, observation, evidence, min(lowest, current))
         if safe > lowest:
             lowest, reason = safe, Reason.WHAT_IF
-        if lowest < current and _must_hold(pool, observation, memory, lowest):
+        if lowest < current and _must_hold(pool, observation, memory, evidence, lowest):
             lowest, reason = current, Reason.FLAP_BUDGET
     return (current, reason) if lowest >= current else (lowest, Reason.SURPLUS)
 
@@ -171,12 +174,36 @@ def settle_s(pool: Pool, startup_s: float) -> float:
     return startup_s if pool.behavior.settle_s is None else pool.behavior.settle_s
 
 
-def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, lowest: int) -> bool:
-    """The day's reversals make a step down to `lowest` dearer than what was held so far."""
+def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, lowest: int) -> bool:
+    """The day's reversals make a step down to `lowest` dearer than what was held and what will be saved.
+
+    What is foreseen to be saved until then counts as far as it came true before.
+    """
     flaps, day_s = memory.flaps, min(pool.forecast.season_s, default=86_400.0)
-    flaps.hold(observation.desired - lowest, pool.tick_s)
+    surplus = observation.desired - lowest
+    flaps.hold(surplus, pool.tick_s)
     price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, lowest)
-    return flaps.held_pod_s < price
+    if price == 0.0:
+        return False
+    saving = surplus * _until_needed_s(pool, evidence, memory, observation.desired)
+    if flaps.held_pod_s + flaps.belief * saving < price:
+        return True
+    flaps.promise(observation.desired, saving)
+    return False
+
+
+def _until_needed_s(pool: Pool, evidence: Evidence, memory: PoolMemory, count: int) -> float:
+    """Seconds until the forecast's median wants `count` pods again, as far as it looks; 0 where none is trusted."""
+    forecaster = memory.forecaster
+    if forecaster is None or evidence.view is None or evidence.view.gated:
+        return 0.0
+    free = 0
+    for leads in LEADS_AHEAD:
+        rate = forecaster.later(leads)
+        if rate is None or replicas_for(rate, evidence.service, evidence.objective, pool.max_replicas + 1) >= count:
+            break
+        free = leads
+    return free * evidence.lead_s
 
 
 def _what_if(pool: Pool, observation: Observation, evidence: Evidence, lowest: int) -> int:

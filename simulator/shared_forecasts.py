@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.boosting import fit
-from autoscaler.forecast import LEARNING_LEVEL, Forecaster, Shape
+from autoscaler.forecast import LEADS_AHEAD, LEARNING_LEVEL, Forecaster, Shape
 from autoscaler.loop import ForecastView
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
@@ -24,7 +24,7 @@ class _Answer:
     """What one forecaster said after one bin."""
 
     quantiles: Floats
-    later: float | None
+    later: tuple[float | None, ...]  # by LEADS_AHEAD
     view: ForecastView
 
 
@@ -45,7 +45,8 @@ class _Master:
         if forecaster.seen >= self._history_bins - 1:
             view = forecaster.view()
         known = quantiles is not None and view is not None
-        self.answers.append(_Answer(quantiles, forecaster.later(), view) if known else None)  # type: ignore[arg-type]
+        later = tuple(map(forecaster.later, LEADS_AHEAD)) if known else ()
+        self.answers.append(_Answer(quantiles, later, view) if known else None)  # type: ignore[arg-type]
         self.rates.append(rate)
         self.ms.append((time.perf_counter() - before_s) * 1e3)
         if forecaster.seen >= self._history_bins and forecaster.refit_due:
@@ -109,9 +110,9 @@ class Reader:
         answer = self._answer
         return None if answer is None else answer.quantiles[self._columns]
 
-    def later(self) -> float | None:
+    def later(self, leads: int) -> float | None:
         answer = self._answer
-        return None if answer is None else answer.later
+        return None if answer is None else answer.later[LEADS_AHEAD.index(leads)]
 
     def view(self) -> ForecastView | None:
         """The master's view; its coverage is that of the level that all learn by."""

@@ -50,13 +50,13 @@ def test_a_fit_is_a_function_of_its_values() -> None:
 
 
 def stepping(days: int, day: int = 96) -> np.ndarray:
-    """Steps at fixed hours whose height depends on how the day began: lags of a day alone do not know it."""
+    """Steps at fixed hours whose height depends on the step before: past days do not know it."""
     random = np.random.default_rng(5)
     rates = []
     for _ in range(days):
         high = random.uniform() < 0.5
         shape = np.full(day, 10.0)
-        shape[10:20] = 30.0 if high else 15.0
+        shape[28:36] = 30.0 if high else 15.0
         shape[40:60] = 60.0 if high else 20.0
         rates.append(random.poisson(shape * 60) / 60)
     return np.concatenate(rates)
@@ -79,7 +79,7 @@ def loss_of(rates: np.ndarray, refit: bool) -> float:
 
 
 def test_it_learns_what_the_other_experts_cannot() -> None:
-    rates = stepping(12)
+    rates = stepping(16)
     assert loss_of(rates, refit=True) < 0.9 * loss_of(rates, refit=False)
 
 

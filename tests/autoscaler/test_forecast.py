@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from autoscaler.conformal import Calibrator
+from autoscaler.diary import Diary, of_past_days
 from autoscaler.forecast import Forecaster, Shape, round_up, shape_for
+from autoscaler.mixture import Mixture
 from fleet.traffic import parse_rate_trace
 
 
@@ -170,6 +172,57 @@ def test_two_forecasters_of_one_history_agree() -> None:
     assert one.view() == two.view()
 
 
+def test_a_timetable_to_the_minute_is_foreseen() -> None:
+    """Demand is four times as high from one bin to the next, each day; the noise of a day's height stays."""
+    day, random = 720, np.random.default_rng(11)
+    heights = random.uniform(0.8, 1.0, 7)
+    shape = np.where((np.arange(day) >= 300) & (np.arange(day) < 400), 400.0, 100.0)
+    counts = random.poisson(np.concatenate([np.where(shape > 100.0, shape * height, shape) for height in heights]))
+    forecaster = Forecaster(shape_for(150.0, 60.0, 300.0, (60.0 * day,), 0.95, None))
+    asked: list[float] = []
+    for index, count in enumerate(counts.tolist()):
+        forecaster.update(count / 60.0)
+        if index // day >= 5 and index % day in (240, 295):  # far before the jump, and when it is just in the window
+            quantiles = forecaster.quantiles()
+            assert quantiles is not None
+            asked.append(float(quantiles[-1]) * 60.0)
+    for day_number, (calm, before) in enumerate(zip(asked[::2], asked[1::2], strict=True), start=5):
+        assert before >= 0.85 * 400.0 * heights[day_number]
+        assert calm <= 200.0
+
+
+def test_past_days_are_read_over_midnight_and_over_gaps() -> None:
+    diary = Diary(10)
+    for level in [*range(10), *range(100, 110), *range(200, 208)]:
+        diary.update(float(level))
+    assert diary.peaks(2) == [109.0, 9.0]
+    assert diary.peaks(5) == [202.0, 102.0]  # the day after begins: that of yesterday is today
+    diary.update(math.nan)
+    assert diary.peaks(1) == [109.0, 9.0]
+    one, *_ = experts = of_past_days(10)
+    assert [expert.peak(3) for expert in experts] == [None] * len(experts)
+    for level in (1.0, math.nan, *range(2, 10)):
+        one.update(level, level)
+    assert one.peak(2) is None  # a part of yesterday is not known
+    one.update(5.0, 5.0)
+    one.update(5.0, 5.0)
+    assert {expert.name: expert.peak(3) for expert in experts}["sharp_day"] == 4.0
+
+
+def test_every_quantile_has_weights_of_its_own() -> None:
+    """Two experts, one right about the middle and one right about the edge: each is believed where it is right."""
+    random = np.random.default_rng(12)
+    mixture = Mixture((0.5, 0.9), 1, 3, 60)
+    said = np.array([[0.0, 3.0], [0.0, 0.5], [-2.0, 1.3]])
+    for index in range(400):
+        actual = float(random.normal())
+        blend = mixture.blend(index, said[:, 0], said, 1.0)
+        mixture.learn(index, blend, said[:, 0], said, 1.0, actual)
+    middle, edge = mixture.weights.T.tolist()
+    assert max(middle[:2]) > 0.3 > middle[2]
+    assert edge[2] == max(edge)
+
+
 def test_weights_and_quantiles_of_the_view() -> None:
     forecaster = Forecaster(shape_for(300.0, 600.0, 3600.0, (86_400.0,), 0.95, None))
     for rate in (daily(8, 144, 300.0, 9) / 600.0).tolist():
@@ -182,7 +235,7 @@ def test_weights_and_quantiles_of_the_view() -> None:
     assert view.skill is not None
     assert view.skill < 0.8
     assert view.coverage == pytest.approx(0.95, abs=0.05)
-    longer = forecaster.later()
+    longer = forecaster.later(2)
     assert longer is not None
     assert longer >= view.quantiles[0.5]
 

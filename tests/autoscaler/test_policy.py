@@ -154,6 +154,7 @@ def test_a_spent_flap_budget_delays_steps_down_and_never_freezes() -> None:
     waited = {}
     for surplus, spent in ((1, 0), (1, 12), (7, 12)):
         memory = PoolMemory()
+        memory.flaps.belief = 0.0  # what is held decides alone
         for second in range(spent):
             memory.flaps.moved(float(second), -1)
             memory.flaps.moved(float(second), 1)
@@ -169,6 +170,33 @@ def test_a_spent_flap_budget_delays_steps_down_and_never_freezes() -> None:
     memory = PoolMemory()
     memory.flaps.price = 0.5
     assert ask(pool, seen(40.0, 1), memory).replicas > 1  # up at once, whatever was spent
+
+
+def test_a_foreseen_valley_is_taken_at_once_as_far_as_forecasts_came_true() -> None:
+    flaps = Flaps(direction=-1, belief=0.5)
+    for saved, belief in ((1.0, 0.6), (0.0, 0.48)):  # a fifth of the way to what came true
+        flaps.direction = -1
+        flaps.promise(10, 300.0)
+        for _ in range(10):
+            flaps.save(10 if saved == 0.0 else 9, 30.0)
+        flaps.moved(0.0, 1)
+        assert flaps.belief == pytest.approx(belief)
+    flaps.moved(0.0, -1)
+    flaps.moved(0.0, 1)  # held long enough without a promise: nothing to learn
+    assert flaps.belief == pytest.approx(0.48)
+
+
+def test_restless_days_keep_to_the_budget() -> None:
+    """A pool that could always save ten times what is usual: the price climbs out of its reach."""
+    flaps, day_s = Flaps(direction=1, usual=10.0), 86_400.0
+    for tick in range(3 * 2880):
+        if flaps.direction == 1:
+            flaps.hold(100, 30.0)
+            if flaps.held_pod_s >= flaps.price_pod_s(30.0 * tick, day_s, 10, 1):
+                flaps.moved(30.0 * tick, -1)
+        else:
+            flaps.moved(30.0 * tick, 1)
+    assert 3 <= len(flaps.reversals) <= 10
 
 
 def test_noise_of_one_pod_is_sat_out_at_the_price_that_reversals_find() -> None:

@@ -72,6 +72,22 @@ def test_selectors_meet_their_pods(helm: Helm, example: str) -> None:
 
 
 @every_example
+def test_a_busy_node_makes_pods_slow_and_ends_none(helm: Helm, example: str) -> None:
+    """Whoever may be ended has five minutes to start, a while to answer, and a minute of silence."""
+    probed = 0
+    for item in helm.render(example):
+        for container in containers(item):
+            if "livenessProbe" not in container:
+                continue
+            start, live = container["startupProbe"], container["livenessProbe"]
+            assert start["periodSeconds"] * start["failureThreshold"] >= 300, container["name"]
+            assert live.get("periodSeconds", 10) * live["failureThreshold"] >= 60, container["name"]
+            assert (start["timeoutSeconds"] >= 5, live["timeoutSeconds"] >= 10) == (True, True), container["name"]
+            probed += 1
+    assert probed >= 4
+
+
+@every_example
 def test_commands_are_ours_with_flags_that_exist(helm: Helm, example: str) -> None:
     asked = set()
     for item in helm.render(example):

@@ -273,6 +273,17 @@ def test_pods_count_when_they_come_and_once() -> None:
     assert shares == pytest.approx({"robot": 2 / 5, "train": 2 / 5})
 
 
+def test_the_mix_does_not_depend_on_who_looks_when() -> None:
+    """A replay makes the decisions alone, without the looks of filter and of a scrape between them."""
+    watched, left_alone = Cluster(["n1"]), Cluster(["n1"])
+    for number in range(270):
+        for cluster in (watched, left_alone):
+            cluster.set_pod(pod(f"pod-{number}", f"scene-{number % 7}"), 1.0)
+        assert watched.demand
+    assert watched.demand.scene_share == left_alone.demand.scene_share
+    assert watched.demand.role_share == left_alone.demand.role_share
+
+
 def test_rows_follow_a_list_that_changes_in_place() -> None:
     cluster = Cluster(["n1", "n2"])
     asked = ["n1", "n2", "n3"]
@@ -319,7 +330,7 @@ def test_what_was_foreseen_is_what_would_be_found_now(
     assert said.age_s.tolist() == pytest.approx(found.age_s.tolist(), nan_ok=True)
 
 
-@pytest.mark.parametrize("change", ["confirmed", "capacity type", "forecast"])
+@pytest.mark.parametrize("change", ["confirmed", "capacity type", "forecast", "demand"])
 def test_no_change_of_prices_is_missed(change: str) -> None:
     cluster = Cluster(NODES, time_to_live_s=30.0)
     for name in NODES:
@@ -334,6 +345,8 @@ def test_no_change_of_prices_is_missed(change: str) -> None:
             cluster.set_capacity_type("n1", "spot")
         case "forecast":
             cluster.set_forecast("web", {SceneId("a"): 1.0})
+        case "demand":
+            cluster.set_pod(pod("waits", "a"), 40.0)
     assert cluster.decide(asked, list(NODES), 40.0) is not foreseen
 
 

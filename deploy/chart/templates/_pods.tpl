@@ -37,16 +37,18 @@ topologySpreadConstraints:
       matchLabels: {{- include "splatfleet.selector" . | nindent 8 }}
 {{- end }}
 
-{{- /* Probes over HTTP on a named port. */ -}}
+{{- /* Probes over HTTP on a named port. A busy node makes a pod slow, and that is no reason to end it: only one that is silent for a minute is. */ -}}
 {{- define "splatfleet.probes" -}}
 startupProbe:
   httpGet: {path: /-/healthy, port: {{ . }}}
   periodSeconds: 2
-  failureThreshold: 60
+  timeoutSeconds: 5
+  failureThreshold: 150
 livenessProbe:
   httpGet: {path: /-/healthy, port: {{ . }}}
   periodSeconds: 10
-  timeoutSeconds: 3
+  timeoutSeconds: 10
+  failureThreshold: 6
 readinessProbe:
   httpGet: {path: /-/ready, port: {{ . }}}
   periodSeconds: 5
