@@ -131,13 +131,6 @@ def _salvaged_names(body: bytes) -> list[str] | None:
     return None
 
 
-def passed(args: Args, failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> list[str]:
-    """The names that are left, in the order in which they came."""
-    if not failed and not unresolvable:
-        return args.names
-    return [name for name in args.names if name not in failed and name not in unresolvable]
-
-
 def encode_filter(args: Args, left: Sequence[str], failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> bytes:
     """The answer of filter in the shape of its question: names for names, objects for objects."""
     if args.nodes is None:
