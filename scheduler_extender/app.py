@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -91,20 +92,19 @@ class Extender:
         verdict = self.cluster.fit(args.pod, args.names)
         failed: dict[str, str] = {}
         unresolvable: dict[str, str] = {}
-        if (verdict != FITS).any():
-            for index, name in zip(verdict.tolist(), args.names, strict=True):
-                if index != FITS:
-                    reason = REASONS[index]
-                    (failed if reason.resolvable else unresolvable)[name] = f"splatfleet {reason.label}: {reason.text}"
+        fits, left = verdict == FITS, args.names
+        if not fits.all():
+            left = list(compress(left, fits.tolist()))
             for index, reason in enumerate(REASONS):
-                count = int((verdict == index).sum())
-                if count:
-                    self.metrics.rejections.labels(reason.label).inc(count)
-        if args.names and not (verdict == FITS).any():
+                refused = list(compress(args.names, (verdict == index).tolist()))
+                if refused:
+                    told = f"splatfleet {reason.label}: {reason.text}"
+                    (failed if reason.resolvable else unresolvable).update(dict.fromkeys(refused, told))
+                    self.metrics.rejections.labels(reason.label).inc(len(refused))
+        if args.names and not left:
             self.waiting.refuse(args.pod, args.names)
         else:
             self.waiting.forget(args.pod.uid)
-        left = wire.passed(args, failed, unresolvable)
         if len(left) > 1:  # else nobody will ask for scores
             # While kube-scheduler reads the answer and asks its own plugins, prices are made.
             asyncio.get_running_loop().call_soon(self.cluster.foresee, args.pod, left, now_s)

@@ -7,7 +7,7 @@ slice: the table assumes the first free one, and promises no more than the choic
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -115,25 +115,27 @@ class NodeTable:
         # [rows, GPUs]: PART_INDEX of the GPUs that have slices, and which of their memory slices are taken.
         self.gpu_part: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
         self.gpu_mask: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
-        self._asked: list[str] | None = None  # whose rows are `_found`
-        self._found: Rows = np.zeros(0, np.int64)
+        self._lately: deque[tuple[list[str], Rows]] = deque(maxlen=2)  # names and their rows, as last asked for
         self._measured: _Measured | None = None
 
     def rows_of(self, names: Sequence[str]) -> Rows:
         """The row of each name, `UNKNOWN_ROW` for a name never heard of; not to be written to."""
-        # prioritize is asked about the very list that filter left: comparing it costs a tenth of looking it up.
-        if names != self._asked:
-            found = np.fromiter(map(self.rows.get, names, repeat(UNKNOWN_ROW)), np.int64, len(names))
-            found.flags.writeable = False
-            self._asked, self._found = list(names), found
-        return self._found
+        # What filter is asked about changes little, and prioritize is asked about the very list that filter left:
+        # comparing costs a tenth of looking up.
+        for asked, found in self._lately:
+            if asked == names:
+                return found
+        found = np.fromiter(map(self.rows.get, names, repeat(UNKNOWN_ROW)), np.int64, len(names))
+        found.flags.writeable = False
+        self._lately.append((list(names), found))
+        return found
 
     def row(self, name: str) -> int:
         """The row of a node, made where it has none."""
         row = self.rows.get(name)
         if row is None:
             row = self.rows[name] = self._dropped.pop() if self._dropped else len(self.rows) + 1
-            self._asked = None
+            self._lately.clear()
             if row >= self._allocate:
                 self._grow()
         return row
@@ -149,7 +151,7 @@ class NodeTable:
         row = self.rows.pop(name)
         self.unreserved[row] = False
         self._dropped.append(row)
-        self._asked = None
+        self._lately.clear()
 
     def bandwidths(self, fetch_bytes_per_s: float, read_bytes_per_s: float) -> Bandwidths:
         """By row; the arguments stand for what no node of the fleet has measured yet."""
@@ -248,7 +250,7 @@ class NodeTable:
         self._allocate *= 2
         self._measured = None
         for name, value in vars(self).items():
-            if isinstance(value, np.ndarray) and name != "_found":
+            if isinstance(value, np.ndarray):
                 setattr(self, name, grown(value, self._allocate))
         self.seen_s[self._allocate // 2 :] = np.nan
         self.share_bytes[self._allocate // 2 :] = self.unclaimed_bytes[self._allocate // 2 :] = np.inf

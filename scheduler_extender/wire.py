@@ -55,6 +55,11 @@ class _FilterResult(msgspec.Struct):
     error: str = msgspec.field(name="Error", default="")
 
 
+class _HostPriority(msgspec.Struct, gc=False):
+    host: str = msgspec.field(name="Host")
+    score: int = msgspec.field(name="Score")
+
+
 class _Event(msgspec.Struct):
     type: str = ""
     object: PodObject | None = None
@@ -126,13 +131,6 @@ def _salvaged_names(body: bytes) -> list[str] | None:
     return None
 
 
-def passed(args: Args, failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> list[str]:
-    """The names that are left, in the order in which they came."""
-    if not failed and not unresolvable:
-        return args.names
-    return [name for name in args.names if name not in failed and name not in unresolvable]
-
-
 def encode_filter(args: Args, left: Sequence[str], failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> bytes:
     """The answer of filter in the shape of its question: names for names, objects for objects."""
     if args.nodes is None:
@@ -148,29 +146,8 @@ def encode_refusal(error: str) -> bytes:
 
 
 def encode_scores(names: Sequence[str], scores: Sequence[int]) -> bytes:
-    """The answer of prioritize: a bare array of Host and Score, which is 0 to 10."""
-    pieces = [b""] * (2 * len(names))
-    pieces[::2] = _hosts.encoded(names)
-    pieces[1::2] = [_SCORES[score] for score in scores]
-    return b"[%b]" % b"".join(pieces)[:-1]
-
-
-class _Hosts:
-    """The names that were asked about last, encoded: kube-scheduler sends the same list for pod after pod."""
-
-    def __init__(self) -> None:
-        self._names: list[str] = []
-        self._encoded: list[bytes] = []
-
-    def encoded(self, names: Sequence[str]) -> list[bytes]:
-        if self._names != names:
-            self._names = list(names)
-            self._encoded = [b'{"Host":' + _encode(name) for name in names]
-        return self._encoded
-
-
-_hosts = _Hosts()
-_SCORES = tuple(b',"Score":%d},' % score for score in range(11))
+    """The answer of prioritize: a bare array of Host and Score."""
+    return _encode(list(map(_HostPriority, names, scores)))
 
 
 class _NodeEvent(msgspec.Struct):

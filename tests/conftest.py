@@ -24,16 +24,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For scripts/run-tests.sh: what starts Triton is `alone`; what asks the control plane stays on one process.
+    """For scripts/run-tests.sh: what starts Triton is `alone`, unless marked as waiting for states and nothing else.
 
-    Those tests wait more than they compute, so others are played beside them.
+    Those, and what asks the control plane, stay on one process each: they wait more than they compute, so others are
+    played beside them.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if item.get_closest_marker("triton") or "backends" in fixtures:
+        starts_triton = item.get_closest_marker("triton") or "backends" in fixtures
+        if starts_triton and not item.get_closest_marker("waits"):
             item.add_marker(pytest.mark.alone)
-        elif "control_plane_binaries" in fixtures and config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group("control-plane"))
+        elif config.pluginmanager.hasplugin("xdist") and (starts_triton or "control_plane_binaries" in fixtures):
+            item.add_marker(pytest.mark.xdist_group("triton" if starts_triton else "control-plane"))
 
 
 @pytest.fixture(scope="session")

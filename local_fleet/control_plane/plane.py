@@ -140,7 +140,7 @@ class ControlPlane:
         self._until(lambda: self._answers("/readyz"), "kube-apiserver")
 
     def request(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
-        """One request as administrator, JSON in and out; raises urllib's HTTPError with Kubernetes' own message."""
+        """One request as administrator, JSON in and out; raises OSError, with Kubernetes' words where it said no."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.server}{path}", data, {"Content-Type": content}, method=method)
         try:
@@ -152,6 +152,8 @@ class ControlPlane:
                 said = json.loads(said).get("message", said)
             error.msg = f"{error.msg}: {said[:500]}"
             raise
+        except http.client.HTTPException as error:  # it died while it answered
+            raise ConnectionAbortedError(f"{method} {path}: {error!r}") from error
 
     def metrics(self, port: int) -> str:
         """What a scheduler or the controllers say under /metrics, as text; raises OSError."""
@@ -161,10 +163,10 @@ class ControlPlane:
             return str(reply.read().decode())
 
     def exists(self, path: str) -> bool:
-        """Whether the API server answers and has it; one that dies while it answers does not."""
+        """Whether the API server answers and has it."""
         try:
             self.request("GET", path)
-        except (OSError, http.client.HTTPException):
+        except OSError:
             return False
         return True
 

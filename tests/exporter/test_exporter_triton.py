@@ -21,7 +21,7 @@ from renderer.made import make
 from renderer.made_shapes import SHAPES
 from tests.exporter.surroundings import GIB, REPOSITORY, Exporter
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.waits]
 VIEW = np.eye(4, dtype=np.float32)
 PROJECTION = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -0.02], [0, 0, 1, 0]], np.float32)
 

@@ -7,6 +7,7 @@ by one command each.
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def steady(traffic: Traffic) -> float:
 def test_a_renderers_version_is_rolled_out_without_a_lost_frame(pool: Standing) -> None:
     with pool.traffic(POOL, RATE_PER_S) as traffic:
         begun_s, old = steady(traffic), {life.uid for life in pool.ready(POOL)}
-        set_environment(pool, POOL, **{VERSION_ENV: "2"})
+        set_environment(pool, POOL, **{VERSION_ENV: secrets.token_hex(4)})
         rolled(pool, POOL)
         new = {life.uid for life in pool.ready(POOL)}
         assert not new & old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.kubernetes.fleet import eventually
 
 
 def test_pods_come_drain_and_go_by_a_service_accounts_rights(control_plane: ControlPlane, tmp_path: Path) -> None:
-    plane, namespace = control_plane, "gateway-watch"
+    plane, namespace = control_plane, f"gateway-watch-{secrets.token_hex(4)}"
     plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     eventually(lambda: plane.exists(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"), 40)
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}

@@ -70,7 +70,10 @@ class Rig:
         return found
 
     def worker(self, component: str) -> PodWorker:
-        return next(found for found in self.workers(component) if found.ready)
+        found: PodWorker = eventually(
+            lambda: next((worker for worker in self.workers(component) if worker.ready), None), 40, f"{component} ready"
+        )
+        return found
 
     def workers(self, component: str) -> list[PodWorker]:
         live = self.fleet.kubelet.live()
@@ -91,19 +94,20 @@ class Rig:
         return holds(self.count()) and self.ready() == self.count() == len(self.standing.alive(POOL, ended=True))
 
     def level(self, rate_per_s: float, stays_s: float = 2.0) -> int:
-        """Bring demand to a level and wait until the count has stayed for a while; the count.
+        """Bring demand to a level; wait until every part is there and the count has stayed for a while; the count.
 
         Only after more than the pool's down window is it known that it would not have gone down by itself.
         """
         self.traffic.rate_per_s = rate_per_s
         begun_s = time.monotonic()
-        high = rate_per_s * FRAME_S
+        busy = rate_per_s * FRAME_S
 
         def settled() -> bool:
-            seen = [count for at_s, count in list(self.counts) if at_s > time.monotonic() - stays_s]
-            return (
-                time.monotonic() - begun_s > 1.0 + stays_s and len(set(seen)) == 1 and self.follows(lambda n: n > high)
-            )
+            seen = {count for at_s, count in list(self.counts) if at_s > time.monotonic() - stays_s}
+            if time.monotonic() - begun_s < 1.0 + stays_s or len(seen) != 1:
+                return False
+            whole = all(worker.ready for worker in self.fleet.kubelet.live())
+            return whole and self.follows(lambda count: busy < count <= 2.0 * busy + 2.0)
 
         eventually(settled, 60, f"the pool settles at {rate_per_s:g} requests/s: {self.counts[-1:]}, {self.ready()}")
         return self.count()

@@ -18,7 +18,7 @@ from local_fleet.control_plane.plane import ControlPlane
 from tests.kubernetes.conftest import MakeKubelet
 from tests.kubernetes.fleet import deployment, eventually, node, pods, ready, renderer_template
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.waits]
 
 
 def test_a_deployment_becomes_ready_triton_processes_and_ends_without_a_trace(

@@ -20,7 +20,7 @@ from local_fleet.kubelet.node_group import NodeGroup, Terms
 from tests.kubernetes.conftest import MakeKubelet
 from tests.kubernetes.fleet import STORE, deployment, eventually, gpu, node, pods, ready, renderer_template
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.waits]
 
 PROFILE = "1g.20gb"
 RESOURCE = f"{labels.MIG_RESOURCE_PREFIX}{PROFILE}"
@@ -43,17 +43,17 @@ def test_devices_of_a_resource_slice_are_given_by_claims(
     control_plane: ControlPlane, make_kubelet: MakeKubelet, catalogue: Path, namespace: str, tmp_path: Path
 ) -> None:
     """The real scheduler chooses devices, the kubelet gives those; the third pod gets the one that is freed."""
-    folder = tmp_path / "k-dra"
+    folder = tmp_path / namespace
     dynamic = EmulatedNode(
-        "k-dra", gpu("k-dra", (PROFILE,) * 2), folder, {STORE: folder / "scenes"}, {"pool": "k-dra"}, dynamic=True
+        namespace, gpu(namespace, (PROFILE,) * 2), folder, {STORE: folder / "scenes"}, {"pool": namespace}, dynamic=True
     )
     kubelet = make_kubelet(dynamic)
-    template = renderer_template(catalogue, "k-dra")
+    template = renderer_template(catalogue, namespace)
     template["spec"]["containers"][0]["resources"] = {"requests": {RESOURCE: "1"}, "limits": {RESOURCE: "1"}}
     control_plane.apply(deployment("renderer", namespace, 3, template))
     eventually(lambda: sum(map(ready, pods(control_plane, namespace))) == 2, 60, "two pods ready")
     running = [pod for pod in pods(control_plane, namespace) if ready(pod)]
-    cuts = json.loads(kubelet.nodes["k-dra"].gpus_file.read_text())["gpus"][0]["slices"]
+    cuts = json.loads(kubelet.nodes[namespace].gpus_file.read_text())["gpus"][0]["slices"]
     assert {cut["pod_uid"] for cut in cuts} == {pod["metadata"]["uid"] for pod in running}
 
     gone = running[0]["metadata"]
@@ -65,7 +65,7 @@ def test_devices_of_a_resource_slice_are_given_by_claims(
 
     eventually(replaced, 60, "another pod has the device")
     assert not any(worker.failure for worker in kubelet.workers.values())
-    assert len(kubelet.nodes["k-dra"].devices.history) == 3
+    assert len(kubelet.nodes[namespace].devices.history) == 3
 
 
 def test_a_node_group_adds_nodes_with_a_delay_and_takes_them_away(
@@ -76,22 +76,22 @@ def test_a_node_group_adds_nodes_with_a_delay_and_takes_them_away(
 
     def make(name: str) -> EmulatedNode:
         made = node(name, tmp_path)
-        made.labels["pool"] = "k-group"
+        made.labels["pool"] = namespace
         return made
 
     terms = Terms(boot_s=BOOT_S, idle_s=1.0, most=2, pods_a_node=2)
-    group = NodeGroup(kubelet, "k-group", terms, make, Scope(namespace)).start()
+    group = NodeGroup(kubelet, namespace, terms, make, Scope(namespace)).start()
     try:
-        template = renderer_template(catalogue, "k-group")
+        template = renderer_template(catalogue, namespace)
         begun_s = time.monotonic()
         control_plane.apply(deployment("renderer", namespace, 1, template))
         eventually(
             lambda: sum(map(ready, pods(control_plane, namespace))) == 1, 60, "a node came, and the pod is ready"
         )
         assert time.monotonic() - begun_s > BOOT_S
-        assert group.nodes == ["k-group-0"]
+        assert group.nodes == [f"{namespace}-0"]
         writes.ScaleTarget(DEPLOYMENTS.path(namespace, "renderer")).set(connection, 0)
-        eventually(lambda: not control_plane.exists("/api/v1/nodes/k-group-0"), 40, "the node went")
+        eventually(lambda: not control_plane.exists(f"/api/v1/nodes/{namespace}-0"), 40, "the node went")
         assert group.nodes == []
     finally:
         group.stop()

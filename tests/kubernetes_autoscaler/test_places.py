@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -16,8 +23,13 @@ from kube.connection import Connection
 from kube.objects import PODS, Meta, Pod, PodSpec
 from kube.reflector import Reflector, Scope
 from local_fleet.control_plane.plane import ControlPlane
+from local_fleet.kubelet.emulated_node import EmulatedNode
+from local_fleet.kubelet.kubelet import Kubelet, KubeletSettings
+from local_fleet.kubelet.node_group import NodeGroup, Terms
+from local_fleet.kubelet.processes import starter
 from tests.control_plane.objects import add_node
-from tests.kubernetes_autoscaler.cluster import Space, ready_pods, until
+from tests.kubernetes.fleet import gpu
+from tests.kubernetes_autoscaler.cluster import ACCOUNT, Process, Space, ready_pods, until
 
 SLICE = f"{MIG_RESOURCE_PREFIX}1g.10gb"
 CLASS = "test-placeholder"
@@ -26,6 +38,7 @@ IDLE = ["python", "-c", "import signal; signal.pause()"]
 NOW_S = 1_800_000_000.0
 SEASON_S = 90
 NODE_S = 12
+SLOTS = 3  # slices of a node
 LOW = 2  # pods for three to five arrivals a second, of a tenth of a second each
 
 
@@ -166,3 +179,95 @@ def test_a_renderer_takes_the_place_of_a_placeholder(space: Space, connection: C
     finally:
         held.stop()
         space.plane.kubectl("delete", "node", node)
+
+
+class Wave(BaseHTTPRequestHandler):
+    """A Prometheus at the wire: three arrivals a second, and forty for a third of each season."""
+
+    rises_s = math.inf  # Unix seconds; the seasons before were as this one
+
+    def do_GET(self) -> None:
+        asked = urlsplit(self.path)
+        values: list[list[Any]] = []
+        if asked.path == "/api/v1/query_range" and self.rises_s < math.inf:
+            start, end = (int(float(parse_qs(asked.query)[name][0])) for name in ("start", "end"))
+            values = [[at, str(self._arrivals(at))] for at in range(start, min(end, int(time.time())) + 1)]
+        kind = "matrix" if asked.path == "/api/v1/query_range" else "vector"
+        data = {"resultType": kind, "result": [{"metric": {}, "values": values}] if values else []}
+        body = json.dumps({"status": "success", "data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _arrivals(self, at: int) -> float:
+        return (40.0 if (at - 1 - self.rises_s) % SEASON_S < SEASON_S / 3 else 3.0) + at % 3
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+@contextmanager
+def waving() -> Iterator[tuple[str, type[Wave]]]:
+    wave = type("ThisWave", (Wave,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), wave)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", wave
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def group(space: Space, connection: Connection, tmp_path: Path) -> Iterator[NodeGroup]:
+    """A cloud's node group: a node two seconds after a pod found no place, gone when it is idle."""
+    settings = KubeletSettings(tmp_path / "kubelet", starter(tmp_path))
+    kubelet = Kubelet(connection, [], settings).start()
+
+    def make(name: str) -> EmulatedNode:
+        return EmulatedNode(name, gpu(name, ("1g.10gb",) * SLOTS), tmp_path / name, {}, {"pool": space.namespace})
+
+    terms = Terms(boot_s=2.0, idle_s=120.0, most=4, pods_a_node=SLOTS)
+    made = NodeGroup(kubelet, space.namespace, terms, make, Scope(space.namespace)).start()
+    yield made
+    made.stop()
+    for name in list(kubelet.nodes):
+        kubelet.remove_node(name)
+    kubelet.stop()
+
+
+@pytest.mark.usefixtures("priority")
+def test_a_node_comes_for_a_forecast_peak_before_the_pods_are_asked_for(
+    space: Space, installed: ControlPlane, group: NodeGroup, tmp_path: Path
+) -> None:
+    deploy(space, space.namespace, 1)
+    warmup = {"nodeStartupSeconds": NODE_S}
+    forecast = {"startupSeconds": 2, "seasonSeconds": [SEASON_S], "averageSeconds": 2}
+    space.autoscale(
+        {"demand": {"pool": space.namespace, "serviceSeconds": 0.1}, "warmup": warmup, "forecast": forecast}
+    )
+    until(lambda: len(group.nodes) == 1, 60)
+    kubeconfig = installed.access.service_account("default", ACCOUNT)
+    with waving() as (url, wave):
+        flags = ["--prometheus", url, "--bin-s", "1", "--history-days", "0.0062", "--interval-s", "0.5"]
+        flags += ["--namespace", space.namespace, "--lease-namespace", space.namespace, "--lease-s", "5"]
+        process = Process(kubeconfig, tmp_path, "autoscaler", [*flags, "--placeholders", CLASS])
+        try:
+            until(lambda: "follows" in process.text, 120)
+            wave.rises_s = time.time() + NODE_S + 16
+            until(lambda: len(group.nodes) >= 2 and placeholders(space), 60)
+            assert space.replicas() <= LOW, process.text[-2000:]
+            until(lambda: space.replicas() >= 5, 60)
+            until(lambda: all(pod["spec"].get("nodeName") for pod in renderers(space)), 60)
+            until(lambda: not placeholders(space), 60)
+            came = {name: space.plane.request("GET", f"/api/v1/nodes/{name}")["metadata"] for name in group.nodes}
+            asked = sorted(pod["metadata"]["creationTimestamp"] for pod in renderers(space))
+            second = sorted(node["creationTimestamp"] for node in came.values())[1]
+            assert second < asked[LOW], (came, asked)
+        finally:
+            process.stop()

@@ -304,7 +304,7 @@ def test_the_verb_answers_kube_scheduler_over_mutual_tls(plane: ControlPlane, tm
         assert '"event":"prioritized"' in child.log.read_text().replace(": ", ":")
     finally:
         plane.stop_program("over-tls")
-        child.stop()
+        child.stop(20.0)
         plane.kubectl("delete", "pods,nodes", "--all", "--force", "--grace-period=0")
     assert child.exit_code() == 0
 

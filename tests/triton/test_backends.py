@@ -11,7 +11,7 @@ import pytest
 from local_fleet import triton_files
 from local_fleet.triton_server import TritonUnavailable, build_backends
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.waits]
 
 
 def test_built_once(backends: Path) -> None:

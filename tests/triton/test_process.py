@@ -23,7 +23,7 @@ from splatfleet import triton
 from splatfleet.probe import COMMAND as PROBE
 from tests.triton.conftest import MakeServer
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.waits]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VIEW, PROJECTION = matrices(look_at((0, -1, -4), (0, 0, 0), (0, -1, 0), 50, 16, 16))
