@@ -6,12 +6,14 @@ as a node takes: by the median of the highest demand until then, because a node 
 
 from __future__ import annotations
 
+import numpy as np
+
 from autoscaler.capacity import replicas_for
 from autoscaler.decision import Decision, PlaceAsk, Reason
 from autoscaler.evidence import Evidence, upper_quantile
 from autoscaler.history import feed
 from autoscaler.memory import PlaceMemory, PoolMemory
-from autoscaler.observation import Observation
+from autoscaler.observation import Floats, Observation
 from autoscaler.pool import Pool
 
 GIVE_UP = 2.0  # x the time ahead: places that no pod came to in so long are not asked for any more
@@ -50,8 +52,20 @@ def _needed(pool: Pool, observation: Observation, memory: PoolMemory, evidence: 
     view = forecaster.view() if forecaster is not None else None
     if forecaster is None or quantiles is None or view is None or view.gated:
         return 0
-    median = float(quantiles[forecaster.shape.quantiles.index(0.5)])
-    return replicas_for(median, evidence.service, evidence.objective, pool.max_replicas + 1)
+    shape = forecaster.shape
+    median = float(quantiles[shape.quantiles.index(0.5)])
+    # What was never needed is no reason for a node: pods that are asked for bring theirs.
+    foreseen = min(median, _highest(observation.demand, shape.average_bins) / shape.bin_s)
+    return replicas_for(foreseen, evidence.service, evidence.objective, pool.max_replicas + 1)
+
+
+def _highest(demand: Floats, bins: int) -> float:
+    """The highest mean of so many bins of the history; bins without data count as none."""
+    known = np.where(np.isfinite(demand) & (demand >= 0), demand, 0.0)
+    if known.size < bins:
+        return 0.0
+    sums = np.concatenate((np.zeros(1), np.cumsum(known)))
+    return float((sums[bins:] - sums[:-bins]).max() / bins)
 
 
 def _until(memory: PlaceMemory, now_s: float, count: int, replicas: int, patience_s: float) -> float | None:

@@ -10,15 +10,18 @@ import os
 import re
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from autoscaler.decision import PlaceAsk
+from autoscaler.placeholders import Style, Wanted, document
+from autoscaler.resource import parse_resource
 from local_fleet.control_plane.plane import ControlPlane, ControlPlaneError
-from tests.deploy.conftest import EXAMPLES, FRONTS, NAMESPACE, RELEASE, Helm, Object, name_of, pod_template
+from tests.deploy.conftest import EXAMPLES, FRONTS, NAMESPACE, RELEASE, Helm, Object, containers, name_of, pod_template
 from tests.deploy.foreign_crds import definitions
 from tests.deploy.openapi import OpenApi
 from tests.kubernetes.fleet import eventually
@@ -190,6 +193,56 @@ def labelling(cluster: ControlPlane, helm: Helm) -> Iterator[ControlPlane]:
     yield cluster
     body = json.dumps({"apiVersion": "v1", "kind": "List", "items": [*items, node]})
     cluster.kubectl("delete", "-f", "-", "--wait=false", stdin=body)
+
+
+def test_the_autoscaler_may_create_and_delete_placeholders_alone(cluster: ControlPlane, helm: Helm) -> None:
+    """With --set autoscaler.placeholders.enabled=true: what our own code makes passes, anything else is refused."""
+    kinds = ("ServiceAccount", "Role", "RoleBinding", "PriorityClass", "ValidatingAdmissionPolicy",
+             "ValidatingAdmissionPolicyBinding")  # fmt: skip
+    rendered = helm.render("", "--set", "nameOverride=held,autoscaler.placeholders.enabled=true")
+    items = [item for item in rendered if item["kind"] in kinds]
+    flags = next(one for item in rendered for one in containers(item) if one["name"] == "autoscaler")["args"]
+    style = Style(*(next(word.partition("=")[2] for word in flags if word.startswith(f"--placeholder{end}="))
+                    for end in ("s", "-image")))  # fmt: skip
+    metadata = {"name": "renderer", "namespace": SCENES, "uid": "7b0e9a7e-0000-4000-8000-000000000000"}
+    spec = {"scaleTargetRef": {"name": "renderer"}, "maxReplicas": 9}
+    ask = Wanted(parse_resource({"metadata": metadata, "spec": spec}, 0.0), PlaceAsk(1, 600.0, 30.0))
+    template = {"spec": {"containers": [{"name": "r", "resources": {"limits": {"cpu": "1"}}}]}}
+    good = document("held-place-0", template, ask, style, 0.0)
+    cluster.apply(*items)
+    account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-held-autoscaler"
+
+    def create(change: Callable[[Object], object], *flags: str) -> str:
+        pod = copy.deepcopy(good)
+        change(pod)
+        return cluster.kubectl("create", "-n", SCENES, "-f", "-", "--as", account, *flags, stdin=json.dumps(pod))
+
+    def refuses(change: Callable[[Object], object]) -> bool:
+        try:
+            create(change, "--dry-run=server")
+        except ControlPlaneError as error:
+            return "may create" in str(error)
+        return False
+
+    eventually(lambda: refuses(lambda pod: pod["metadata"]["labels"].clear()), 20, "a policy holds after some moments")
+    refused: list[Callable[[Object], object]] = [
+        lambda pod: pod["metadata"]["labels"].update({"splatfleet.io/pool": "renderer"}),
+        lambda pod: pod["spec"].pop("priorityClassName"),
+        lambda pod: pod["spec"].pop("activeDeadlineSeconds"),
+        lambda pod: pod["spec"].pop("automountServiceAccountToken"),
+        lambda pod: pod["spec"].update(volumes=[{"name": "v", "hostPath": {"path": "/"}}]),
+        lambda pod: pod["spec"]["containers"][0].update(image="another"),
+        lambda pod: pod["spec"]["containers"][0].update(command=["sh"]),
+    ]
+    assert [number for number, change in enumerate(refused) if not refuses(change)] == []
+    assert "held-place-0" in create(lambda _: None)
+    other = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": SCENES}}
+    cluster.apply({**other, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    with pytest.raises(ControlPlaneError, match="placeholders alone"):
+        cluster.kubectl("delete", "pod", "other", "-n", SCENES, "--as", account)
+    cluster.kubectl("delete", "pod", "held-place-0", "-n", SCENES, "--wait=false", "--as", account)
+    for item in (*items, other):
+        cluster.kubectl("delete", "-f", "-", "--wait=false", stdin=json.dumps(item))
 
 
 @pytest.mark.parametrize(

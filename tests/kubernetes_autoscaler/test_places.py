@@ -38,6 +38,7 @@ IDLE = ["python", "-c", "import signal; signal.pause()"]
 NOW_S = 1_800_000_000.0
 SEASON_S = 90
 NODE_S = 12
+SLOTS = 3  # slices of a node
 LOW = 2  # pods for three to five arrivals a second, of a tenth of a second each
 
 
@@ -224,14 +225,14 @@ def waving() -> Iterator[tuple[str, type[Wave]]]:
 
 @pytest.fixture
 def group(space: Space, connection: Connection, tmp_path: Path) -> Iterator[NodeGroup]:
-    """A cloud's node group: a node of four slices two seconds after a pod found no place, gone when it is idle."""
+    """A cloud's node group: a node two seconds after a pod found no place, gone when it is idle."""
     settings = KubeletSettings(tmp_path / "kubelet", starter(tmp_path))
     kubelet = Kubelet(connection, [], settings).start()
 
     def make(name: str) -> EmulatedNode:
-        return EmulatedNode(name, gpu(name, ("1g.10gb",) * 4), tmp_path / name, {}, {"pool": space.namespace})
+        return EmulatedNode(name, gpu(name, ("1g.10gb",) * SLOTS), tmp_path / name, {}, {"pool": space.namespace})
 
-    terms = Terms(boot_s=2.0, idle_s=120.0, most=3, pods_a_node=4)
+    terms = Terms(boot_s=2.0, idle_s=120.0, most=4, pods_a_node=SLOTS)
     made = NodeGroup(kubelet, space.namespace, terms, make, Scope(space.namespace)).start()
     yield made
     made.stop()
@@ -266,7 +267,7 @@ def test_a_node_comes_for_a_forecast_peak_before_the_pods_are_asked_for(
             until(lambda: not placeholders(space), 60)
             came = {name: space.plane.request("GET", f"/api/v1/nodes/{name}")["metadata"] for name in group.nodes}
             asked = sorted(pod["metadata"]["creationTimestamp"] for pod in renderers(space))
-            assert len(came) == 2, "as many as the peak takes"
-            assert all(node["creationTimestamp"] < asked[LOW] for node in came.values()), (came, asked)
+            second = sorted(node["creationTimestamp"] for node in came.values())[1]
+            assert second < asked[LOW], (came, asked)
         finally:
             process.stop()
