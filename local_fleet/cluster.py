@@ -140,7 +140,8 @@ class LocalCluster:
     def scale(self, pool: Pool, decision: Decision) -> None:
         """Start or drain pods until as many are alive as the decision says."""
         self.desired = decision.replicas
-        self._pods.expect(decision.scene_shares)
+        if decision.scene_shares:  # none yet is no reason to unlearn what was told at the start
+            self._pods.expect(decision.scene_shares)
         alive = [pod for pod in self._pods.listing() if pod.alive]
         missing = decision.replicas - len(alive)
         for index in range(missing):

@@ -41,12 +41,11 @@ class RendererError(Exception):
     """A frame that did not come: `kind` says what to do about it.
 
     `unavailable`: ask another pod; `bad_request`: the request is wrong everywhere; `deadline`: too late;
-    `failed`: this pod could not, and says why. `from_model`: the model's own words, so its process lives.
+    `failed`: this pod could not, and says why.
     """
 
-    def __init__(self, kind: Kind, message: str, from_model: bool = False) -> None:
+    def __init__(self, kind: Kind, message: str) -> None:
         self.kind = kind
-        self.from_model = from_model
         super().__init__(message)
 
 
@@ -94,7 +93,7 @@ def error_of(error: Exception) -> RendererError:
     marked = _MARKED.search(text)
     if marked:
         kind: Kind = marked[1]  # type: ignore[assignment]
-        return RendererError(kind, marked[2], from_model=True)
+        return RendererError(kind, marked[2])
     status = _call(error, "status") or ""
     first = text.strip().split("\n")[0]
     if "is not healthy" in text:  # the stub died: the server still says ready and answers every request like this

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# pytest in two parts: first every test that shares the machine, on three processes; then, one after the other, those
+# pytest in two parts: first every test that shares the machine, on two processes; then, one after the other, those
 # marked `alone`. Usage: scripts/run-tests.sh PYTHON [pytest's arguments]; exits 0 when both parts are good.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ part() {
     *) worst=$code ;;
   esac
 }
-part -n 3 --dist loadgroup -m "not alone" "$@"
+part -n 2 --dist loadgroup -m "not alone" "$@"
 [ "$worst" -gt 1 ] || part -m alone "$@" # not after an interrupt or a usage error
 [ "$empty" -lt 2 ] || worst=5
 exit "$worst"

@@ -100,15 +100,6 @@ def test_dead_stub_still_says_ready_but_fails_the_probe(make_server: MakeServer,
     assert not any(name.startswith(server._shm_prefix) for name in regions())
 
 
-def test_a_pod_whose_scene_is_on_its_way_passes_the_probe(make_server: MakeServer) -> None:
-    """Its end would begin the load anew: a slow line or a busy node would make a crash loop of it."""
-    with make_server(**{labels.DEFAULT_SCENE_ENV: "knot", labels.FETCH_LIMIT_ENV: "2000"}) as server:
-        server.start()
-        server.wait_ready()
-        told = CliRunner().invoke(PROBE, ["--grpc", server.grpc_address, "--timeout-s", "3"])
-        assert (told.exit_code, "alive, no frame yet" in told.output) == (0, True), told.output
-
-
 def test_killed_server_is_told_apart(make_server: MakeServer) -> None:
     server = make_server(**{labels.SCENES_ENV: "knot"})
     server.start()
