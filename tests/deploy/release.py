@@ -32,6 +32,7 @@ from tests.kubernetes.fleet import STORE, eventually, gpu
 
 FRAME_S = 0.25  # how long a slice of these nodes takes for a frame
 NODES = ("parts", "gpu-1", "gpu-2")
+CAPACITY_TYPES = {"gpu-1": "reserved", "gpu-2": "on-demand"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def _kubelet(stack: contextlib.ExitStack, plane: ControlPlane, folder: Path, nam
     for short in NODES:
         node, here = f"{name}-{short}", folder / short
         device = gpu(node) if short.startswith("gpu") else None
-        told = {labels.CAPACITY_TYPE_LABELS[0]: "reserved"} if short == "gpu-1" else {}
+        kind = CAPACITY_TYPES.get(short)
+        told = {labels.CAPACITY_TYPE_LABELS[0]: kind} if kind else {}
         nodes.append(EmulatedNode(node, device, here, {STORE: here / "scenes"}, told))
         if device is not None:
             nodes[-1].environment[labels.FRAME_FLOOR_ENV] = str(FRAME_S)
