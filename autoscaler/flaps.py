@@ -28,7 +28,8 @@ class Flaps:
     held_pod_s: float = 0.0  # surplus since the last step up
     price: float = FIRST  # of the next reversal, x the pods that are usual x a day / budget
     priced_s: float | None = None
-    usual: float = 0.0  # pods that were needed, over a day
+    usual: float = 0.0  # pods that were needed, over a day or as long as it is known
+    known_s: float = 0.0  # for how long, a day at most
     belief: float = 0.1  # share of what forecasts promised to save until a reversal that was saved
     promised_pod_s: float = 0.0  # by the last first step down
     top: int = 0  # pods before it
@@ -36,8 +37,8 @@ class Flaps:
 
     def need(self, needed: int, tick_s: float, day_s: float) -> None:
         """Count what is needed for one tick."""
-        step = tick_s / day_s if self.usual else 1.0
-        self.usual += step * (needed - self.usual)
+        self.known_s = min(self.known_s + tick_s, day_s)
+        self.usual += tick_s / self.known_s * (needed - self.usual)
 
     def hold(self, surplus: int, tick_s: float) -> None:
         """Count what is held for one tick; `surplus` is how many pods could go."""

@@ -186,6 +186,17 @@ def test_a_foreseen_valley_is_taken_at_once_as_far_as_forecasts_came_true() -> N
     assert flaps.belief == pytest.approx(0.48)
 
 
+def test_what_is_usual_is_known_from_as_long_as_there_is_and_not_from_the_first_moment() -> None:
+    flaps, day_s = Flaps(), 86_400.0
+    flaps.need(8, 1.0, day_s)
+    for _ in range(9):
+        flaps.need(1, 1.0, day_s)
+    assert flaps.usual == pytest.approx(1.7)
+    for _ in range(3):
+        flaps.need(1, day_s, day_s)
+    assert flaps.usual == 1.0
+
+
 def test_restless_days_keep_to_the_budget() -> None:
     """A pool that could always save ten times what is usual: the price climbs out of its reach."""
     flaps, day_s = Flaps(direction=1, usual=10.0), 86_400.0

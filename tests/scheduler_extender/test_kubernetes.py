@@ -163,6 +163,8 @@ def test_it_goes_on_without_an_api_server_and_catches_up(rig: KubernetesRig) -> 
     rig.plane.wait_ready()
     rig.plane.kubectl("delete", "pod/renderer-before", "--force", "--grace-period=0")
     rig.add_node("gpu-2", digest("gpu-2", {"train": GB}))
+    rig.run_pod("renderer-first", selector={"kubernetes.io/hostname": "gpu-2"})  # until kube-scheduler knows the node
+    rig.until(lambda: rig.node_of("renderer-first") == "gpu-2", within_s=90.0)
     rig.run_pod("renderer-after", "train")
     rig.until(lambda: rig.node_of("renderer-after") == "gpu-2", within_s=90.0)
     known = rig.extender.cluster.snapshot
