@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fleet.digest import NodeDigest
 from local_fleet.child import Child
 from local_fleet.kubernetes import manifests
 from local_fleet.kubernetes.ledger import PodLife
@@ -85,7 +87,7 @@ class Watcher:
         self._slices = {node.name: len(node.slices(POD_PROFILE)) for node in day.standing.nodes}
         self._digests = NodeDigests(day.standing.fleet.exporter_urls())
         self._could: frozenset[str] = frozenset()
-        self._disks: dict[str, frozenset[str]] = {}
+        self._holds: dict[str, frozenset[str]] = {}
 
     def look(self, t_s: float) -> None:
         day, fleet = self._day, self._day.standing.fleet
@@ -94,19 +96,22 @@ class Watcher:
         for life in day.standing.lives(POOL):
             if life.bound_s is not None and life.uid not in day.held and life.bound_s >= day.zero_s:
                 # Of the look before: what lay where when kube-scheduler asked.
-                holding = {name for name in self._could if set(life.scenes) <= self._disks.get(name, frozenset())}
+                holding = {name for name in self._could if set(life.scenes) <= self._holds.get(name, frozenset())}
                 day.held[life.uid] = frozenset(holding) if life.scenes else frozenset()
         self._digests.refresh()
-        self._disks = {
-            name: frozenset(str(scene.id) for scene in found.scene_cache.scenes)
-            for name, found in self._digests.latest.items()
-        }
+        self._holds = {name: held_by(found) for name, found in self._digests.latest.items()}
         used = {name: sum(life.node == name and life.ended_s is None for life in lives) for name in self._slices}
         self._could = frozenset(name for name, count in self._slices.items() if used[name] < count)
         day.looks.append(Look(t_s, fleet.replicas(POOL), len(day.standing.ready(POOL))))
 
     def close(self) -> None:
         self._digests.close()
+
+
+def held_by(digest: NodeDigest) -> frozenset[str]:
+    """Scenes on a node's disk or in the memory of a pod there, whose file is in the page cache."""
+    on_disk = {str(scene.id) for scene in digest.scene_cache.scenes}
+    return frozenset(on_disk | {str(scene.id) for pod in digest.pods for scene in pod.resident})
 
 
 def past(stretch: float) -> Iterator[str]:
@@ -160,14 +165,40 @@ def replay(standing: Standing, folder: Path) -> Day:
     return seen
 
 
+class Days:
+    """Days of a pool that Kubernetes ran; the pool of the last one is there until the next begins."""
+
+    def __init__(self, standing: Standing, folders: Callable[[], Path]) -> None:
+        self._standing, self._folders = standing, folders
+        self._pool = ExitStack()
+        self._lived: Day | None = None
+
+    def lived(self, anew: bool) -> Day:
+        if self._lived is None or anew:
+            self.end()
+            spec = self._standing.spec(POOL, 1, scenes=self._standing.scenes.ids[:2], gated=True)
+            self._pool.enter_context(self._standing.pool(spec))
+            self._lived = replay(self._standing, self._folders())
+            print(f"day of {len(day(self._lived.stretch))} s, ready/asked by second: {self._lived.told()}")
+        return self._lived
+
+    def end(self) -> None:
+        self._pool.close()
+
+
 @pytest.fixture(scope="module")
-def lived(standing: Standing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
-    """One day of a pool that Kubernetes ran."""
-    spec = standing.spec(POOL, 1, scenes=standing.scenes.ids[:2], gated=True)
-    with standing.pool(spec):
-        seen = replay(standing, tmp_path_factory.mktemp("closed-loop"))
-        print(f"day of {len(day(seen.stretch))} s, ready/asked by second: {seen.told()}")
-        yield seen
+def days(standing: Standing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Days]:
+    made = Days(standing, lambda: tmp_path_factory.mktemp("closed-loop"))
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def lived(days: Days, request: pytest.FixtureRequest) -> Day:
+    """One day, for all tests; another for a test that is played once more."""
+    return days.lived(anew=getattr(request.node, "execution_count", 1) > 1)
 
 
 def needed(rate_per_s: float) -> float:
