@@ -59,7 +59,7 @@ def surplus(placeholders: Iterable[Pod], wanted: Mapping[str, Wanted], now_s: fl
             continue
         pool = pod.metadata.label(PLACEHOLDER_LABEL)
         ask = wanted.get(pool)
-        if pod.finished or _until_s(pod) <= now_s or ask is None or pod.metadata.namespace != ask.resource.namespace:
+        if ask is None or _over(pod, now_s) or pod.metadata.namespace != ask.resource.namespace:
             ending.append(pod)
         else:
             of_pool.setdefault(pool, []).append(pod)
@@ -71,9 +71,9 @@ def surplus(placeholders: Iterable[Pod], wanted: Mapping[str, Wanted], now_s: fl
 
 def missing(placeholders: Sequence[Pod], ask: Wanted, now_s: float) -> list[str]:
     """Names of those to create for one pool: numbers that no pod has, one that ends included."""
-    mine = [pod for pod in placeholders if pod.metadata.label(PLACEHOLDER_LABEL) == ask.resource.pool.name]
-    mine = [pod for pod in mine if pod.metadata.namespace == ask.resource.namespace]
-    alive = [pod for pod in mine if not pod.terminating and not pod.finished and _until_s(pod) > now_s]
+    whose = (ask.resource.pool.name, ask.resource.namespace)
+    mine = [pod for pod in placeholders if (pod.metadata.label(PLACEHOLDER_LABEL), pod.metadata.namespace) == whose]
+    alive = [pod for pod in mine if not pod.terminating and not _over(pod, now_s)]
     taken = {pod.metadata.name for pod in mine}
     free = (name for i in range(len(mine) + ask.places.count) if (name := _name(ask, i)) not in taken)
     return [name for name, _ in zip(free, range(ask.places.count - len(alive)), strict=False)]
@@ -139,12 +139,12 @@ def _name(ask: Wanted, number: int) -> str:
     return f"{ask.resource.target[:200]}-place-{number}"
 
 
-def _until_s(pod: Pod) -> float:
-    """When it ends; one that does not say so should not be."""
+def _over(pod: Pod, now_s: float) -> bool:
+    """Whether its time has come; one that does not say when it ends should not be."""
     try:
-        return parse_time(UNTIL_ANNOTATION, pod.metadata.annotation(UNTIL_ANNOTATION))
+        return pod.finished or parse_time(UNTIL_ANNOTATION, pod.metadata.annotation(UNTIL_ANNOTATION)) <= now_s
     except ResourceError:
-        return 0.0
+        return True
 
 
 class Placeholders:

@@ -37,12 +37,19 @@ class Terms:
 
 
 @dataclass(slots=True)
+class Member:
+    """A node that has joined, and since when it has no pod; monotonic moments."""
+
+    joined_s: float
+    idle_since_s: float | None = None
+
+
+@dataclass(slots=True)
 class GroupState:
-    """Monotonic moments: when each node that boots is due, when each joined, and since when it is idle."""
+    """When each node that boots is due (monotonic), and those that have joined."""
 
     due_s: dict[str, float] = field(default_factory=dict)
-    joined_s: dict[str, float] = field(default_factory=dict)
-    idle_since_s: dict[str, float | None] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
 
@@ -53,25 +60,25 @@ def decide(
 
     A node that has just joined still counts with its free places: the scheduler has not looked at it yet.
     """
-    settling = [name for name, joined_s in state.joined_s.items() if now_s - joined_s < SETTLE_S]
+    settling = [name for name, member in state.members.items() if now_s - member.joined_s < SETTLE_S]
     homeless = waiting - sum(max(0, terms.pods_a_node - busy.get(name, 0)) for name in settling)
     missing = math.ceil(homeless / terms.pods_a_node) - len(state.due_s)
-    room = terms.most - len(state.due_s) - len(state.idle_since_s)
+    room = terms.most - len(state.due_s) - len(state.members)
     for _ in range(min(missing, room)):
         state.due_s[f"{next(state.numbers)}"] = now_s + terms.boot_s
     joining = [name for name, due_s in state.due_s.items() if due_s <= now_s]
     for name in joining:
         del state.due_s[name]
-        state.idle_since_s[name], state.joined_s[name] = None, now_s
+        state.members[name] = Member(now_s)
     leaving = []
-    for name, since_s in list(state.idle_since_s.items()):
+    for name, member in list(state.members.items()):
         if name in joining or busy.get(name, 0) or waiting:
-            state.idle_since_s[name] = None
-        elif since_s is None:
-            state.idle_since_s[name] = now_s
-        elif now_s - since_s >= terms.idle_s and len(state.idle_since_s) > terms.least:
+            member.idle_since_s = None
+        elif member.idle_since_s is None:
+            member.idle_since_s = now_s
+        elif now_s - member.idle_since_s >= terms.idle_s and len(state.members) > terms.least:
             leaving.append(name)
-            del state.idle_since_s[name], state.joined_s[name]
+            del state.members[name]
     return joining, leaving
 
 
@@ -103,7 +110,7 @@ class NodeGroup:
     @property
     def nodes(self) -> list[str]:
         """Those that have joined."""
-        return [self._full(name) for name in self._state.idle_since_s]
+        return [self._full(name) for name in self._state.members]
 
     def _full(self, name: str) -> str:
         return f"{self._name}-{name}"
@@ -130,7 +137,7 @@ class NodeGroup:
             self._kubelet.add_node(self._make(self._full(name)))
         except KubeError as error:
             log.warning("node could not join, it tries again", node=self._full(name), error=str(error))
-            del self._state.idle_since_s[name], self._state.joined_s[name]
+            del self._state.members[name]
             self._state.due_s[name] = time.monotonic() + RETRY_S
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -204,11 +205,15 @@ def test_the_autoscaler_may_create_and_delete_placeholders_alone(cluster: Contro
     flags = next(one for item in rendered for one in containers(item) if one["name"] == "autoscaler")["args"]
     style = Style(*(next(word.partition("=")[2] for word in flags if word.startswith(f"--placeholder{end}="))
                     for end in ("s", "-image")))  # fmt: skip
-    metadata = {"name": "renderer", "namespace": SCENES, "uid": "7b0e9a7e-0000-4000-8000-000000000000"}
+    owned = f"held-{secrets.token_hex(3)}"  # a test that is played again finds what the last one left
     spec = {"scaleTargetRef": {"name": "renderer"}, "maxReplicas": 9}
-    ask = Wanted(parse_resource({"metadata": metadata, "spec": spec}, 0.0), PlaceAsk(1, 600.0, 30.0))
+    owner = {"apiVersion": "splatfleet.io/v1alpha1", "kind": "PredictiveAutoscaler", "spec": spec,
+             "metadata": {"name": owned, "namespace": SCENES}}  # fmt: skip
+    # It is there: of an owner that is not, Kubernetes deletes the pods within moments.
+    made = cluster.request("POST", f"/apis/splatfleet.io/v1alpha1/namespaces/{SCENES}/predictiveautoscalers", owner)
+    ask = Wanted(parse_resource(made, 0.0), PlaceAsk(1, 600.0, 30.0))
     template = {"spec": {"containers": [{"name": "r", "resources": {"limits": {"cpu": "1"}}}]}}
-    good = document("held-place-0", template, ask, style, 0.0)
+    good = document(f"{owned}-place-0", template, ask, style, 0.0)
     cluster.apply(*items)
     account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-held-autoscaler"
 
@@ -235,12 +240,13 @@ def test_the_autoscaler_may_create_and_delete_placeholders_alone(cluster: Contro
         lambda pod: pod["spec"]["containers"][0].update(command=["sh"]),
     ]
     assert [number for number, change in enumerate(refused) if not refuses(change)] == []
-    assert "held-place-0" in create(lambda _: None)
+    assert f"{owned}-place-0" in create(lambda _: None)
     other = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": SCENES}}
     cluster.apply({**other, "spec": {"containers": [{"name": "c", "image": "i"}]}})
     with pytest.raises(ControlPlaneError, match="placeholders alone"):
         cluster.kubectl("delete", "pod", "other", "-n", SCENES, "--as", account)
-    cluster.kubectl("delete", "pod", "held-place-0", "-n", SCENES, "--wait=false", "--as", account)
+    cluster.kubectl("delete", "pod", f"{owned}-place-0", "-n", SCENES, "--wait=false", "--as", account)
+    cluster.kubectl("delete", "predictiveautoscaler", owned, "-n", SCENES, "--wait=false")
     for item in (*items, other):
         cluster.kubectl("delete", "-f", "-", "--wait=false", stdin=json.dumps(item))
 
