@@ -22,6 +22,8 @@ from simulator.rivals.predictive import AwsPredictive, Bacc, Crane, Hybrid, Phpa
 from simulator.rivals.predictors import Arima, Constant, Kalman, Predictor, ProphetLike
 from simulator.rivals.ray_serve import RayServe
 from simulator.rivals.wva import Wva
+from simulator.scene_requests import Scenes
+from simulator.scene_world import SceneWorld, with_scenes
 from simulator.shared_forecasts import ForecastBook
 from simulator.traffic import Traffic
 from simulator.world import Seen, StartUp, World
@@ -36,6 +38,7 @@ class Case:
     objective: Objective
     seed: int
     tick_s: float = 15.0
+    scenes: Scenes | None = None  # what the requests ask for; None: they ask for pods alone
     need: Counts = field(init=False)
     plan: Plan = field(init=False)
     forecasts: ForecastBook = field(init=False)  # of ours, shared by all knobs
@@ -57,7 +60,7 @@ class Case:
     def pool(self) -> Pool:
         """The pool that all are given: at most 4 x the peak."""
         service = self.traffic.service
-        return Pool(
+        pool = Pool(
             "simulated",
             max_replicas=4 * max(1, int(self.need.max())),
             objective=self.objective,
@@ -66,10 +69,12 @@ class Case:
             service_cv=service.cv,
             startup_s=self.start_up.median_s,
         )
+        return pool if self.scenes is None else with_scenes(pool, self.scenes)
 
     def world(self, pool: Pool | None = None) -> World:
         """A fresh world with as many ready pods as the first bin needs."""
-        world = World(pool or self.pool, self.traffic, self.start_up, self.seed)
+        played = (pool or self.pool, self.traffic, self.start_up, self.seed)
+        world = World(*played) if self.scenes is None else SceneWorld(*played, self.scenes)
         world.begin(max(1, int(self.need[0])))
         return world
 
@@ -121,6 +126,7 @@ class Family:
     values: tuple[float, ...]
     rival: Callable[[Case, float], Rival] | None = None
     pool: Callable[[Pool, float], Pool] | None = None  # ours and its ablations
+    of_scenes: bool = False  # differs from ours in nothing else, so that "all" leaves it out
 
 
 SPENDING_LEVEL = 0.5  # forecast quantile at which ours spends
@@ -176,6 +182,10 @@ FAMILIES: dict[str, Family] = {
     "splatfleet-no-flap-budget": _ablation(lambda pool, level: _ours(pool, level, max_reversals=100_000)),
     "splatfleet-no-pacing": _ablation(lambda pool, level: _ours(pool, level, max_margin=1.0)),
     "splatfleet-no-leeway": _ablation(lambda pool, level: _ours(pool, level, spend=0.0)),
+    "splatfleet-no-warm-up": replace(
+        _ablation(lambda pool, level: replace(_ours(pool, level), scenes_per_new_pod=0, warm_asks_per_tick=0)),
+        of_scenes=True,
+    ),
     "static": Family(
         "static",
         "quantile of the need",
@@ -231,7 +241,7 @@ FAMILIES: dict[str, Family] = {
 def choose(names: str) -> list[tuple[str, float]]:
     """(policy, knob) of every contender that `names` asks for: "all", or names and their beginnings with commas."""
     if names == "all":
-        return [(policy, value) for policy, family in FAMILIES.items() for value in family.values]
+        return [(policy, value) for policy, f in FAMILIES.items() for value in f.values if not f.of_scenes]
     chosen: list[tuple[str, float]] = []
     for name in filter(None, (part.strip() for part in names.split(","))):
         exact = [policy for policy in FAMILIES if policy == name]

@@ -148,6 +148,9 @@ class RenderQueue:
             starting_until_s, self._max_wait_s, self._seconds, self._days, self._histogram,
         )  # fmt: skip
         self.cold_requests += cold
+        self._sum_until(until_s)
+
+    def _sum_until(self, until_s: float) -> None:
         end = min(int(until_s), self._end)
         self._completed = _sum_up(self._seconds, self._sums, self._arrived, self._summed, end, self._completed)
         self._summed, self.now_s = end, until_s
@@ -175,13 +178,16 @@ class RenderQueue:
 
     def finish(self) -> None:
         """Count those who never started as having waited until the end."""
-        waits = self.now_s - self._arrivals[self._head :]
-        days = (self._arrivals[self._head :] / DAY_S).astype(np.int64)
+        arrivals = self._arrivals[self._head :]
+        self._head = self._arrivals.size
+        self._count_unserved(self.now_s - arrivals, arrivals)
+
+    def _count_unserved(self, waits: Floats, arrivals: Floats) -> None:
+        days = (arrivals / DAY_S).astype(np.int64)
         np.add.at(self._days[:, 0], days, 1)
         np.add.at(self._days[:, 1], days[waits > self._max_wait_s], 1)
         bins = ((np.log10(np.maximum(waits, 1e-3)) + 3.0) * 50.0).astype(np.int64) + 1
         np.add.at(self._histogram, np.minimum(bins, _HISTOGRAM_BINS - 1), 1)
-        self._head = self._arrivals.size
 
     @property
     def by_day(self) -> NDArray[np.int64]:

@@ -18,8 +18,10 @@ from autoscaler.capacity_types import cost_per_hour, split
 from autoscaler.loop import CapacityType, Objective
 from fleet.traffic import DAY_S, RateTrace
 from simulator.contenders import FAMILIES, Case, choose, make_player
+from simulator.scene_requests import SceneSetting
+from simulator.scene_world import SceneWorld
 from simulator.traffic import Service, play, scale_to_pods
-from simulator.world import StartUp
+from simulator.world import StartUp, World
 
 # A third off for what is reserved, and as much is reserved as the mean demand keeps busy: a common shape of contract.
 PRICES = (CapacityType("reserved", 0.65, 10, reserved=True), CapacityType("on-demand", 1.0))
@@ -40,13 +42,15 @@ class Setting:
     bin_s: float = 30.0
     tick_s: float = 15.0
     prices: tuple[CapacityType, ...] = PRICES
+    scenes: SceneSetting | None = None  # None: requests ask for pods alone
 
     def case(self, seed: int, training: bool = False) -> Case:
         """The test days, or the training days before them."""
         first, last = self.test_from_day, self.trace.duration_s / DAY_S
         days = (max(0.0, first - self.train_days), first) if training else (first, last)
         traffic = play(scale_to_pods(self.trace, self.service, self.mean_pods), self.service, days, seed, self.bin_s)
-        return Case(traffic, self.start_up, self.objective, seed, self.tick_s)
+        scenes = self.scenes.draw(traffic.arrivals, seed) if self.scenes is not None else None
+        return Case(traffic, self.start_up, self.objective, seed, self.tick_s, scenes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Row:
     violation_ratio: float
     cost_ratio: float  # pod time / the clairvoyant's (O1)
     wait_p99_s: float
-    cold_requests: int  # waited too long while a pod was starting
+    cold_requests: int  # waited too long while a pod was starting or, with scenes, until one was loaded
     reversals_per_day: float  # up after down
     actions_per_day: float
     decision_ms_p99: float
@@ -75,6 +79,9 @@ class Row:
     money_per_hour: float = 0.0  # at the setting's prices
     requests_by_day: tuple[int, ...] = ()
     violations_by_day: tuple[int, ...] = ()
+    scene_cold_requests: int = 0  # waited too long and met no ready pod with their scene
+    scene_loads: int = 0  # into pods' memory
+    scene_fetches: int = 0  # onto nodes' disks
 
 
 def run(
@@ -124,7 +131,16 @@ def run(
         requests_by_day=tuple(days[:, 0].tolist()),
         violations_by_day=tuple(days[:, 1].tolist()),
         training=training,
+        **scene_counts(world),
     )
+
+
+def scene_counts(world: World) -> dict[str, int]:
+    """The columns that only a world with scenes has."""
+    if not isinstance(world, SceneWorld):
+        return {}
+    names = ("scene_cold_requests", "scene_loads", "scene_fetches")
+    return {name: int(getattr(world.queue, name)) for name in names}
 
 
 def money_per_hour(seconds_at: Mapping[int, float], prices: Sequence[CapacityType]) -> float:

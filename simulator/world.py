@@ -74,9 +74,7 @@ class World:
 
     def __init__(self, pool: Pool, traffic: Traffic, start_up: StartUp, seed: int) -> None:
         self.pool, self.traffic, self.start_up = pool, traffic, start_up
-        self.queue = RenderQueue(
-            traffic.arrivals, traffic.arrived, traffic.services, traffic.end_s, pool.objective.max_queue_wait_s
-        )
+        self.queue = self._make_queue()
         self.ledger = Ledger()
         self.pods: dict[int, SimulatedPod] = {}
         self._random = np.random.default_rng((seed, 0x57A7))
@@ -87,6 +85,10 @@ class World:
         self._numbers = 0
         self._direction = 0
         self._told = (0.0, 0.0)  # renders begun and those that were late, until the last observation
+
+    def _make_queue(self) -> RenderQueue:
+        traffic, max_wait_s = self.traffic, self.pool.objective.max_queue_wait_s
+        return RenderQueue(traffic.arrivals, traffic.arrived, traffic.services, traffic.end_s, max_wait_s)
 
     @property
     def now_s(self) -> float:
@@ -108,6 +110,7 @@ class World:
         starting, asked = self.starting, len(self.pods)
         self.ledger.seconds_at[asked] = self.ledger.seconds_at.get(asked, 0.0) + until_s - before_s
         self.queue.advance(until_s, max((pod.ready_s for pod in starting), default=0.0))
+        self._look_at(starting)
         self._started += [pod.ready_s - pod.asked_s for pod in starting if before_s < pod.ready_s <= until_s]
 
     def resize(self, replicas: int, victims: Sequence[str] = ()) -> None:
@@ -137,7 +140,13 @@ class World:
         self.pods[pod.number] = pod
         if delay_s > 0:
             self._starting.append(pod)
+        self._enqueue(pod)
+
+    def _enqueue(self, pod: SimulatedPod) -> None:
         self.queue.add(pod.number, pod.ready_s)
+
+    def _look_at(self, starting: Sequence[SimulatedPod]) -> None:
+        """Where a start depends on more than its draw, learn how far it is."""
 
     def _victims(self, count: int, named: Sequence[str]) -> list[int]:
         if count <= 0:
