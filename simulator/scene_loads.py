@@ -331,5 +331,5 @@ def put(fleet: Any, terms: Any, slot: int, scene: int) -> None:
     node = fleet.pods[slot].node
     _came(fleet, terms, slot, scene)
     if fleet.on_node[node, scene].state == REMOTE and fleet.nodes[node].scenes < terms.per_node:
-        fleet.on_node[node, scene].state = DISK
+        fleet.on_node[node, scene].state, fleet.on_node[node, scene].used_s = DISK, -scene  # the rarest goes first
         fleet.nodes[node].scenes += 1

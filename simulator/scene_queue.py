@@ -238,6 +238,8 @@ def _happen(fleet: Any, terms: Any, now_s: float) -> int:
 def _play(fleet: Any, terms: Any, books: Any, arrivals: Any, services: Any, scenes: Any, until_s: float) -> None:
     """Everything that happens before `until_s`."""
     all_of = fleet.fleet[0]
+    for at in range(all_of.active if all_of.crowded > 0 else 0):  # what a preload spares may be in use no longer
+        retry(fleet, terms, fleet.active[at], all_of.now_s)
     if all_of.lines > 0:  # pods came and went since
         for at in range(all_of.active):
             _serve_line(fleet, terms, books, fleet.active[at], arrivals, services, all_of.now_s)

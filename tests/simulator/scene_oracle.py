@@ -63,6 +63,8 @@ class Oracle:
 
     def play(self, until_s: float) -> None:
         """Everything that happens before `until_s`."""
+        for pod in self.pods.values():
+            self._retry(pod, self.now_s)
         self._route(self.now_s)
         while self.events and self.events[0][0] < until_s:
             now_s, *_, act = heappop(self.events)
@@ -92,7 +94,8 @@ class Oracle:
             self._note(pod, scene)
             pod.states[scene] = "queued"
             pod.preloads.add(scene)
-            self._retry(pod, now_s)
+            if all(state == "queued" for state in pod.states.values()):
+                self._begin(pod, scene, now_s)
 
     def _start(self, uid: str, now_s: float) -> bool:
         pod = self.pods.get(uid)
@@ -135,7 +138,8 @@ class Oracle:
             self.fetch(pod.node, scene, True, now_s)
 
     def _read(self, pod: OraclePod, scene: str, now_s: float) -> None:
-        self.nodes[pod.node].disk[scene] = now_s
+        if scene in self.nodes[pod.node].disk:
+            self.nodes[pod.node].disk[scene] = now_s
         if not self._make_room(pod, scene in pod.preloads, now_s):
             pod.states[scene] = "crowded"
             return
@@ -223,7 +227,7 @@ class Oracle:
         node.since_s = now_s
         self.fetched += 1
         if len(node.disk) == self.setting.per_node:
-            del node.disk[min(node.disk, key=node.disk.__getitem__)]
+            del node.disk[min(node.disk, key=lambda name: (node.disk[name], name))]
         node.disk[scene] = now_s
         self._run_fetch(number)
         waiting = [p for p in self.pods.values() if p.node == number and p.states.get(scene) == "fetching"]
