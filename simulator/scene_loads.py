@@ -51,7 +51,7 @@ def visit(fleet: Any, slot: int, scene: int, now_s: float) -> None:
 
 
 @numba.njit(cache=True)
-def _came(fleet: Any, terms: Any, slot: int, scene: int) -> None:
+def _came(fleet: Any, slot: int, scene: int) -> None:
     pod, held = fleet.pods[slot], fleet.held[scene, slot]
     held.state, held.used_s, held.visits = RESIDENT, NEVER_S, 0
     pod.resident += 1
@@ -269,7 +269,7 @@ def loaded(fleet: Any, terms: Any, at: int, now_s: float) -> int:
     pod.under_way -= 1
     pod.asked -= held.asked
     held.asked = False
-    _came(fleet, terms, slot, scene)
+    _came(fleet, slot, scene)
     if not pod.usable:
         pod.loaded += 1
     start(fleet, terms, slot, now_s)
@@ -329,7 +329,7 @@ def leave(fleet: Any, slot: int) -> None:
 def put(fleet: Any, terms: Any, slot: int, scene: int) -> None:
     """The pod has the scene, and so has its node where there is room, without anything being moved."""
     node = fleet.pods[slot].node
-    _came(fleet, terms, slot, scene)
+    _came(fleet, slot, scene)
     if fleet.on_node[node, scene].state == REMOTE and fleet.nodes[node].scenes < terms.per_node:
         fleet.on_node[node, scene].state, fleet.on_node[node, scene].used_s = DISK, -scene  # the rarest goes first
         fleet.nodes[node].scenes += 1

@@ -71,9 +71,7 @@ def _hand(
 
 
 @numba.njit(cache=True)
-def _serve_line(
-    fleet: Any, terms: Any, books: Any, slot: int, arrivals: Any, services: Any, now_s: float
-) -> None:
+def _serve_line(fleet: Any, terms: Any, books: Any, slot: int, arrivals: Any, services: Any, now_s: float) -> None:
     """Hand the pod the oldest requests of the scenes that it holds, until it has its two."""
     pod, all_of = fleet.pods[slot], fleet.fleet[0]
     while pod.usable and in_flight(pod, now_s) < MAX_IN_FLIGHT:
@@ -154,41 +152,58 @@ def _comes_first(fleet: Any, terms: Any, scene: int, slot: int, best: int) -> bo
 
 
 @numba.njit(cache=True)
+def _pod_for(fleet: Any, terms: Any, scene: int, spill_above: int, now_s: float) -> int:
+    """Where the scene is loaded; `spill_above` >= 0: for one more copy, an idle pod, with room unless more than that wait.
+
+    -1 where no pod is.
+    """
+    best = -1
+    for at in range(fleet.fleet[0].active):
+        slot = fleet.active[at]
+        pod, held = fleet.pods[slot], fleet.held[scene, slot]
+        if not pod.usable or held.state == RESIDENT or held.asked:
+            continue
+        if spill_above >= 0:
+            crowded = pod.resident + pod.asked + 1 > terms.per_pod and fleet.lines[scene].waiting <= spill_above
+            if crowded or pod.asked > 0 or in_flight(pod, now_s) > 0:
+                continue
+        if _comes_first(fleet, terms, scene, slot, best):
+            best = slot
+    return best
+
+
+@numba.njit(cache=True)
+def _waits_enough(fleet: Any, scene: int, arrivals: Any, now_s: float) -> int:
+    """Whether somebody should load the scene: -2 nobody, -1 because no pod has it, else to spill, as _pod_for takes it."""
+    line = fleet.lines[scene]
+    copies = asked = 0
+    for at in range(fleet.fleet[0].active):
+        slot = fleet.active[at]
+        if fleet.pods[slot].usable:
+            copies += fleet.held[scene, slot].state == RESIDENT
+            asked += fleet.held[scene, slot].asked
+    if copies + asked == 0:
+        return -1
+    fair = SPILL_PENDING * (copies + asked)
+    if copies == 0 or (asked > 0 and line.waiting <= fair):
+        return -2
+    if line.waiting <= fair and now_s - arrivals[line.first] <= SPILL_WAIT_S:
+        return -2
+    return 2 * fair
+
+
+@numba.njit(cache=True)
 def _ask_for_scenes(fleet: Any, terms: Any, arrivals: Any, now_s: float) -> None:
     """Scenes that somebody waits for: into one pod where none has them, into one more where those are busy."""
-    all_of, asks = fleet.fleet[0], 0
-    for at in range(all_of.lines):
+    asks = 0
+    for at in range(fleet.fleet[0].lines):
         scene = fleet.waited_for[at]
-        line = fleet.lines[scene]
-        copies = asked = 0
-        for other in range(all_of.active):
-            slot = fleet.active[other]
-            if fleet.pods[slot].usable:
-                copies += fleet.held[scene, slot].state == RESIDENT
-                asked += fleet.held[scene, slot].asked
-        fair = SPILL_PENDING * (copies + asked)
-        spill = copies + asked > 0
-        if spill:
-            if copies == 0 or (asked > 0 and line.waiting <= fair):
-                continue
-            if line.waiting <= fair and now_s - arrivals[line.first] <= SPILL_WAIT_S:
-                continue
-        best = -1
-        for other in range(all_of.active):
-            slot = fleet.active[other]
-            pod, held = fleet.pods[slot], fleet.held[scene, slot]
-            if not pod.usable or held.state == RESIDENT or held.asked:
-                continue
-            if spill:
-                crowded = pod.resident + pod.asked + 1 > terms.per_pod and line.waiting <= 2 * fair
-                if crowded or pod.asked > 0 or in_flight(pod, now_s) > 0:
-                    continue
-            if _comes_first(fleet, terms, scene, slot, best):
-                best = slot
-        if best >= 0:
-            fleet.held[scene, best].asked = True
-            fleet.pods[best].asked += 1
-            fleet.asks[asks].pod, fleet.asks[asks].scene = best, scene
+        spill_above = _waits_enough(fleet, scene, arrivals, now_s)
+        slot = _pod_for(fleet, terms, scene, spill_above, now_s) if spill_above > -2 else -1
+        if slot >= 0:
+            fleet.held[scene, slot].asked = True
+            fleet.pods[slot].asked += 1
+            fleet.asks[asks].pod, fleet.asks[asks].scene = slot, scene
             asks += 1
     for at in range(asks):  # after all were chosen: a load may evict what another choice was made by
         ask_load(fleet, terms, fleet.asks[at].pod, fleet.asks[at].scene, False, now_s)
@@ -235,44 +250,63 @@ def _happen(fleet: Any, terms: Any, now_s: float) -> int:
 
 
 @numba.njit(cache=True)
-def _play(fleet: Any, terms: Any, books: Any, arrivals: Any, services: Any, scenes: Any, until_s: float) -> None:
-    """Everything that happens before `until_s`."""
+def _first_frame(fleet: Any, until_s: float) -> int:
+    """The pod whose frame ends first, until then; -1 where none does, or nobody waits for one."""
+    all_of, first = fleet.fleet[0], -1
+    if all_of.waiting == 0 and all_of.crowded == 0:
+        return first
+    for at in range(all_of.active):
+        end_s = _next_end_s(fleet.pods[fleet.active[at]], all_of.now_s)
+        if all_of.now_s < end_s <= until_s:
+            first, until_s = fleet.active[at], end_s
+    return first
+
+
+@numba.njit(cache=True)
+def _next_end_s(pod: Any, now_s: float) -> float:
+    return float(pod.earlier_s if pod.earlier_s > now_s else pod.later_s)
+
+
+@numba.njit(cache=True)
+def _resume(fleet: Any, terms: Any, books: Any, arrivals: Any, services: Any) -> None:
+    """Pods came and went since, and what a preload spares may be in use no longer."""
     all_of = fleet.fleet[0]
-    for at in range(all_of.active if all_of.crowded > 0 else 0):  # what a preload spares may be in use no longer
+    for at in range(all_of.active if all_of.crowded > 0 else 0):
         retry(fleet, terms, fleet.active[at], all_of.now_s)
-    if all_of.lines > 0:  # pods came and went since
+    if all_of.lines > 0:
         for at in range(all_of.active):
             _serve_line(fleet, terms, books, fleet.active[at], arrivals, services, all_of.now_s)
         _ask_for_scenes(fleet, terms, arrivals, all_of.now_s)
     all_of.stirred = True
+
+
+@numba.njit(cache=True)
+def _play(fleet: Any, terms: Any, books: Any, arrivals: Any, services: Any, scenes: Any, until_s: float) -> None:
+    """Everything that happens before `until_s`."""
+    all_of = fleet.fleet[0]
+    _resume(fleet, terms, books, arrivals, services)
     while True:
         if all_of.stirred:
             _look_ahead(fleet)
         arrive_s = arrivals[all_of.head] if all_of.head < arrivals.size else 1e300
-        now_s, frame = min(arrive_s, all_of.next_s), -1
-        if all_of.waiting > 0 or all_of.crowded > 0:
-            for at in range(all_of.active):
-                pod = fleet.pods[fleet.active[at]]
-                end_s = pod.earlier_s if pod.earlier_s > all_of.now_s else pod.later_s
-                if all_of.now_s < end_s <= now_s:
-                    now_s, frame = end_s, fleet.active[at]
+        now_s = min(arrive_s, all_of.next_s)
+        slot = frame = _first_frame(fleet, now_s)
+        if frame >= 0:
+            now_s = _next_end_s(fleet.pods[frame], all_of.now_s)
         if now_s >= until_s:
             break
-        if frame >= 0:
-            all_of.now_s = now_s
-            if all_of.crowded > 0:
-                retry(fleet, terms, frame, now_s)
-            _serve_line(fleet, terms, books, frame, arrivals, services, now_s)
-        elif arrive_s <= all_of.next_s:
-            all_of.now_s = now_s
+        if frame >= 0 and all_of.crowded > 0:
+            retry(fleet, terms, frame, now_s)
+        elif frame < 0 and arrive_s <= all_of.next_s:
             request = all_of.head
             all_of.head += 1
             _arrive(fleet, terms, books, scenes[request], request, arrivals, services, now_s)
-        else:
+        elif frame < 0:
             slot = _happen(fleet, terms, now_s)
-            if slot >= 0:
-                _serve_line(fleet, terms, books, slot, arrivals, services, now_s)
             all_of.stirred = True
+        all_of.now_s = now_s
+        if slot >= 0:
+            _serve_line(fleet, terms, books, slot, arrivals, services, now_s)
         if all_of.lines > 0:
             _ask_for_scenes(fleet, terms, arrivals, now_s)
     all_of.now_s = until_s

@@ -20,6 +20,7 @@ from splatfleet.settings import UsageError, VerbSettings, verb
 if TYPE_CHECKING:
     from fleet.traffic import RateTrace
     from simulator.scaling import Row, Setting
+    from simulator.scene_requests import SceneSetting
 
 
 class ScalingSettings(VerbSettings):
@@ -38,6 +39,15 @@ class ScalingSettings(VerbSettings):
     train_days: float = Field(2.0, ge=0, description="Days before it on which the rivals' knobs are chosen; 0: none.")
     seeds: int = Field(1, ge=1, description="Seeds of ours.")
     rival_seeds: int = Field(1, ge=1, description="Seeds of the others.")
+    scenes: int = Field(0, ge=0, description="Scenes that the requests ask for; 0: they ask for pods alone.")
+    scene_popularity: str = Field(
+        "0.9", description="Zipf exponent, or a file of recorded requests (CSV; .gz too) whose objects are the scenes."
+    )
+    scenes_per_pod: int = Field(8, ge=1, description="Scenes that a pod's memory holds.")
+    scenes_per_node: int = Field(32, ge=1, description="Scenes that a node's disk holds.")
+    scene_nodes: int = Field(4, ge=1, description="Nodes; they outlive their pods.")
+    scene_load: float = Field(2.0, ge=0, description="Seconds from a node's disk into a pod's memory.")
+    scene_fetch: float = Field(20.0, gt=0, description="Seconds onto a node's disk, with the node's whole link.")
     tick: float = Field(15.0, gt=0, description="Seconds between two of our decisions.")
     bin: int = Field(30, ge=1, description="Seconds of a demand bin that we see.")
     jobs: int = Field(0, ge=0, description="Processes; 0: two, or one on a single core.")
@@ -102,6 +112,38 @@ def read_setting(settings: ScalingSettings) -> Setting:
         train_days=settings.train_days,
         bin_s=float(settings.bin),
         tick_s=settings.tick,
+        scenes=read_scenes(settings),
+    )
+
+
+def read_scenes(settings: ScalingSettings) -> SceneSetting | None:
+    """What the requests ask for; None without scenes. Raises UsageError."""
+    from simulator.scene_requests import SceneSetting
+    from simulator.scene_trace import read_scene_trace
+
+    if not settings.scenes:
+        return None
+    exponent, trace = 0.0, None
+    try:
+        exponent = float(settings.scene_popularity)
+    except ValueError:
+        trace = Path(settings.scene_popularity)
+        try:
+            recorded = int(read_scene_trace(trace).scene.max()) + 1
+        except (OSError, ValueError) as error:
+            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UsageError(f"--scene-popularity {trace}: neither an exponent nor a readable file: {text}") from error
+        if settings.scenes > recorded:
+            raise UsageError(f"--scenes {settings.scenes}: {trace} has {recorded} objects") from None
+    return SceneSetting(
+        scenes=settings.scenes,
+        exponent=exponent,
+        trace=trace,
+        per_pod=settings.scenes_per_pod,
+        nodes=settings.scene_nodes,
+        per_node=settings.scenes_per_node,
+        load_s=settings.scene_load,
+        fetch_s=settings.scene_fetch,
     )
 
 

@@ -1,4 +1,4 @@
-"""The fleet with scenes in plain Python: the gateway's own Router, the renderer's own eviction, one event after another.
+"""The fleet with scenes in plain Python: the gateway's own Router, the renderer's own eviction, event after event.
 
 Slow on purpose, and it keeps a diary of every request and every load.
 """
@@ -144,9 +144,7 @@ class Oracle:
             pod.states[scene] = "crowded"
             return
         pod.states[scene] = "loading"
-        self.at(
-            now_s + self.setting.load_s, LOAD, pod.asked[scene], lambda now_s: self._loaded(pod, scene, now_s)
-        )
+        self.at(now_s + self.setting.load_s, LOAD, pod.asked[scene], lambda now_s: self._loaded(pod, scene, now_s))
 
     def _make_room(self, pod: OraclePod, preload: bool, now_s: float) -> bool:
         spared_s = now_s - 5.0 if preload else math.inf

@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoscaler.decision import WarmAsk
+from autoscaler.loop import Decision, Memory, Pool, Reason, tick
+from fleet.scene import SceneId
+from fleet.traffic import DAY_S, RateTrace, day_shape
+from simulator.contenders import choose
 from simulator.queue import STARTED, WAIT
+from simulator.scaling import Setting, run
 from simulator.scene_queue import SceneQueue
-from simulator.scene_requests import Scenes, SceneSetting
+from simulator.scene_requests import SceneSetting
+from simulator.scene_world import SceneWorld, with_scenes
+from simulator.traffic import Service, play
+from simulator.world import StartUp
 from tests.simulator.scene_oracle import Oracle
 
 END_S = 400.0
@@ -17,7 +26,7 @@ def uid(pod: int) -> str:
     return f"pod-{pod:06d}"
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(12))
 def test_the_compiled_line_is_the_gateways_own(seed: int) -> None:
     """Pods come, go and preload, nodes prefetch, memory and disks are too small: both tell the same of each request."""
     random = np.random.default_rng(seed)
@@ -89,3 +98,91 @@ def test_the_compiled_line_is_the_gateways_own(seed: int) -> None:
     for number, (begin_s, name) in oracle.starts.items():
         spans = oracle.held[name, named[number][1]]
         assert any(since_s <= begin_s for since_s, _ in spans), "none is rendered before its scene is there"
+
+
+def lived_world(rates_per_s: list[float], setting: SceneSetting, pods: int, start_s: float = 60.0) -> SceneWorld:
+    """A world of ten minutes a rate, with so many ready pods."""
+    trace = RateTrace(600.0, np.array(rates_per_s) * 600.0)
+    traffic = play(trace, Service(0.25, 0.3), (0.0, trace.duration_s / DAY_S), seed=2)
+    scenes = setting.draw(traffic.arrivals, 2)
+    pool = with_scenes(Pool("pool", max_replicas=60, service_s=0.25), scenes)
+    world = SceneWorld(pool, traffic, StartUp(start_s, 0.0), 2, scenes)
+    world.begin(pods)
+    return world
+
+
+def test_pods_that_load_ahead_leave_fewer_requests_cold() -> None:
+    """One pod holds two of six scenes; four more come, which are told the rest, or come without any."""
+
+    def cold(told: tuple[tuple[SceneId, ...], ...]) -> tuple[int, int]:
+        world = lived_world([5.0], SceneSetting(6, per_pod=2, nodes=2, per_node=6), pods=1)
+        world.advance(1.0)
+        world.scale(world.pool, Decision("pool", 5, Reason.FORECAST, "", scenes=told))
+        world.advance(400.0)
+        before = world.queue.scene_loads
+        world.advance(600.0)
+        return world.queue.scene_cold_requests, world.queue.scene_loads - before
+
+    names = [SceneId(f"scene-{number:05d}") for number in range(6)]
+    told = ((names[2], names[3]), (names[4], names[5]), (names[0], names[1]), (names[2], names[4]))
+    warm, without = cold(told), cold(())
+    assert warm[0] < 0.9 * without[0]
+    assert warm[1] <= without[1]
+
+
+def test_what_a_pod_is_told_to_load_comes_on_top_of_its_start() -> None:
+    """60 s, then 20 + 2 s for what is not on the node and 2 s for what is; the start-up is measured as such."""
+    world = lived_world([0.01], SceneSetting(4, exponent=9.0, per_pod=2, nodes=1, per_node=4), pods=1)
+    told = (SceneId("scene-00003"), SceneId("scene-00000"))
+    world.scale(world.pool, Decision("pool", 2, Reason.FORECAST, "", scenes=(told,)))
+    for second in range(15, 120, 15):
+        seen = world.observe(world.pool, world.now_s)
+        assert [pod.resident for pod in seen.pods if not pod.ready] in ([told], [])
+        world.advance(float(second))
+    assert world.queue.ready_s(2) == pytest.approx(60.0 + 20.0 + 2.0 + 2.0)
+    assert world.observe(world.pool, world.now_s).startup_s == pytest.approx((84.0,))
+
+
+def test_asks_of_the_autoscaler_are_carried_out() -> None:
+    """A node fetches, a ready pod preloads from its disk, and what is gone is asked nothing."""
+    world = lived_world([0.01], SceneSetting(4, exponent=9.0, per_pod=3, nodes=2, per_node=4), pods=1)
+    world._remove(1)
+    world.resize(1)
+    world.advance(70.0)
+    scene = SceneId("scene-00003")
+    world.warm(world.pool, [WarmAsk(scene, "disk", 0.0, node="node-0"), WarmAsk(scene, "memory", 0.0, pod_uid="gone")])
+    world.advance(95.0)
+    assert scene in world.observe(world.pool, 95.0).nodes[0].on_disk
+    world.warm(world.pool, [WarmAsk(scene, "memory", 0.0, pod_uid="pod-000002")])
+    world.advance(98.0)
+    assert world.observe(world.pool, 98.0).pods[0].resident == (scene,)
+    assert (world.queue.scene_loads, world.queue.scene_fetches) == (1, 1)
+
+
+def test_the_loops_own_plan_is_played() -> None:
+    """The very tick tells new pods scenes and asks ready ones for more."""
+    world = lived_world([4.0, 24.0, 36.0], SceneSetting(24), pods=3)
+    memory, told = Memory(), 0
+    for second in range(0, 1800, 15):
+        (decision,) = tick(world, memory, float(second))
+        assert len(world.pods) == decision.replicas
+        told += sum(map(len, decision.scenes))
+        world.advance(second + 15.0)
+    assert told > 8
+    assert sum(state.ready for state in world.observe(world.pool, world.now_s).pods) >= 8
+    assert world.queue.scene_loads > 8
+    world.finish()
+    assert world.queue.by_day[:, 0].sum() == world.traffic.arrivals.size
+
+
+def test_without_scenes_nothing_has_changed() -> None:
+    """Counted before there were scenes."""
+    assert "splatfleet-no-warm-up" not in dict(choose("all"))
+    case = Setting(
+        day_shape(2, seed=4), "made", mean_pods=1.0, test_from_day=1.0, train_days=0.5, tick_s=30.0
+    ).case(seed=1)  # fmt: skip
+    rows = [run(case, policy, 0.7) for policy in ("keda", "splatfleet-reactive")]
+    assert [(row.violations_by_day, row.cold_requests, row.actions_per_day) for row in rows] == [
+        ((4296,), 447, 11.0), ((3193,), 634, 33.0)
+    ]  # fmt: skip
+    assert {(row.requests, row.scene_cold_requests, row.scene_loads) for row in rows} == {(352538, 0, 0)}
