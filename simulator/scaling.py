@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +19,11 @@ from autoscaler.capacity_types import cost_per_hour, split
 from autoscaler.loop import CapacityType, Objective
 from fleet.traffic import DAY_S, RateTrace
 from simulator.contenders import FAMILIES, Case, choose, make_player
+from simulator.scene_queue import SceneQueue
 from simulator.scene_requests import SceneSetting
 from simulator.scene_world import SceneWorld
 from simulator.traffic import Service, play, scale_to_pods
-from simulator.world import StartUp, World
+from simulator.world import StartUp
 
 # A third off for what is reserved, and as much is reserved as the mean demand keeps busy: a common shape of contract.
 PRICES = (CapacityType("reserved", 0.65, 10, reserved=True), CapacityType("on-demand", 1.0))
@@ -109,7 +111,7 @@ def run(
     days = world.queue.by_day
     span_days = end_s / DAY_S
     requests = int(days[:, 0].sum())
-    return Row(
+    row = Row(
         policy=policy,
         knob=knob,
         kind=FAMILIES[policy].kind,
@@ -131,16 +133,14 @@ def run(
         requests_by_day=tuple(days[:, 0].tolist()),
         violations_by_day=tuple(days[:, 1].tolist()),
         training=training,
-        **scene_counts(world),
     )
+    return replace(row, **scene_counts(world.queue)) if isinstance(world, SceneWorld) else row
 
 
-def scene_counts(world: World) -> dict[str, int]:
+def scene_counts(queue: SceneQueue) -> dict[str, Any]:
     """The columns that only a world with scenes has."""
-    if not isinstance(world, SceneWorld):
-        return {}
     names = ("scene_cold_requests", "scene_loads", "scene_fetches")
-    return {name: int(getattr(world.queue, name)) for name in names}
+    return {name: getattr(queue, name) for name in names}
 
 
 def money_per_hour(seconds_at: Mapping[int, float], prices: Sequence[CapacityType]) -> float:

@@ -37,7 +37,8 @@ def in_flight(pod: Any, now_s: float) -> int:
 
 @numba.njit(cache=True)
 def _in_use(pod: Any, scene: int, now_s: float) -> bool:
-    return (pod.earlier_s > now_s and pod.earlier_scene == scene) or (pod.later_s > now_s and pod.later_scene == scene)
+    earlier = pod.earlier_s > now_s and pod.earlier_scene == scene
+    return bool(earlier or (pod.later_s > now_s and pod.later_scene == scene))
 
 
 @numba.njit(cache=True)

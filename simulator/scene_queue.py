@@ -140,22 +140,22 @@ def _comes_first(fleet: Any, terms: Any, scene: int, slot: int, best: int) -> bo
     one, other = fleet.pods[slot], fleet.pods[best]
     on_disk = fleet.on_node[one.node, scene].state == DISK
     if on_disk != (fleet.on_node[other.node, scene].state == DISK):
-        return on_disk
+        return bool(on_disk)
     fits = one.resident + one.asked + 1 <= terms.per_pod
     if fits != (other.resident + other.asked + 1 <= terms.per_pod):
-        return fits
+        return bool(fits)
     if one.asked != other.asked:
-        return one.asked < other.asked
+        return bool(one.asked < other.asked)
     if one.resident != other.resident:
-        return one.resident < other.resident
-    return fleet.held[scene, slot].weight > fleet.held[scene, best].weight
+        return bool(one.resident < other.resident)
+    return bool(fleet.held[scene, slot].weight > fleet.held[scene, best].weight)
 
 
 @numba.njit(cache=True)
 def _pod_for(fleet: Any, terms: Any, scene: int, spill_above: int, now_s: float) -> int:
-    """Where the scene is loaded; `spill_above` >= 0: for one more copy, an idle pod, with room unless more than that wait.
+    """Where the scene is loaded, -1: nowhere.
 
-    -1 where no pod is.
+    `spill_above` >= 0: for one more copy, so the pod is idle and has room, unless more than that many wait.
     """
     best = -1
     for at in range(fleet.fleet[0].active):
@@ -174,7 +174,7 @@ def _pod_for(fleet: Any, terms: Any, scene: int, spill_above: int, now_s: float)
 
 @numba.njit(cache=True)
 def _waits_enough(fleet: Any, scene: int, arrivals: Any, now_s: float) -> int:
-    """Whether somebody should load the scene: -2 nobody, -1 because no pod has it, else to spill, as _pod_for takes it."""
+    """Whether a pod should load the scene: -2 none, -1 because none has it, else to spill, as _pod_for takes it."""
     line = fleet.lines[scene]
     copies = asked = 0
     for at in range(fleet.fleet[0].active):
@@ -245,7 +245,7 @@ def _happen(fleet: Any, terms: Any, now_s: float) -> int:
         slot = fleet.active[at]
         if not fleet.pods[slot].booted and fleet.pods[slot].boot_s <= now_s:
             start(fleet, terms, slot, now_s)
-            return slot
+            return int(slot)
     return -1
 
 
@@ -380,16 +380,16 @@ class SceneQueue(RenderQueue):
 
     def resident(self, pod: int) -> list[int]:
         """Scenes in the pod's memory."""
-        return np.flatnonzero(self.fleet.held["state"][:, self._slot[pod]] == RESIDENT).tolist()
+        return [int(scene) for scene in np.flatnonzero(self.fleet.held["state"][:, self._slot[pod]] == RESIDENT)]
 
     def told(self, pod: int) -> list[int]:
         """Scenes that the pod loads before it is ready."""
         slot = self._slot[pod]
-        return self.fleet.told[slot, : self.fleet.pods[slot]["told"]].tolist()
+        return [int(scene) for scene in self.fleet.told[slot, : self.fleet.pods[slot]["told"]]]
 
     def on_disk(self, node: int) -> list[int]:
         """Scenes that lie whole on the node."""
-        return np.flatnonzero(self.fleet.on_node["state"][node] == DISK).tolist()
+        return [int(scene) for scene in np.flatnonzero(self.fleet.on_node["state"][node] == DISK)]
 
     def room_on_disk(self, node: int) -> int:
         """Scenes that the node has room for, beside those on their way."""
