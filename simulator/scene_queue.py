@@ -300,7 +300,7 @@ def _play(fleet: Any, terms: Any, books: Any, arrivals: Any, services: Any, scen
         elif frame < 0 and arrive_s <= all_of.next_s:
             request = all_of.head
             all_of.head += 1
-            _arrive(fleet, terms, books, scenes[request], request, arrivals, services, now_s)
+            _arrive(fleet, terms, books, int(scenes[request]), request, arrivals, services, now_s)
         elif frame < 0:
             slot = _happen(fleet, terms, now_s)
             all_of.stirred = True

@@ -63,7 +63,7 @@ NODE = np.dtype([("fetches", "i8"), ("end_s", "f8"), ("scenes", "i8")])  # end o
 ON_NODE = np.dtype([("state", "i1"), ("used_s", "f8")])
 FETCH = np.dtype([("scene", "i8"), ("left_s", "f8"), ("urgent", "?")])
 LINE = np.dtype([("first", "i8"), ("last", "i8"), ("waiting", "i8")])  # requests of one scene that wait
-LOAD = np.dtype([("pod", "i4"), ("scene", "i4")])
+LOAD = np.dtype([("pod", "i8"), ("scene", "i8")])
 FLEET = np.dtype(
     [
         ("head", "i8"),  # the next arrival

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from autoscaler.decision import WarmAsk
 from autoscaler.loop import Decision, Memory, Pool, Reason, tick
+from autoscaler.warmup import WarmMemory, plan_warm_asks
 from fleet.scene import SceneId
 from fleet.traffic import DAY_S, RateTrace, day_shape
 from simulator.contenders import choose
@@ -111,23 +114,23 @@ def lived_world(rates_per_s: list[float], setting: SceneSetting, pods: int, star
     return world
 
 
-def test_pods_that_load_ahead_leave_fewer_requests_cold() -> None:
-    """One pod holds two of six scenes; four more come, which are told the rest, or come without any."""
+def test_the_plan_leaves_fewer_requests_cold_than_none() -> None:
+    """Two empty pods wait for the traffic of six scenes; the autoscaler's own plan has ten minutes, or asks nothing."""
 
-    def cold(told: tuple[tuple[SceneId, ...], ...]) -> tuple[int, int]:
-        world = lived_world([5.0], SceneSetting(6, per_pod=2, nodes=2, per_node=6), pods=1)
-        world.advance(1.0)
-        world.scale(world.pool, Decision("pool", 5, Reason.FORECAST, "", scenes=told))
-        world.advance(400.0)
-        before = world.queue.scene_loads
-        world.advance(600.0)
-        return world.queue.scene_cold_requests, world.queue.scene_loads - before
+    def cold(asks_per_tick: int) -> int:
+        world = lived_world([0.001, 5.0], SceneSetting(6, per_pod=6, nodes=2, per_node=6), pods=1)
+        world._remove(1)
+        world.resize(2)
+        pool, memory = replace(world.pool, warm_asks_per_tick=asks_per_tick), WarmMemory()
+        demand = {SceneId(f"scene-{number:05d}"): 1.0 for number in range(6)}
+        for second in range(75, 600, 15):
+            world.advance(float(second))
+            world.warm(pool, plan_warm_asks(pool, world.observe(pool, world.now_s), demand, 60.0, memory))
+        world.advance(1200.0)
+        return world.queue.scene_cold_requests
 
-    names = [SceneId(f"scene-{number:05d}") for number in range(6)]
-    told = ((names[2], names[3]), (names[4], names[5]), (names[0], names[1]), (names[2], names[4]))
-    warm, without = cold(told), cold(())
-    assert warm[0] < 0.9 * without[0]
-    assert warm[1] <= without[1]
+    assert cold(2) == 0
+    assert cold(0) > 0
 
 
 def test_what_a_pod_is_told_to_load_comes_on_top_of_its_start() -> None:
