@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fleet.labels import DATA_ENV
 from local_fleet.control_plane.binaries import Binaries, BinariesError, find
 from local_fleet.control_plane.plane import ControlPlane
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# How long it takes to make examples up says how busy the machine is, not what they are worth.
+settings.register_profile("busy-machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-machine")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: Ctrl-C could not be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -80,13 +80,6 @@ def test_an_unknown_profile_in_a_digest_is_nobodys() -> None:
     assert taken.holders == ("", "a")
 
 
-def test_a_snapshot_changes_by_making_another() -> None:
-    first = Snapshot.of([node()], [pod("a", ONE_G)])
-    second = first.without_pod("a").with_pod(pod("b", ONE_G)).with_node(replace(node(), name="gpu-2"))
-    assert (set(first.pods), set(first.nodes)) == ({"a"}, {"gpu-1"})
-    assert (set(second.pods), set(second.nodes)) == ({"b"}, {"gpu-1", "gpu-2"})
-
-
 def test_a_node_from_its_digest() -> None:
     digest = NodeDigest("self", 3, 1.0, CACHE, (GpuDigest("GPU-1", "H100-80", slices=(Slice("1g.10gb", 0),)),))
     made = Node.from_digest("gpu-1", digest, 12.0)
