@@ -277,7 +277,7 @@ def permissions(who: str, denied: Sequence[str]) -> Finding:
 def placeholder_class(autoscaler: Json | None) -> str:
     """The PriorityClass that a Deployment's `--placeholders` names; empty where no nodes are asked for ahead."""
     containers = autoscaler["spec"]["template"]["spec"]["containers"] if autoscaler is not None else []
-    flags = [flag for container in containers for flag in container.get("args") or ()]
+    flags = [str(flag) for container in containers for flag in container.get("args") or ()]
     for flag, following in itertools.pairwise([*flags, ""]):
         name, separator, value = flag.partition("=")
         if name == "--placeholders":
