@@ -23,7 +23,7 @@ from simulator.rivals.predictors import Arima, Constant, Kalman, Predictor, Prop
 from simulator.rivals.ray_serve import RayServe
 from simulator.rivals.wva import Wva
 from simulator.shared_forecasts import ForecastBook
-from simulator.traffic import Traffic
+from simulator.traffic import SERVICE_TABLE, Traffic
 from simulator.world import Seen, StartUp, World
 
 
@@ -47,6 +47,13 @@ class Case:
         history, day = self.traffic.history_bins, round(DAY_S / self.traffic.bin_s)
         levels = [level for f in FAMILIES.values() if f.knob == "forecast quantile" for level in f.values]
         object.__setattr__(self, "forecasts", ForecastBook(levels, history, max(0, history - 3 * day)))
+
+    def again(self, seed: int) -> Case:
+        """The same arrivals, and so the same forecasts, with other render times and start-ups."""
+        services = self.traffic.service.draw(SERVICE_TABLE, seed)
+        other = replace(self, traffic=replace(self.traffic, services=services), seed=seed)
+        object.__setattr__(other, "forecasts", self.forecasts)
+        return other
 
     @property
     def bound_pod_seconds(self) -> float:
