@@ -8,7 +8,7 @@ import pytest
 
 from fleet.digest import GpuDigest, NodeDigest, SceneCache, Slice
 from fleet.mig import MigProfile
-from fleet.snapshot import Gpu, Node, Pod, Snapshot, occupancy
+from fleet.snapshot import Gpu, Node, Pod, occupancy
 
 ONE_G = MigProfile.parse("1g.10gb")
 THREE_G = MigProfile.parse("3g.40gb")
