@@ -41,7 +41,7 @@ class _Open:
 
 
 class DigestClient:
-    """Asks http and https URLs directly, not through a proxy; beyond `most_kept` each question has its own connection."""
+    """Asks http and https URLs directly, not through a proxy; beyond `most_kept` each question has a connection."""
 
     def __init__(self, most_kept: int | None = None) -> None:
         self._kept: dict[str, _Open] = {}
