@@ -16,7 +16,7 @@ part() {
     *) worst=$code ;;
   esac
 }
-part -n 2 --dist loadgroup -m "not alone" "$@"
-[ "$worst" -gt 1 ] || part -m alone "$@" # not after an interrupt or a usage error
+part -n 3 --dist loadgroup -m "not alone" "$@"
+[ "$worst" -gt 1 ] || part -n 2 --dist loadgroup -m alone "$@" # not after an interrupt or a usage error
 [ "$empty" -lt 2 ] || worst=5
 exit "$worst"
