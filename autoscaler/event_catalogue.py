@@ -44,4 +44,10 @@ CATALOGUE: Mapping[EventReason, Meaning] = {
     ),
     EventReason.PAUSED: Meaning("Normal", "the count is held by hand", "`splatfleet resume`"),
     EventReason.RESUMED: Meaning("Normal", "the count is decided again"),
+    EventReason.SLICES_UNHEALTHY: Meaning(
+        "Warning",
+        "pods stand on slices that their nodes call unhealthy: they are counted out, and others are asked for",
+        "the GPUs of the nodes that the message names (docs/runbooks.md)",
+    ),
+    EventReason.SLICES_HEALTHY: Meaning("Normal", "no pod is known to stand on an unhealthy slice any more"),
 }

@@ -7,6 +7,7 @@ in time and learns nothing. `peak` is None while the expert has not seen enough.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -142,7 +143,8 @@ class HoltWinters:
         kernel = 1.0 - np.abs(np.arange(-half, half + 1)) / (half + 1.0)
         self._half = half
         self._kernel: Floats = gamma * kernel / kernel.sum() * (1.0 if half == 0 else 1.5)
-        self._first: list[float] = []
+        self._first: deque[float] = deque(maxlen=season)  # the newest bins until a season of them is known well enough
+        self._known = 0  # of these
         self._shape: Floats | None = None  # [season] by phase
         self._level = 0.0
         self._trend = 0.0
@@ -155,9 +157,7 @@ class HoltWinters:
         self._phase = (self._phase + 1) % self._season
         self._seen += 1
         if self._shape is None:
-            self._first.append(rate)
-            if len(self._first) == self._season:
-                self._begin()
+            self._await(rate)
             return
         ahead = self._level + self._damping * self._trend
         self._trend *= self._damping
@@ -173,19 +173,24 @@ class HoltWinters:
         self._trend += self._alpha * self._beta * error
         _spread(self._shape, self._phase, self._half, self._kernel * error)
 
+    def _await(self, rate: float) -> None:
+        """Begin once half of a season is known; until then a bin costs the same however long the season is."""
+        whole = len(self._first) == self._season
+        self._known += math.isfinite(rate) - (whole and math.isfinite(self._first[0]))
+        self._first.append(rate)
+        if len(self._first) == self._season <= 2 * self._known:
+            self._begin()
+
     def _begin(self) -> None:
         first = np.asarray(self._first)
         known = np.isfinite(first)
-        if known.mean() < 0.5:
-            self._first = self._first[1:]
-            return
         filled = np.interp(np.arange(first.size), np.flatnonzero(known), first[known], period=first.size)
         width = 2 * self._half + 1
         wrapped = np.concatenate((filled[-self._half :], filled, filled[: self._half])) if self._half else filled
         smooth = np.convolve(wrapped, np.ones(width) / width, mode="valid")
         self._level = float(smooth.mean())
         self._shape = np.roll(smooth - self._level, self._phase + 1)
-        self._first = []
+        self._first.clear()
 
     def peak(self, bins: int) -> float | None:
         if self._shape is None or self._seen < 2 * self._rest.size:

@@ -32,6 +32,8 @@ class EventReason(StrEnum):
     SCALING_LIMITED = "ScalingLimited"
     PAUSED = "Paused"
     RESUMED = "Resumed"
+    SLICES_UNHEALTHY = "SlicesUnhealthy"
+    SLICES_HEALTHY = "SlicesHealthy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ def status_of(
         "forecast": forecast,
         # What is not known for once is not unlearned; a pool that is another's is not ours to speak of.
         "sceneShares": _shares(decision) or (None if standing.conflict else resource.status.get("sceneShares")),
-        "conditions": _dated(_conditions(resource, decision, standing), resource.status, resource.generation, now_s),
+        "conditions": _dated(
+            _conditions(resource, decision, observation, standing), resource.status, resource.generation, now_s
+        ),
     }
     if observation is not None:
         status |= {
@@ -122,7 +126,9 @@ def status_of(
     return status
 
 
-def _conditions(resource: Resource, decision: Decision, standing: Standing) -> Iterator[Condition]:
+def _conditions(
+    resource: Resource, decision: Decision, observation: Observation | None, standing: Standing
+) -> Iterator[Condition]:
     line = decision.explanation
     blind = _BLIND.get(decision.reason)
     yield _ready(decision, standing)
@@ -145,6 +151,21 @@ def _conditions(resource: Resource, decision: Decision, standing: Standing) -> I
         yield Condition("Paused", "True", "ByHand", standing.paused)
     else:
         yield Condition("Paused", "False", "Running", "the count is decided")
+    yield from _slices(resource, observation)
+
+
+def _slices(resource: Resource, observation: Observation | None) -> Iterator[Condition]:
+    """What was seen last stays where the pool could not be observed."""
+    if observation is None:
+        for was in resource.status.get("conditions") or ():
+            if was.get("type") == "SlicesHealthy":
+                yield Condition("SlicesHealthy", was["status"], was["reason"], was["message"])
+    elif observation.unhealthy:
+        nodes = ", ".join(sorted({pod.node for pod in observation.pods if not pod.healthy}))
+        line = f"counted out, being on slices that their nodes call unhealthy: {observation.unhealthy} on {nodes}"
+        yield Condition("SlicesHealthy", "False", "PodsCountedOut", line)
+    else:
+        yield Condition("SlicesHealthy", "True", "NoneUnhealthy", "no pod is known to be on an unhealthy slice")
 
 
 def _ready(decision: Decision, standing: Standing) -> Condition:
@@ -247,6 +268,8 @@ _NEWS: dict[tuple[str, str], tuple[EventReason, Literal["Normal", "Warning"]]] =
     ("ScalingLimited", "True"): (EventReason.SCALING_LIMITED, "Warning"),
     ("Paused", "True"): (EventReason.PAUSED, "Normal"),
     ("Paused", "False"): (EventReason.RESUMED, "Normal"),
+    ("SlicesHealthy", "False"): (EventReason.SLICES_UNHEALTHY, "Warning"),
+    ("SlicesHealthy", "True"): (EventReason.SLICES_HEALTHY, "Normal"),
 }
 
 

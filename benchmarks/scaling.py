@@ -22,7 +22,7 @@ from fleet.labels import DATA_ENV
 from fleet.traffic import DAY_S, RateTrace
 from simulator.comparison import best_rivals
 from simulator.contenders import FAMILIES, choose
-from simulator.scaling import Row, Setting, jobs_for, play_all, tuned_knobs
+from simulator.scaling import Batch, Job, Row, Setting, jobs_for, stream, tuned_knobs
 from simulator.trace_file import read_trace
 from simulator.world import StartUp
 
@@ -30,9 +30,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "benchmarks" / "scaling.md"
 TEST_DAYS = 7.0
 BIN_S, TICK_S = 60.0, 30.0  # of what ours sees, and between its decisions: half of what a pool has costs half the time
-CHUNK = 26  # jobs that are played between two writes of the figures
-
-Job = tuple[str, float, int, bool]
 
 
 @dataclass
@@ -41,32 +38,31 @@ class Figures:
 
     folder: Path
     workers: int
-    until_s: float = math.inf  # of the monotonic clock: no chunk begins later
+    until_s: float = math.inf  # of the monotonic clock: no trace begins later
 
     def rows(self, name: str) -> list[Row]:
         """What was played so far, training days too."""
         path = self.folder / f"{name}.jsonl"
         return [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def play(self, setting: Setting, jobs: Sequence[Job]) -> bool:
-        """Play the jobs that have no row yet; False where time ran out before the last."""
-        done = {(row.policy, row.knob, row.seed, row.training) for row in self.rows(setting.name)}
-        left = [job for job in jobs if job not in done]
-        while left:
-            if time.monotonic() > self.until_s:
-                return False
-            # Ours of a seed go together, because they share their forecasts, and rivals fill the other process.
-            own = [job for job in left if FAMILIES[job[0]].pool is not None and job[2:] == left[0][2:]]
-            rest = [job for job in left if job not in own]
-            chunk = own + rest[:CHUNK]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            play_all(setting, chunk, self.workers, log=self.folder / f"{setting.name}.jsonl")
-            left = [job for job in left if job not in chunk]
+    def play(self, batches: Sequence[tuple[Setting, Sequence[Job]]]) -> bool:
+        """Play the jobs that have no row yet; False where time ran out before."""
+        left: list[Batch] = []
+        for setting, jobs in batches:
+            done = {(row.policy, row.knob, row.seed, row.training) for row in self.rows(setting.name)}
+            if rest := [job for job in jobs if job not in done]:
+                left.append((setting, rest, self.folder / f"{setting.name}.jsonl"))
+        if left and time.monotonic() > self.until_s:
+            return False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if left:
+            for _ in stream(left, self.workers):  # rows are in the files
+                pass
         return True
 
 
 def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds: int) -> None:
-    """Every trace with one seed; then other start-ups, and more seeds of ours and of the two best rivals."""
+    """Every trace, ours with all seeds and at other start-ups; then more seeds of the two best rivals."""
     settings = {
         name: Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS, bin_s=BIN_S, tick_s=TICK_S)
         for name, trace in traces.items()
@@ -74,22 +70,20 @@ def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds
     for name, setting in settings.items():
         began_s = time.perf_counter()
         # The knob of reactive rivals is what the comparison is with; other rivals show all of theirs.
-        jobs = [job for job in jobs_for(policies, 1, 1, training=True) if not job[3] or _reactive(job)]
-        if not figures.play(setting, jobs):
-            return
-        print(f"{name}: {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
-    for name, setting in settings.items():
+        jobs = [job for job in jobs_for(policies, seeds, 1, training=True) if not job[3] or _reactive(job)]
+        batches: list[tuple[Setting, Sequence[Job]]] = [(setting, jobs)]
         for start_s in START_UPS_S if SENSITIVE[0] in choose_names(policies) else ():
             other = replace(setting, name=f"{name}@{start_s:g}", start_up=StartUp(start_s))
-            if not figures.play(other, [(*SENSITIVE, 1, False)]):
-                return
-    for name, setting in settings.items():
-        rows = scored(figures.rows(name))
-        knobs = [(row.policy, row.knob) for row in rows if row.kind == "ours" and row.seed == 1]
-        knobs += [(row.policy, row.knob) for row in best_rivals([row for row in rows if row.seed == 1])[:2]]
-        more = [(policy, knob, seed, False) for seed in range(2, seeds + 1) for policy, knob in knobs]
-        if not figures.play(setting, more):
+            batches.append((other, [(*SENSITIVE, 1, False)]))
+        if not figures.play(batches):
             return
+        print(f"{name}: {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
+    batches = []
+    for name, setting in settings.items():
+        rows = [row for row in scored(figures.rows(name)) if row.seed == 1]
+        knobs = [(row.policy, row.knob) for row in best_rivals(rows)[:2]]
+        batches.append((setting, [(*knob, seed, False) for seed in range(2, seeds + 1) for knob in knobs]))
+    figures.play(batches)
 
 
 def _reactive(job: Job) -> bool:

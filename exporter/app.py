@@ -114,7 +114,12 @@ def serve(sources: Sources, host: str, port: int) -> None:
         listener.bind((host, port))
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         config = uvicorn.Config(
-            build_app(sources), log_config=None, access_log=False, timeout_graceful_shutdown=3, ws="none"
+            build_app(sources),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=3,
+            timeout_keep_alive=75,  # extenders and Prometheus come back every few seconds
+            ws="none",
         )
         server = _Server(config)
         server.announcement = f"exporter of node {sources.node} on http://{shown}:{listener.getsockname()[1]}/metrics"

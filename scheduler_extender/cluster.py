@@ -64,7 +64,8 @@ class Cluster:
         self, configured: Sequence[str] = (), prices: Prices | None = None, time_to_live_s: float = 30.0
     ) -> None:
         self.prices = prices or Prices()
-        self.snapshot = Snapshot.of(Node(name) for name in configured)
+        self.nodes = {name: Node(name) for name in configured}  # read here, changed by the methods alone
+        self.pods: dict[str, Pod] = {}  # by UID
         self.reservations = Reservations(time_to_live_s)
         self.table = NodeTable()
         for name in configured:
@@ -80,6 +81,7 @@ class Cluster:
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
         self._changes = 0  # of anything that a price follows from
         self._foreseen: tuple[int, Decision] | None = None
+        self._confirmed: dict[str, float] = {}  # node -> when its digest was seen unchanged, not written yet
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         """Take a node's new digest."""
@@ -91,18 +93,18 @@ class Cluster:
 
     def add_node(self, name: str) -> None:
         """A node came that may have no digest yet; one that is known stays as it is."""
-        if name not in self.snapshot.nodes:
+        if name not in self.nodes:
             self._set_node(Node(name, self._inventory.get(name, ()), sharing=self._sharing.get(name)))
 
     def remove_node(self, name: str) -> None:
         """A node is gone, and whatever it held; pods that were bound to it go by events of their own."""
-        if name not in self.snapshot.nodes:
+        if name not in self.nodes:
             return
         self._refresh(self.reservations.release_node(name))
         self._set_node(Node(name))
         self.table.set_claims(Node(name), (), frozenset())
         self._departed.forget_node(name)
-        self.snapshot = self.snapshot.without_node(name)
+        del self.nodes[name]
         self.table.drop(name)
         self._changes += 1
         self._seen_gpus.pop(name, None)
@@ -115,7 +117,7 @@ class Cluster:
         A digest that names GPUs wins on what exists and on its health: it saw them.
         """
         self._inventory[name] = gpus
-        node = self.snapshot.nodes.get(name)
+        node = self.nodes.get(name)
         if node is not None:
             self._set_node(replace(node, gpus=_merged(self._seen_gpus.get(name, ()), gpus)))
 
@@ -125,7 +127,7 @@ class Cluster:
             self._sharing.pop(name, None)
         else:
             self._sharing[name] = sharing
-        node = self.snapshot.nodes.get(name)
+        node = self.nodes.get(name)
         if node is not None and node.sharing != sharing:
             self._set_node(replace(node, sharing=sharing))
 
@@ -135,24 +137,31 @@ class Cluster:
         return freed
 
     def _set_node(self, node: Node) -> None:
-        self.snapshot = self.snapshot.with_node(node)
+        self.nodes[node.name] = node
         self.table.set_digest(node)
         self._change({node.name})
 
     def confirm_digest(self, name: str, now_s: float) -> None:
         """The node's digest was asked for again and had not changed."""
-        self._departed.drop_unnamed(self.snapshot.nodes[name], now_s)
-        self.table.seen_s[self.table.row(name)] = now_s
+        # While prices wait to be asked for, one that is as young to them as it was can wait too.
+        fresh = now_s - self.table.seen_s[self.table.row(name)] <= self.prices.fresh_s
+        self._confirmed[name] = now_s
+        if not fresh or self._awaited(now_s) is None:
+            self.settle()
+
+    def _confirm(self, name: str, seen_s: float) -> None:
+        self._departed.drop_unnamed(self.nodes[name], seen_s)
+        self.table.seen_s[self.table.row(name)] = seen_s
         self._changes += 1
 
     def set_pod(self, pod: Pod, now_s: float) -> Bound | None:
         """A pod came or changed; the answer is set when it is seen on its node for the first time."""
         if pod.finished:
             self._forget(pod.uid, now_s)
-            self.snapshot = self.snapshot.with_pod(pod)
+            self.pods[pod.uid] = pod
             return None
-        before = self.snapshot.pods.get(pod.uid)
-        self.snapshot = self.snapshot.with_pod(pod)
+        before = self.pods.get(pod.uid)
+        self.pods[pod.uid] = pod
         self._changes += self._requests.see(pod, before)
         if not pod.holds:
             return None
@@ -192,12 +201,11 @@ class Cluster:
     def remove_pod(self, uid: str, now_s: float) -> None:
         """A pod was deleted: its place is free, whatever the digest still says."""
         self._forget(uid, now_s)
-        if uid in self.snapshot.pods:
-            self.snapshot = self.snapshot.without_pod(uid)
+        self.pods.pop(uid, None)
 
     def set_pods(self, pods: Sequence[Pod], now_s: float) -> list[Bound]:
         """These pods are all there are, as a list before a watch says."""
-        for uid in self.snapshot.pods.keys() - {pod.uid for pod in pods}:
+        for uid in self.pods.keys() - {pod.uid for pod in pods}:
             self.remove_pod(uid, now_s)
         return [bound for pod in pods if (bound := self.set_pod(pod, now_s)) is not None]
 
@@ -226,7 +234,7 @@ class Cluster:
 
     def warm_bytes(self, pod: Pod) -> int:
         """Bytes of scenes that would be lost with a pod: what its node says it holds, else the scenes it names."""
-        node = self.snapshot.nodes.get(pod.node)
+        node = self.nodes.get(pod.node)
         for said in node.pods if node else ():
             if said.uid == pod.uid:
                 return sum(scene.bytes for scene in said.resident)
@@ -234,11 +242,10 @@ class Cluster:
 
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price every node, or say what was foreseen. Changes nothing; `reserve` holds the place."""
-        if self._foreseen is not None:
-            changes, foreseen = self._foreseen
-            same = changes == self._changes and foreseen.pod == pod and foreseen.names == names
-            if same and 0.0 <= now_s - foreseen.now_s <= FORESEEN_FOR_S:
-                return foreseen
+        foreseen = self._awaited(now_s)
+        if foreseen is not None and foreseen.pod == pod and foreseen.names == names:
+            return foreseen
+        self.settle()
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
             verdict = fits(pod, rows, self.table)
@@ -254,6 +261,13 @@ class Cluster:
         """Price now what will be asked about next; whatever changes until then makes it worthless."""
         decision = self.decide(pod, names, now_s)
         self._foreseen = self._changes, decision
+
+    def _awaited(self, now_s: float) -> Decision | None:
+        """What was foreseen and may still be asked about."""
+        if self._foreseen is None or self._foreseen[0] != self._changes:
+            return None
+        decision = self._foreseen[1]
+        return decision if 0.0 <= now_s - decision.now_s <= FORESEEN_FOR_S else None
 
     def set_capacity_type(self, name: str, capacity_type: str) -> None:
         """Take what a node's label says: `reserved`, `on-demand`, `spot`, or empty where it says nothing."""
@@ -272,21 +286,29 @@ class Cluster:
     def reserve(self, decision: Decision, now_s: float) -> None:
         """Hold the winner's place until the pod's binding is seen; a pod that holds one already needs none."""
         pod = decision.pod
-        known = self.snapshot.pods.get(pod.uid)
+        known = self.pods.get(pod.uid)
         if pod.uid and decision.winner and not (known is not None and known.holds):
             self._unsettled |= self.reservations.reserve(pod, decision.winner, now_s)
 
     @property
     def reservations_without_pod(self) -> int:
         """Reservations less the living pods that they are for: what a missed word about a pod leaves behind."""
-        pods = self.snapshot.pods
-        return sum(uid not in pods or pods[uid].finished for uid in self.reservations.uids)
+        return sum(uid not in self.pods or self.pods[uid].finished for uid in self.reservations.uids)
 
     def settle(self) -> None:
-        """Bring the rows of fresh reservations in step now; whoever reads them next would do it otherwise."""
+        """Write what was put off until nobody waits for an answer; whoever reads it before does it too."""
         if self._unsettled:
             names, self._unsettled = self._unsettled, set()
             self._write(names, frozenset())
+        if self._confirmed:
+            confirmed, self._confirmed = self._confirmed, {}
+            for name, seen_s in confirmed.items():
+                self._confirm(name, seen_s)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All of it at this moment, for whoever keeps it."""
+        return Snapshot(dict(self.nodes), dict(self.pods))
 
     @property
     def demand(self) -> Demand:
@@ -309,10 +331,10 @@ class Cluster:
 
     def _forget(self, uid: str, now_s: float) -> None:
         changed = self.reservations.release(uid)
-        pod = self.snapshot.pods.get(uid)
+        pod = self.pods.get(uid)
         if pod is not None and pod.holds:
             self._bound.get(pod.node, {}).pop(uid, None)
-            node = self.snapshot.nodes.get(pod.node)
+            node = self.nodes.get(pod.node)
             if node is not None:  # else no exporter will ever name it
                 self._departed.drop_unnamed(node, now_s)
                 self._departed.add(uid, pod.node, now_s)
@@ -331,20 +353,20 @@ class Cluster:
 
     def _write(self, names: set[str], aside: frozenset[str]) -> None:
         for name in sorted(names):  # an order that a replay has too
-            if name not in self.snapshot.nodes:
+            if name not in self.nodes:
                 continue
             bound = self._bound.get(name, {})
             reserved = [pod for pod in self.reservations.on(name) if pod.uid not in bound]
             claims = [pod for pod in (*bound.values(), *reserved) if pod.uid not in aside]
             departed = aside.union(self._departed.on(name))
-            self.table.set_claims(self.snapshot.nodes[name], claims, departed)
+            self.table.set_claims(self.nodes[name], claims, departed)
             self._changes += 1
 
     @contextmanager
     def _without(self, uid: str) -> Iterator[None]:
         """The table as if this pod held no place: its own must not stand in its way."""
         reservation = self.reservations.get(uid)
-        known = self.snapshot.pods.get(uid)
+        known = self.pods.get(uid)
         places = {reservation.node} if reservation else set()
         if known is not None and known.holds:
             places.add(known.node)

@@ -141,9 +141,9 @@ class RecordedCluster(Cluster):
         self._record(_Line("digest", now_s, node=name, digest=digest))
         super().apply_digest(name, digest, now_s)
 
-    def confirm_digest(self, name: str, now_s: float) -> None:
-        self._record(_Line("confirm", now_s, node=name))
-        super().confirm_digest(name, now_s)
+    def _confirm(self, name: str, seen_s: float) -> None:
+        self._record(_Line("confirm", seen_s, node=name))
+        super()._confirm(name, seen_s)
 
     def add_node(self, name: str) -> None:
         self._record(_Line("node", node=name))
@@ -280,7 +280,7 @@ def _apply(cluster: Cluster, line: _Line, number: int) -> None:
     match line.kind:
         case "digest" if line.digest is not None:
             cluster.apply_digest(line.node, line.digest, line.now_s)
-        case "confirm" if line.node in cluster.snapshot.nodes:
+        case "confirm" if line.node in cluster.nodes:
             cluster.confirm_digest(line.node, line.now_s)
         case "node":
             cluster.add_node(line.node)

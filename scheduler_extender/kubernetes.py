@@ -207,7 +207,7 @@ class ClusterWatch:
             extender.poller.set_url(name, "")
             extender.cluster.remove_node(name)
             return
-        if name not in extender.cluster.snapshot.nodes:
+        if name not in extender.cluster.nodes:
             extender.cluster.add_node(name)
             self._ask(extender, name)
         before, now = (
@@ -237,7 +237,7 @@ class ClusterWatch:
     def _ask(self, extender: Extender, node: str) -> None:
         """Have the digest of a node that exists polled at its newest exporter, while it has one."""
         urls = list(self._exporters.get(node, {}).values())
-        if node in extender.cluster.snapshot.nodes:
+        if node in extender.cluster.nodes:
             extender.poller.set_url(node, urls[-1] if urls else "")
 
     def _class(self, extender: Extender, change: Change[DeviceClass]) -> None:
@@ -290,5 +290,5 @@ def _pod(extender: Extender, change: Change[WatchedPod]) -> None:
     pod = read_pod(change.object)
     if change.kind == "deleted":
         extender.apply(PodEvent("DELETED", (pod,)))
-    elif extender.cluster.snapshot.pods.get(pod.uid) != pod:  # most changes of a status are none to us
+    elif extender.cluster.pods.get(pod.uid) != pod:  # most changes of a status are none to us
         extender.apply(PodEvent("MODIFIED", (pod,)))

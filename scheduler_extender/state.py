@@ -12,7 +12,7 @@ import structlog
 
 from fleet.digest import DIGEST_VERSION, NodeDigest
 from scheduler_extender.cluster import Cluster
-from scheduler_extender.digest_client import Reply, get
+from scheduler_extender.digest_client import DigestClient, Reply
 
 MOST_DIGEST_BYTES = 64 << 20
 AT_ONCE = 64  # polls in flight
@@ -55,6 +55,7 @@ class DigestPoller:
         self._poll_s = poll_s
         self._timeout_s = timeout_s
         self._clock = clock
+        self._client = DigestClient()
         self._etags: dict[str, str] = {}
         self._failing: set[str] = set()
         self._misnamed: set[str] = set()  # warned of once
@@ -64,6 +65,12 @@ class DigestPoller:
     async def run(self) -> None:
         """Poll until cancelled."""
         turn = asyncio.Semaphore(AT_ONCE)
+        try:
+            await self._poll_all(turn)
+        finally:
+            self._client.close()
+
+    async def _poll_all(self, turn: asyncio.Semaphore) -> None:
         async with asyncio.TaskGroup() as group:
 
             def start(name: str, offset_s: float) -> None:
@@ -79,6 +86,7 @@ class DigestPoller:
         if self.urls.get(name, "") == url:
             return
         self._etags.pop(name, None)
+        self._client.forget(self.urls.get(name, ""))
         if url:
             self.urls[name] = url
             if self._start is not None and name not in self._polls:
@@ -109,7 +117,7 @@ class DigestPoller:
         headers = {"If-None-Match": self._etags[name]} if name in self._etags else {}
         try:
             async with asyncio.timeout(self._timeout_s):
-                reply = await get(self.urls[name], headers, MOST_DIGEST_BYTES)
+                reply = await self._client.get(self.urls[name], headers, MOST_DIGEST_BYTES)
             if reply.status == 304 and headers:
                 self._cluster.confirm_digest(name, self._clock())
             else:

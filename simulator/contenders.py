@@ -25,7 +25,7 @@ from simulator.rivals.wva import Wva
 from simulator.scene_requests import Scenes
 from simulator.scene_world import SceneWorld, with_scenes
 from simulator.shared_forecasts import ForecastBook
-from simulator.traffic import Traffic
+from simulator.traffic import SERVICE_TABLE, Traffic
 from simulator.world import Seen, StartUp, World
 
 
@@ -50,6 +50,13 @@ class Case:
         history, day = self.traffic.history_bins, round(DAY_S / self.traffic.bin_s)
         levels = [level for f in FAMILIES.values() if f.knob == "forecast quantile" for level in f.values]
         object.__setattr__(self, "forecasts", ForecastBook(levels, history, max(0, history - 3 * day)))
+
+    def again(self, seed: int) -> Case:
+        """The same arrivals, and so the same forecasts, with other render times and start-ups."""
+        services = self.traffic.service.draw(SERVICE_TABLE, seed)
+        other = replace(self, traffic=replace(self.traffic, services=services), seed=seed)
+        object.__setattr__(other, "forecasts", self.forecasts)
+        return other
 
     @property
     def bound_pod_seconds(self) -> float:

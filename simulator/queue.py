@@ -24,10 +24,9 @@ WAIT, BUSY, STARTED, MISSED, IN_SYSTEM = 0, 1, 2, 3, 4
 
 
 @numba.njit(cache=True)
-def _sift_down(free: Any, pods: Any, size: int) -> None:
-    """Restore the heap after its root changed."""
-    parent = 0
-    key, pod = free[0], pods[0]
+def _sift_down(free: Any, pods: Any, size: int, parent: int) -> None:
+    """Restore the heap after the value at `parent` grew."""
+    key, pod = free[parent], pods[parent]
     while True:
         child = 2 * parent + 1
         if child >= size:
@@ -69,7 +68,7 @@ def _serve(
         service = services[head % table]
         wait = start - arrival
         free[0] = start + service
-        _sift_down(free, pods, size)
+        _sift_down(free, pods, size, 0)
         second = int(start)
         seconds[second, 0] += wait
         seconds[second, 1] += service
@@ -135,10 +134,11 @@ class RenderQueue:
         """Take the pod away; returns the end of what it renders (the past where it is idle)."""
         at = int(np.flatnonzero(self._pods[: self._size] == pod)[0])
         free_s = float(self._free[at])
-        kept = [index for index in range(self._size) if index != at]
-        order = sorted(kept, key=lambda index: self._free[index])  # a sorted array is a heap
-        self._free[: len(order)], self._pods[: len(order)] = self._free[order], self._pods[order]
-        self._size -= 1
+        last = self._size = self._size - 1
+        if at != last:
+            self._free[at], self._pods[at] = self._free[last], self._pods[last]
+            _sift_down(self._free, self._pods, last, at)
+            _sift_up(self._free, self._pods, at)
         return free_s
 
     def advance(self, until_s: float, starting_until_s: float) -> None:

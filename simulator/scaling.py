@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,12 +46,14 @@ class Setting:
     scenes: SceneSetting | None = None  # None: requests ask for pods alone
 
     def case(self, seed: int, training: bool = False) -> Case:
-        """The test days, or the training days before them."""
+        """The test days, or the training days before them: arrivals drawn once, start-ups and render times by seed."""
         first, last = self.test_from_day, self.trace.duration_s / DAY_S
         days = (max(0.0, first - self.train_days), first) if training else (first, last)
-        traffic = play(scale_to_pods(self.trace, self.service, self.mean_pods), self.service, days, seed, self.bin_s)
-        scenes = self.scenes.draw(traffic.arrivals, seed) if self.scenes is not None else None
-        return Case(traffic, self.start_up, self.objective, seed, self.tick_s, scenes)
+        trace, drawn = scale_to_pods(self.trace, self.service, self.mean_pods), int(not training)
+        traffic = play(trace, self.service, days, drawn, self.bin_s)
+        scenes = self.scenes.draw(traffic.arrivals, drawn) if self.scenes is not None else None
+        case = Case(traffic, self.start_up, self.objective, drawn, self.tick_s, scenes)
+        return case if seed == drawn else case.again(seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,40 +166,59 @@ def jobs_for(names: str, seeds: int, seeds_of_rivals: int, training: bool) -> li
     return sorted(jobs, key=lambda job: (job[3], job[2], FAMILIES[job[0]].kind != "ours"))
 
 
-_setting: Setting | None = None  # of a worker process
-_cases: dict[tuple[int, bool], Case] = {}
-_log: Path | None = None
+_cases: dict[tuple[str, int, bool], Case] = {}  # of this process: of one setting's test or training days, by seed
 
 
-def _prepare(setting: Setting, log: Path | None = None) -> None:
-    global _setting, _log
-    _setting, _log = setting, log
-    _cases.clear()
+def _case(setting: Setting, seed: int, training: bool) -> Case:
+    """The case, with the arrivals and forecasts of another seed that is at hand."""
+    key = (setting.name, seed, training)
+    if key not in _cases:
+        same = next((case for (name, _, of), case in _cases.items() if (name, of) == (setting.name, training)), None)
+        if same is None:
+            _cases.clear()  # one week of arrivals is 200 MB
+        _cases[key] = setting.case(seed, training) if same is None else same.again(seed)
+    return _cases[key]
 
 
-def _play(jobs: Sequence[Job]) -> list[Row]:
-    assert _setting is not None  # `_prepare` ran in this process
+def _play(setting: Setting, jobs: Sequence[Job], log: Path | None) -> list[Row]:
     rows = []
     for policy, knob, seed, training in jobs:
-        if (seed, training) not in _cases:
-            _cases.clear()  # one week of arrivals is 200 MB
-            _cases[seed, training] = _setting.case(seed, training)
-        case = _cases[seed, training]
-        rows.append(run(case, policy, knob, _setting.name, training, _setting.prices))
-        if _log is not None:
-            with _log.open("a") as file:  # a line is written whole, so processes may share the file
+        case = _case(setting, seed, training)
+        rows.append(run(case, policy, knob, setting.name, training, setting.prices))
+        if log is not None:
+            with log.open("a") as file:  # a line is written whole, so processes may share the file
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
     return rows
 
 
 def _together(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that one process should play one after another: ours of one seed share their forecasts."""
+    """Jobs that one process should play one after another: ours share their forecasts."""
     groups: dict[object, list[Job]] = {}
     for job in jobs:
-        policy, _, seed, training = job
-        own = FAMILIES[policy].pool is not None
-        groups.setdefault((seed, training) if own else job, []).append(job)
+        own = FAMILIES[job[0]].pool is not None
+        groups.setdefault(job[3] if own else job, []).append(job)
     return list(groups.values())
+
+
+Batch = tuple[Setting, Sequence[Job], Path | None]  # the last: every row is a line of it at once
+
+
+def stream(batches: Sequence[Batch], workers: int = 1) -> Iterator[Row]:
+    """Play the jobs of several settings, in so many processes; rows as they come, those of the training days too.
+
+    Settings are told apart by their names. What takes longest begins first: ours, which are played one after another.
+    """
+    groups = [(setting, group, log) for setting, jobs, log in batches for group in _together(jobs)]
+    groups.sort(key=lambda group: FAMILIES[group[1][0][0]].pool is None)
+    _cases.clear()
+    if workers <= 1:
+        for setting, group, log in groups:
+            yield from _play(setting, group, log)
+        _cases.clear()
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_play, *group) for group in groups]):
+            yield from done.result()
 
 
 def play_all(
@@ -206,37 +226,19 @@ def play_all(
     jobs: Sequence[Job],
     workers: int = 1,
     report: Callable[[Row], None] = lambda _: None,
-    log: Path | None = None,
 ) -> list[Row]:
     """Play the jobs, in so many processes; the rows of the test days, the tuned ones marked.
 
-    `report` is called with every row as it comes, those of the training days too, and each is a line of `log` at
-    once, so that a run which is cut short loses none.
+    `report` is called with every row as it comes, those of the training days too.
     """
     rows = []
-    with _workers(setting, workers, log) as stream:
-        for row in stream(jobs):
-            report(row)
-            rows.append(row)
+    for row in stream([(setting, jobs, None)], workers):
+        report(row)
+        rows.append(row)
     order = {job: number for number, job in enumerate(jobs)}
     rows.sort(key=lambda row: order[row.policy, row.knob, row.seed, row.training])
     tuned = tuned_knobs(rows, setting.objective)
     return [replace(row, tuned=tuned.get(row.policy) == row.knob) for row in rows if not row.training]
-
-
-@contextmanager
-def _workers(setting: Setting, workers: int, log: Path | None) -> Iterator[Callable[[Sequence[Job]], Iterator[Row]]]:
-    if workers <= 1:
-        _prepare(setting, log)
-        yield lambda jobs: (row for group in _together(jobs) for row in _play(group))
-        _cases.clear()
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (setting, log)) as pool:
-        yield lambda jobs: (
-            row
-            for done in as_completed([pool.submit(_play, group) for group in _together(jobs)])
-            for row in done.result()
-        )
 
 
 def tuned_knobs(rows: Sequence[Row], objective: Objective) -> dict[str, float]:

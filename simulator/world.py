@@ -230,15 +230,19 @@ class Seen:
         self.now_s = world.now_s
         self.replicas = len(world.pods)  # of the spec
         self.ready = self.replicas - len(starting)
-        # Pods without a container yet are in phase Pending; those that fetch and load run, and export no metric yet.
-        self.pending_pods = sum(
-            world.start_up.stage_at(self.now_s - pod.asked_s, pod.ready_s - pod.asked_s) in ("provisioning", "image")
-            for pod in starting
-        )
         self.starting = len(starting)
         self.max_replicas = world.pool.max_replicas
         self.min_replicas = world.pool.min_replicas
         self.service_s = world.traffic.service.mean_s
+
+    @property
+    def pending_pods(self) -> int:
+        """Pods without a container yet, in phase Pending; those that fetch and load run, and export no metric yet."""
+        stage_at = self._world.start_up.stage_at
+        return sum(
+            stage_at(self.now_s - pod.asked_s, pod.ready_s - pod.asked_s) in ("provisioning", "image")
+            for pod in self._world.starting
+        )
 
     @property
     def queued(self) -> int:

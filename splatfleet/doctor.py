@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from splatfleet.kubectl import ClusterSettings, Json, connect
 from splatfleet.settings import UsageError, verb
 
 if TYPE_CHECKING:
+    from autoscaler.permissions import Permission
     from kube.connection import Connection
     from splatfleet.doctor_checks import Finding
 
@@ -115,6 +116,7 @@ def _findings(looks: _Looks) -> Iterator[Finding]:
         ("crd", _crd),
         ("components", lambda looks: checks.components(looks.deployments)),
         ("rbac", _rbac),
+        ("placeholders", _placeholders),
         ("leader", _leader),
         ("autoscalers", lambda looks: checks.autoscalers(looks.autoscalers)),
         ("second writer", _writers),
@@ -152,10 +154,31 @@ def _crd(looks: _Looks) -> Iterable[Finding]:
 
 
 def _rbac(looks: _Looks) -> Iterable[Finding]:
-    """Asks the API server for each permission: of the autoscaler's account where we may, else of ourselves."""
     from autoscaler.permissions import PERMISSIONS
-    from kube.errors import Refused
     from splatfleet import doctor_checks as checks
+
+    who, denied = _denied(looks, PERMISSIONS)
+    return [checks.permissions(who, denied)]
+
+
+def _placeholders(looks: _Looks) -> Iterable[Finding]:
+    from autoscaler.permissions import PLACEHOLDERS
+    from splatfleet import doctor_checks as checks
+
+    priority_class = checks.placeholder_class(looks.component("autoscaler"))
+    if not priority_class:
+        return [checks.placeholders("", "", [], False)]
+    who, denied = _denied(looks, [PLACEHOLDERS])
+    known = looks.absent_or(f"/apis/scheduling.k8s.io/v1/priorityclasses/{priority_class}") is not None
+    return [checks.placeholders(priority_class, who, denied, known)]
+
+
+def _denied(looks: _Looks, permissions: Sequence[Permission]) -> tuple[str, list[str]]:
+    """Asks the API server for each permission: of the autoscaler's account where we may, else of ourselves.
+
+    Whom it asked about, and verb and resource of what that one may not do.
+    """
+    from kube.errors import Refused
 
     account = looks.settings.service_account
     found = looks.component("autoscaler")
@@ -168,7 +191,7 @@ def _rbac(looks: _Looks) -> Iterable[Finding]:
     } or {(looks.settings.namespace or looks.connection.namespace, "")}
     home = (account or "").partition("/")[0] or looks.connection.namespace
     denied = []
-    for needed in PERMISSIONS:
+    for needed in permissions:
         for verb_ in needed.verbs:
             attributes = {"group": needed.group, "resource": needed.resource, "verb": verb_}
             if needed.subresource:
@@ -186,7 +209,7 @@ def _rbac(looks: _Looks) -> Iterable[Finding]:
                         f"{verb_} {needed.name}" + (f" in {place['namespace']}" if "namespace" in place else "")
                     )
     who = f"service account {account}" if account else "you (no service account was asked about)"
-    return [checks.permissions(who, list(dict.fromkeys(denied)))]
+    return who, list(dict.fromkeys(denied))
 
 
 def _place(resource: str, namespace: str, target: str, home: str, verb_: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -271,6 +272,34 @@ def permissions(who: str, denied: Sequence[str]) -> Finding:
         fix = "kubectl auth can-i --list --as …; the chart's role, or autoscaler/permissions.py, has what is needed"
         return Finding("rbac", "fail", f"{who} may not {'; '.join(denied)}", fix)
     return Finding("rbac", "ok", f"{who} may do all that the autoscaler needs")
+
+
+def placeholder_class(autoscaler: Json | None) -> str:
+    """The PriorityClass that a Deployment's `--placeholders` names; empty where no nodes are asked for ahead."""
+    containers = autoscaler["spec"]["template"]["spec"]["containers"] if autoscaler is not None else []
+    flags = [str(flag) for container in containers for flag in container.get("args") or ()]
+    for flag, following in itertools.pairwise([*flags, ""]):
+        name, separator, value = flag.partition("=")
+        if name == "--placeholders":
+            return value if separator else following
+    return ""
+
+
+def placeholders(priority_class: str, who: str, denied: Sequence[str], known: bool) -> Finding:
+    """`denied` are verb and resource of what may not be done; `known` is whether the PriorityClass is there."""
+    if not priority_class:
+        return Finding("placeholders", "skip", "the autoscaler asks for no nodes ahead (--placeholders)")
+    if denied:
+        fix = (
+            "the chart's autoscaler.placeholders.enabled gives the role, and the policy that limits it to placeholders"
+        )
+        return Finding("placeholders", "fail", f"{who} may not {'; '.join(denied)}", fix)
+    if not known:
+        fix = (
+            f"the chart's autoscaler.placeholders.enabled, or kubectl create priorityclass {priority_class} --value=-10"
+        )
+        return Finding("placeholders", "fail", f"--placeholders={priority_class}: there is no such PriorityClass", fix)
+    return Finding("placeholders", "ok", f"{who} may ask for nodes ahead by pods of class {priority_class}")
 
 
 def prometheus(answered: Mapping[str, float | None], error: str) -> Iterator[Finding]:

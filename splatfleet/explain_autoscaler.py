@@ -58,6 +58,9 @@ def _lines(item: Json) -> Iterator[str]:
     metrics = condition(item, "MetricsAvailable")
     if metrics.get("status") == "False":
         yield f"  no demand       for {age(metrics.get('lastTransitionTime'))}: {metrics.get('message')}"
+    slices = condition(item, "SlicesHealthy")
+    if slices.get("status") == "False":
+        yield f"  sick slices     for {age(slices.get('lastTransitionTime'))}: {slices.get('message')}"
 
 
 def _foreseen(forecast: Mapping[str, Any] | None) -> str:

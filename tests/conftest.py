@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fleet.labels import DATA_ENV
 from local_fleet.control_plane.binaries import Binaries, BinariesError, find
 from local_fleet.control_plane.plane import ControlPlane
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# How long it takes to make examples up says how busy the machine is, not what they are worth.
+settings.register_profile("busy-machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-machine")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: Ctrl-C could not be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,16 +31,42 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """For scripts/run-tests.sh: what starts Triton is `alone`, unless marked as waiting for states and nothing else.
 
-    Those, and what asks the control plane, stay on one process each: they wait more than they compute, so others are
-    played beside them.
+    With `--dist loadgroup` a module stays on one process, so that its fixtures are made once. What waits more than it
+    computes is a group that stays on one process and begins first, so that others are played beside its waits.
     """
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        starts_triton = item.get_closest_marker("triton") or "backends" in fixtures
-        if starts_triton and not item.get_closest_marker("waits"):
+        if starts_triton(item) and not item.get_closest_marker("waits"):
             item.add_marker(pytest.mark.alone)
-        elif config.pluginmanager.hasplugin("xdist") and (starts_triton or "control_plane_binaries" in fixtures):
-            item.add_marker(pytest.mark.xdist_group("triton" if starts_triton else "control-plane"))
+    if config.getoption("loadgroup", default=False):
+        groups = {item: group_of(item) for item in items}
+        items.sort(key=lambda item: groups[item] is None)
+        for item, group in groups.items():
+            name_group(item, group or item.nodeid.partition("::")[0])
+
+
+def starts_triton(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("triton")) or "backends" in getattr(item, "fixturenames", ())
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """Of what shares a fleet or a control plane; None of a test that computes or has servers of its own."""
+    fixtures = getattr(item, "fixturenames", ())
+    if item.get_closest_marker("alone"):
+        return "standing-fleet" if "standing" in fixtures else "frames"
+    if starts_triton(item):
+        return "triton"
+    return "control-plane" if "control_plane_binaries" in fixtures else None
+
+
+def name_group(item: pytest.Item, group: str) -> None:
+    """Write the group behind the test's id, where pytest-xdist reads it.
+
+    pytest-xdist 3.8 does so for its mark `xdist_group`, but in an attribute that pytest 9.2 has no more: the mark is
+    lost without a word.
+    """
+    named = f"{item.nodeid}@{group}"
+    item._id = type(item.id).parse(named)
+    assert item.nodeid == named
 
 
 @pytest.fixture(scope="session")

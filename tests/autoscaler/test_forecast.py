@@ -12,6 +12,7 @@ import pytest
 
 from autoscaler.conformal import Calibrator
 from autoscaler.diary import Diary, of_past_days
+from autoscaler.experts import HoltWinters
 from autoscaler.forecast import Forecaster, Shape, round_up, shape_for
 from autoscaler.mixture import Mixture
 from fleet.traffic import parse_rate_trace
@@ -252,6 +253,30 @@ def test_a_bin_costs_a_sliver_of_a_history() -> None:
     for rate in rates[:20]:
         forecaster.update(rate)
     assert (time.process_time() - begin) / 20 < whole / 500
+
+
+def test_a_history_without_data_costs_no_more_with_a_longer_season() -> None:
+    """A day of 5 s bins that is not known yet: what a tick reads of it is reckoned by bins alone."""
+
+    def seconds_a_bin(season: int) -> float:
+        expert = HoltWinters("hw", season, (0.1, 0.0, 0.2), 1.0, 3)
+        for _ in range(season):
+            expert.update(math.nan, math.nan)
+        begun_s = time.process_time()
+        for _ in range(4000):
+            expert.update(math.nan, math.nan)
+        return (time.process_time() - begun_s) / 4000
+
+    assert min(seconds_a_bin(17_280) for _ in range(3)) < 10 * min(seconds_a_bin(144) for _ in range(3))
+
+
+def test_an_expert_begins_with_the_first_season_of_which_half_is_known() -> None:
+    expert = HoltWinters("hw", 8, (0.1, 0.0, 0.2), 1.0, 1)
+    for rate in [math.nan] * 9 + [1.0, 2.0, math.nan, 3.0]:
+        expert.update(rate, rate)
+        assert expert.peak(1) is None
+    expert.update(4.0, 4.0)
+    assert expert.peak(8) == pytest.approx(4.0)
 
 
 def test_shapes() -> None:

@@ -71,7 +71,8 @@ async def test_one_broken_triton_leaves_the_others_served(
     broken = serve_bytes(*chunks, hang=hang)
     good = serve_metrics(triton_text).address
     store.put("a")
-    reading = await _collect(Sources("n", (broken, good), scene_cache=store.root, deadline_s=0.5))
+    deadline_s = 1.0 if hang else 20.0  # who does not hang has said what is wrong long before, on a busy machine too
+    reading = await _collect(Sources("n", (broken, good), scene_cache=store.root, deadline_s=deadline_s))
     problems = _problems(reading)
     assert problems["triton", good] == ""
     assert problems["scene_cache", str(store.root)] == ""

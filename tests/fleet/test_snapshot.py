@@ -8,7 +8,7 @@ import pytest
 
 from fleet.digest import GpuDigest, NodeDigest, SceneCache, Slice
 from fleet.mig import MigProfile
-from fleet.snapshot import Gpu, Node, Pod, Snapshot, occupancy
+from fleet.snapshot import Gpu, Node, Pod, occupancy
 
 ONE_G = MigProfile.parse("1g.10gb")
 THREE_G = MigProfile.parse("3g.40gb")
@@ -78,13 +78,6 @@ def test_strategy_single_gives_slices_as_gpus() -> None:
 def test_an_unknown_profile_in_a_digest_is_nobodys() -> None:
     taken = occupancy(node(Slice("banana", 0), Slice("1g.10gb", 1)), [pod("a", ONE_G)])
     assert taken.holders == ("", "a")
-
-
-def test_a_snapshot_changes_by_making_another() -> None:
-    first = Snapshot.of([node()], [pod("a", ONE_G)])
-    second = first.without_pod("a").with_pod(pod("b", ONE_G)).with_node(replace(node(), name="gpu-2"))
-    assert (set(first.pods), set(first.nodes)) == ({"a"}, {"gpu-1"})
-    assert (set(second.pods), set(second.nodes)) == ({"b"}, {"gpu-1", "gpu-2"})
 
 
 def test_a_node_from_its_digest() -> None:

@@ -127,3 +127,18 @@ def test_versions_and_components() -> None:
     down = {"metadata": meta("gateway"), "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}
     assert "1 of 2 ready" in worst(checks.components([down])).said
     assert worst(checks.components([])).state == "warn"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--listen=:1", "--placeholders=later"], "later"),
+        (["--placeholders", "later", "--listen=:1"], "later"),
+        (["--placeholder-image=pause"], ""),
+        (["--placeholders"], ""),
+    ],
+)
+def test_the_class_of_placeholders_is_read_from_the_flags(arguments: list[str], found: str) -> None:
+    pod = {"containers": [{"name": "sidecar"}, {"name": "autoscaler", "args": arguments}]}
+    assert checks.placeholder_class({"spec": {"template": {"spec": pod}}}) == found
+    assert checks.placeholder_class(None) == ""

@@ -21,7 +21,7 @@ from autoscaler.observation import Observation
 from autoscaler.reasons import WORDS
 from autoscaler.resource import parse_resource
 from autoscaler.status import Standing, status_of
-from fleet.labels import PAUSED_ANNOTATION, PAUSED_SCALE_DOWN_ANNOTATION
+from fleet.labels import COMPONENT_LABEL, PAUSED_ANNOTATION, PAUSED_SCALE_DOWN_ANNOTATION
 from splatfleet.__main__ import main
 from splatfleet.kubectl import duration
 from tests.autoscaler.wire import serving
@@ -256,3 +256,33 @@ def test_doctor_finds_what_is_wrong_and_says_the_fix(
     found = findings(well)
     for check in ("api server", "crd", "rbac", "leader", "autoscalers", "second writer", "prometheus", "clocks"):
         assert {item["state"] for item in found[check]} == {"ok"}, found[check]
+
+
+def test_doctor_looks_at_what_placeholders_need(space: Space, verb: Verb) -> None:
+    space.deploy("with-placeholders", replicas=0)
+    marks = {COMPONENT_LABEL: "autoscaler", "app.kubernetes.io/part-of": "splatfleet"}
+    args = [
+        {"op": "add", "path": "/spec/template/spec/containers/0/args", "value": [f"--placeholders={space.namespace}"]}
+    ]
+    space.plane.kubectl(
+        "patch", "deployment/with-placeholders", "-n", space.namespace, "--type=json", "-p", json.dumps(args)
+    )
+    marked = {"metadata": {"labels": marks}}
+    space.plane.request("PATCH", space.path("deployments", "with-placeholders"), marked, MERGE)
+
+    def placeholders(account: str) -> dict[str, Any]:
+        (found,) = findings(verb("doctor", "-o", "json", "--service-account", account))["placeholders"]
+        return found
+
+    denied = placeholders("default/nobody")
+    assert (denied["state"], "may not create pods" in denied["said"]) == ("fail", True)
+    assert "delete pods" in denied["said"]
+    assert "autoscaler.placeholders.enabled" in denied["fix"]
+    absent = placeholders(f"default/{ACCOUNT}")
+    assert (absent["state"], "no such PriorityClass" in absent["said"]) == ("fail", True)
+    assert f"kubectl create priorityclass {space.namespace}" in absent["fix"]
+    space.plane.kubectl("create", "priorityclass", space.namespace, "--value=-10")
+    try:
+        assert placeholders(f"default/{ACCOUNT}")["state"] == "ok"
+    finally:
+        space.plane.kubectl("delete", "priorityclass", space.namespace)

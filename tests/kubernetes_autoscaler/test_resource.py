@@ -10,10 +10,12 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from autoscaler.decision import Decision, Reason
+from autoscaler.observation import Observation, PodState
 from autoscaler.pool import (
     Behavior,
     Calendar,
@@ -27,7 +29,7 @@ from autoscaler.pool import (
 )
 from autoscaler.resource import FIELDS, FOREVER_S, ITEM_FIELDS, Acting, ResourceError, effective_pool, parse_resource
 from autoscaler.schedule import limits_at
-from autoscaler.status import Standing, status_of, substance
+from autoscaler.status import EventReason, Standing, news, status_of, substance
 from fleet.labels import PAUSED_ANNOTATION, PAUSED_SCALE_DOWN_ANNOTATION
 from fleet.scene import SceneId
 
@@ -248,3 +250,28 @@ def test_the_status_tells_the_scenes_that_are_expected_and_keeps_them_over_a_mom
     assert status({}, told)["sceneShares"] == told["sceneShares"]
     assert status({}, told, "another has the pool")["sceneShares"] is None
     assert status({}, {})["sceneShares"] is None
+
+
+def test_pods_on_unhealthy_slices_are_told_once_per_change() -> None:
+    """A tick that sees nothing is no change, and a second sick pod is the same one."""
+    sick = {name: PodState(name, node, True, healthy=False) for name, node in (("a", "gpu-1"), ("b", "gpu-2"))}
+
+    def seen(*pods: PodState) -> Observation:
+        return Observation("web", 0.0, 1.0, np.zeros(1), ready=1, desired=2, pods=pods, unhealthy=len(pods))
+
+    status: dict[str, Any] = {}
+    told = []
+    ticks = [seen(), seen(sick["a"]), seen(sick["a"]), None, seen(sick["b"], sick["a"]), None, seen(), None, seen()]
+    for observation in ticks:
+        document = resource({"maxReplicas": 5}) | {"status": status}
+        decision = Decision("web", 1, Reason.STEADY, "")
+        new = status_of(parse_resource(document, NOW_S), decision, observation, Standing(), NOW_S)
+        told.append([(found.reason, found.kind) for found in news(status, new)])
+        status = new
+        (condition,) = [found for found in new["conditions"] if found["type"] == "SlicesHealthy"]
+        if observation is not None and observation.unhealthy == 2:
+            assert condition["message"].endswith("unhealthy: 2 on gpu-1, gpu-2")
+    assert {tick: found for tick, found in enumerate(told) if found} == {
+        1: [(EventReason.SLICES_UNHEALTHY, "Warning")],
+        6: [(EventReason.SLICES_HEALTHY, "Normal")],
+    }

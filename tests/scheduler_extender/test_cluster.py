@@ -89,9 +89,9 @@ def test_rows_kept_in_step_equal_rows_built_anew(events: list[tuple[object, ...]
         now_s += event[1] if event[0] == "time" else 0.1  # type: ignore[operator]
         apply(cluster, event, now_s)
     anew = Cluster(NODES, cluster.prices)
-    anew.snapshot, anew.reservations = cluster.snapshot, cluster.reservations
+    anew.nodes, anew.pods, anew.reservations = cluster.nodes, cluster.pods, cluster.reservations
     anew._bound, anew._departed, anew._requests = cluster._bound, cluster._departed, cluster._requests
-    for node in cluster.snapshot.nodes.values():
+    for node in cluster.nodes.values():
         anew.table.set_digest(node)
     anew._refresh(set(NODES))
     for scene in ("", "a", "d"):
@@ -112,7 +112,7 @@ def test_no_reservation_outlives_its_time_or_its_pod(events: list[tuple[object, 
         now_s += event[1] if event[0] == "time" else 0.1  # type: ignore[operator]
         apply(cluster, event, now_s)
         for uid in UIDS:
-            known = cluster.snapshot.pods.get(uid)
+            known = cluster.pods.get(uid)
             if known is not None and (known.holds or known.finished):
                 held = cluster.reservations.get(uid)
                 assert held is None or known.finished  # asked for again after it had finished
@@ -348,6 +348,29 @@ def test_no_change_of_prices_is_missed(change: str) -> None:
         case "demand":
             cluster.set_pod(pod("waits", "a"), 40.0)
     assert cluster.decide(asked, list(NODES), 40.0) is not foreseen
+
+
+def test_a_fresh_digest_that_is_confirmed_leaves_what_was_foreseen() -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for name in NODES:
+        cluster.apply_digest(name, digest(name, {"a": GB}), 0.0)
+    asked = pod("uid-new", "a")
+    cluster.foresee(asked, list(NODES), 4.0)
+    foreseen = cluster.decide(asked, list(NODES), 4.0)
+    cluster.confirm_digest("n1", 4.0)
+    assert cluster.decide(asked, list(NODES), 4.1) is foreseen
+    assert foreseen.age_s.tolist()[NODES.index("n1")] == 4.0
+    cluster.settle()
+    assert cluster.decide(asked, list(NODES), 4.1).age_s.tolist()[NODES.index("n1")] == pytest.approx(0.1)
+
+
+def test_a_snapshot_is_kept_as_it_was() -> None:
+    cluster = Cluster(NODES)
+    before = cluster.snapshot
+    cluster.set_pod(pod("uid-new", "a"), 1.0)
+    cluster.remove_node("n1")
+    assert (set(before.pods), set(before.nodes)) == (set(), set(NODES))
+    assert (set(cluster.snapshot.pods), set(cluster.snapshot.nodes)) == ({"uid-new"}, set(NODES) - {"n1"})
 
 
 def test_stranded_slices_by_hand() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from scheduler_extender.digest_client import Reply, ReplyError, get
+from scheduler_extender.digest_client import DigestClient, Reply, ReplyError
 
 BODY = b'{"node": "one"}'
 CHUNKS = b"6\r\n" + BODY[:6] + b"\r\n9;name=value\r\n" + BODY[6:] + b"\r\n0\r\nTrailer: x\r\n\r\n"
@@ -28,7 +28,13 @@ def ask(answer: bytes, most_body_bytes: int = 100, stays_open: bool = False) -> 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with server, asyncio.timeout(5):
-            return await get(f"http://127.0.0.1:{port}/v1/node?a=b", {"If-None-Match": '"1-2"'}, most_body_bytes)
+            client = DigestClient()
+            try:
+                return await client.get(
+                    f"http://127.0.0.1:{port}/v1/node?a=b", {"If-None-Match": '"1-2"'}, most_body_bytes
+                )
+            finally:
+                client.close()
 
     return asyncio.run(play()), asked
 
@@ -45,7 +51,7 @@ def test_a_body_of_known_end_is_read_though_the_connection_stays_open(answer: by
     assert (reply.status, reply.headers["etag"], reply.body) == (200, '"1-3"', BODY)
     lines = asked.decode().split("\r\n")
     assert lines[0] == "GET /v1/node?a=b HTTP/1.1"
-    assert {'If-None-Match: "1-2"', "Connection: close"} < set(lines)
+    assert 'If-None-Match: "1-2"' in lines
 
 
 def test_a_body_may_end_with_the_connection() -> None:
@@ -80,4 +86,78 @@ def test_what_is_no_answer_is_said(answer: bytes) -> None:
 
 def test_nobody_there_is_an_error_of_the_socket() -> None:
     with pytest.raises(OSError):
-        asyncio.run(get("http://127.0.0.1:1/v1/node", {}, 100))
+        asyncio.run(DigestClient().get("http://127.0.0.1:1/v1/node", {}, 100))
+
+
+class Exporter:
+    """Answers `most` questions a connection, then hangs up; counts connections and questions."""
+
+    def __init__(self, most: int, extra: bytes = b"") -> None:
+        self.connections = 0
+        self.questions = 0
+        self.open = 0
+        self._most, self._extra = most, extra
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        try:
+            for _ in range(self._most):
+                await reader.readuntil(b"\r\n\r\n")
+                self.questions += 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + BODY + self._extra)
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+def poll(exporter: Exporter, times: int, most_kept: int | None = None) -> None:
+    """Ask it one after another; every answer must be the body."""
+
+    async def play() -> None:
+        server = await asyncio.start_server(exporter.serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/node"
+        client = DigestClient(most_kept)
+        async with server, asyncio.timeout(10):
+            for _ in range(times):
+                assert (await client.get(url, {}, 100)).body == BODY
+            client.forget(url)
+            while exporter.open:
+                await asyncio.sleep(0.02)
+
+    asyncio.run(play())
+
+
+def test_a_connection_is_kept_and_made_again_when_the_exporter_hangs_up() -> None:
+    kept, closing, crowded = Exporter(most=100), Exporter(most=2), Exporter(most=100)
+    poll(kept, 6)
+    poll(closing, 6)
+    poll(crowded, 6, most_kept=0)
+    assert (kept.connections, closing.connections, crowded.connections) == (1, 3, 6)
+    assert kept.questions == closing.questions == crowded.questions == 6
+
+
+def test_what_follows_an_answer_does_not_stand_for_the_next_one() -> None:
+    chatty = Exporter(most=100, extra=b"what nobody asked for\r\n\r\n")
+    poll(chatty, 4)
+    assert chatty.questions >= 4
+
+
+def test_two_nodes_may_have_one_url() -> None:
+    exporter = Exporter(most=100)
+
+    async def play() -> None:
+        server = await asyncio.start_server(exporter.serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/node"
+        client = DigestClient()
+        async with server, asyncio.timeout(10):
+            for _ in range(3):
+                await asyncio.gather(*(client.get(url, {}, 100) for _ in range(2)))
+                while exporter.open > 1:  # one is kept, the other's is closed
+                    await asyncio.sleep(0.02)
+            client.close()
+
+    asyncio.run(play())
+    assert exporter.questions == 6
