@@ -38,7 +38,8 @@ class Flags:
     exporter: Sequence[str] = ()
     scene_agent: Sequence[str] = ()
     gateway: Sequence[str] = ()
-    extender: Sequence[str] = ("--poll-s=1",)
+    # Scenes of a local fleet come in a tenth of a second, those that a slice's price is for in seconds.
+    extender: Sequence[str] = ("--poll-s=1", "--fragmentation-s-per-slice=0.02")
     autoscaler: Sequence[str] = ()
     controllers: Sequence[str] = ()  # of kube-controller-manager
 

@@ -60,11 +60,17 @@ def test_a_real_pod_from_frame_to_digest(
     exporter = start_exporter("--triton", triton.metrics_address, "--scene-cache", str(tmp_path / "store"))
     for _ in range(3):
         render_once(triton.grpc_address, VIEW, PROJECTION, {"scene": "robot"})
-    text = httpx2.get(f"{exporter.url}/metrics", trust_env=False).text
     labelled = f'{{model="{labels.MODEL_NAME}",pod="{triton.metrics_address}",pool="renderer"}}'
-    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    pending = f"{metrics.TRITON_PENDING.name}{labelled}"
+    end_s = time.monotonic() + 10
+    while True:  # Triton counts a request down a moment after its answer has left
+        text = httpx2.get(f"{exporter.url}/metrics", trust_env=False).text
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        if values.get(pending) == "0.0" or time.monotonic() > end_s:
+            break
+        time.sleep(0.05)
     assert float(values[f"{metrics.TRITON_COMPUTE_SECONDS.name}{labelled}"]) > 0
-    assert float(values[f"{metrics.TRITON_PENDING.name}{labelled}"]) == 0
+    assert float(values[pending]) == 0
     assert float(values[f"{metrics.TRITON_QUEUE_TO_COMPUTE.name}{labelled}"]) >= 0
     success = labelled.replace(",pod=", ',outcome="success",pod=')
     assert float(values[f"{metrics.TRITON_REQUESTS.name}{success}"]) == 3
