@@ -5,6 +5,7 @@ Whoever calls from one thread never meets half a change: each method leaves the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -81,10 +82,17 @@ class Cluster:
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
         self._changes = 0  # of anything that a price follows from
         self._foreseen: tuple[int, Decision] | None = None
-        self._confirmed: dict[str, float] = {}  # node -> when its digest was seen unchanged, not written yet
+        self._put_off: deque[tuple[str, NodeDigest | None, float]] = deque()  # node, its digest if that is new, when
+        self._taking = False
+        self._fit: tuple[int, Pod] | None = None  # for whom the last verdict was, and of which state
 
     def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
-        """Take a node's new digest."""
+        """Take a node's new digest; where prices wait to be asked for, right after them."""
+        self._put_off.append((name, digest, now_s))
+        if self._awaited(now_s) is None:
+            self.settle()
+
+    def _take_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         node = Node.from_digest(name, digest, now_s)
         self._departed.drop_unnamed(node, now_s)
         self._seen_gpus[name] = node.gpus
@@ -143,9 +151,8 @@ class Cluster:
 
     def confirm_digest(self, name: str, now_s: float) -> None:
         """The node's digest was asked for again and had not changed."""
-        # While prices wait to be asked for, one that is as young to them as it was can wait too.
         fresh = now_s - self.table.seen_s[self.table.row(name)] <= self.prices.fresh_s
-        self._confirmed[name] = now_s
+        self._put_off.append((name, None, now_s))
         if not fresh or self._awaited(now_s) is None:
             self.settle()
 
@@ -211,12 +218,18 @@ class Cluster:
 
     def expire(self, now_s: float) -> None:
         """Drop reservations that ran out."""
-        self._change(self.reservations.expire(now_s))
+        gone = self.reservations.expire(now_s)
+        if gone:
+            self._change(gone)
+        elif self._awaited(now_s) is None:
+            self.settle()
 
     def fit(self, pod: Pod, names: Sequence[str]) -> NDArray[np.int8]:
         """[names]: FITS or an index into REASONS. Changes nothing."""
         with self._without(pod.uid):
-            return fits(pod, self.table.rows_of(names), self.table)
+            verdict = fits(pod, self.table.rows_of(names), self.table)
+        self._fit = self._changes, pod
+        return verdict
 
     def reason_without(self, pod: Pod, node: str, leaving: Iterable[str]) -> Reason | None:
         """Why the pod would not fit a node whose pods `leaving` (UIDs) were gone; None where it would."""
@@ -246,9 +259,13 @@ class Cluster:
         if foreseen is not None and foreseen.pod == pod and foreseen.names == names:
             return foreseen
         self.settle()
+        return self._price(pod, names, now_s, None)
+
+    def _price(self, pod: Pod, names: Sequence[str], now_s: float, verdict: NDArray[np.int8] | None) -> Decision:
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
-            verdict = fits(pod, rows, self.table)
+            if verdict is None:
+                verdict = fits(pod, rows, self.table)
             expected = NOTHING_EXPECTED if pod.scenes else self._expected.get(pod.pool, NOTHING_EXPECTED)
             costs = cost_s(pod, rows, Basis(self.table, self.demand, self.prices, now_s), expected)
         total_s = np.where(verdict == FITS, costs.total_s, np.inf)
@@ -258,8 +275,13 @@ class Cluster:
         return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s, expected)
 
     def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
-        """Price now what will be asked about next; whatever changes until then makes it worthless."""
-        decision = self.decide(pod, names, now_s)
+        """Price now what will be asked about next: the `names` of which `fit` said that they do.
+
+        Whatever changes until then makes it worthless.
+        """
+        self.settle()
+        known = np.full(len(names), FITS, np.int8) if self._fit == (self._changes, pod) else None
+        decision = self._price(pod, names, now_s, known)
         self._foreseen = self._changes, decision
 
     def _awaited(self, now_s: float) -> Decision | None:
@@ -300,10 +322,18 @@ class Cluster:
         if self._unsettled:
             names, self._unsettled = self._unsettled, set()
             self._write(names, frozenset())
-        if self._confirmed:
-            confirmed, self._confirmed = self._confirmed, {}
-            for name, seen_s in confirmed.items():
-                self._confirm(name, seen_s)
+        if self._taking:  # what is taken brings rows in step
+            return
+        self._taking = True
+        try:
+            while self._put_off:
+                name, digest, seen_s = self._put_off.popleft()
+                if digest is None:
+                    self._confirm(name, seen_s)
+                else:
+                    self._take_digest(name, digest, seen_s)
+        finally:
+            self._taking = False
 
     @property
     def snapshot(self) -> Snapshot:

@@ -137,9 +137,9 @@ class RecordedCluster(Cluster):
         start.nodes = list(configured)
         self._record(start)
 
-    def apply_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
+    def _take_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         self._record(_Line("digest", now_s, node=name, digest=digest))
-        super().apply_digest(name, digest, now_s)
+        super()._take_digest(name, digest, now_s)
 
     def _confirm(self, name: str, seen_s: float) -> None:
         self._record(_Line("confirm", seen_s, node=name))

@@ -16,6 +16,7 @@ from fleet.snapshot import Gpu, Node, Pod
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS
+from scheduler_extender.journal import numbers_of
 from scheduler_extender.recent_requests import PODS_REMEMBERED, RecentRequests
 from tests.scheduler_extender.conftest import GB, digest
 
@@ -362,6 +363,44 @@ def test_a_fresh_digest_that_is_confirmed_leaves_what_was_foreseen() -> None:
     assert foreseen.age_s.tolist()[NODES.index("n1")] == 4.0
     cluster.settle()
     assert cluster.decide(asked, list(NODES), 4.1).age_s.tolist()[NODES.index("n1")] == pytest.approx(0.1)
+
+
+def test_a_digest_that_comes_while_prices_wait_is_taken_after_them() -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for name in NODES:
+        cluster.apply_digest(name, digest(name), 0.0)
+    asked = pod("uid-new", "a")
+    cluster.foresee(asked, list(NODES), 4.0)
+    foreseen = cluster.decide(asked, list(NODES), 4.0)
+    cluster.apply_digest("n2", digest("n2", {"a": GB}), 4.0)
+    cluster.expire(4.1)
+    assert cluster.decide(asked, list(NODES), 4.1) is foreseen
+    cluster.reserve(foreseen, 4.1)
+    cluster.settle()
+    assert cluster.decide(pod("uid-next", "a"), list(NODES), 4.2).winner == "n2"
+
+
+def test_a_digest_waits_for_prices_that_nobody_asks_for_a_second_at_most() -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    cluster.foresee(pod("uid-new", "a"), list(NODES), 4.0)
+    cluster.apply_digest("n2", digest("n2", {"a": GB}), 4.0)
+    assert cluster.nodes["n2"].seen_s is None
+    cluster.expire(5.1)
+    assert cluster.nodes["n2"].seen_s == 4.0
+
+
+def test_what_is_foreseen_after_a_verdict_is_what_is_found_without() -> None:
+    cluster = Cluster(NODES, time_to_live_s=30.0)
+    for name in NODES:
+        cluster.apply_digest(name, digest(name, {"a": GB}), 0.0)
+    asked = pod("uid-new", "a")
+    fitting = [name for name, fit in zip(NODES, cluster.fit(asked, NODES).tolist(), strict=True) if fit == FITS]
+    cluster.foresee(asked, fitting, 4.0)
+    foreseen = cluster.decide(asked, fitting, 4.0)
+    cluster._foreseen = None
+    found = cluster.decide(asked, fitting, 4.0)
+    assert foreseen is not found
+    assert numbers_of(foreseen) == numbers_of(found)
 
 
 def test_a_snapshot_is_kept_as_it_was() -> None:
