@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fleet.labels import GPU_RESOURCE
 from fleet.mig import MigProfile
 from fleet.partitions import Cutting
-from fleet.snapshot import Node, Occupancy, Pod, cutting, occupancy
+from fleet.snapshot import Gpu, Node, Occupancy, Pod, Sharing, cutting, occupancy
 from scheduler_extender.offers import Ask, masks_of, offers_of
 from scheduler_extender.scene_table import Floats, Rows, SceneTable, grown
 
@@ -111,6 +111,8 @@ class NodeTable:
         self.used: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # somebody holds a place there
         self.pool_pods: dict[str, dict[int, int]] = {}  # pool -> row -> its pods that are bound or reserved there
         self._pools_on: dict[int, set[str]] = {}
+        # row -> what its offers and masks were written from, so that they are not written again from the same
+        self._claimed: dict[int, tuple[tuple[Gpu, ...], Sharing | None, tuple[Pod, ...], frozenset[str]]] = {}
         self.unreserved: NDArray[np.bool_] = np.zeros(self._allocate, np.bool_)  # known to be paid by the hour
         # [rows, GPUs]: PART_INDEX of the GPUs that have slices, and which of their memory slices are taken.
         self.gpu_part: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
@@ -190,21 +192,26 @@ class NodeTable:
     def set_claims(self, node: Node, claims: Iterable[Pod], departed: frozenset[str]) -> None:
         """Write what is taken of a node by its digest and by `claims`, the pods bound or reserved there."""
         row = self.row(node.name)
-        claimed = list(claims)
+        claimed = tuple(claims)
+        self.queued_bytes[row] = self.scenes.set_claims(row, node, claimed)
+        written = node.gpus, node.sharing, claimed, departed
+        if self._claimed.get(row) == written:  # as after most digests: a scene came or went, and no pod
+            return
+        self._claimed.pop(row, None)
         taken = occupancy(node, claimed, departed)
         for columns in self.profiles.values():
             columns.clear(row)
         cut = cutting(node, claimed, departed)
         self._set_offers(row, node, taken, cut)
         self._set_shares(row, node, claimed)
-        self.queued_bytes[row] = self.scenes.set_claims(row, node, claimed)
         self.gpu_part[row] = 0
         for index, (part, mask) in enumerate(masks_of(node, taken, cut)[:MOST_GPUS]):
             self.gpu_part[row, index], self.gpu_mask[row, index] = part, mask
         self._count_pools(row, claimed)
         self.used[row] = bool(claimed) or any(taken.holders) or bool(cut and cut.holders)
+        self._claimed[row] = written
 
-    def _count_pools(self, row: int, claims: list[Pod]) -> None:
+    def _count_pools(self, row: int, claims: Sequence[Pod]) -> None:
         counts = Counter(pod.pool for pod in claims if pod.pool)
         for gone in self._pools_on.pop(row, set()) - counts.keys():
             del self.pool_pods[gone][row]
@@ -229,7 +236,7 @@ class NodeTable:
             self.whole_gpus[row] = self.profiles[taken.single].healthy[row]
             self.whole_gpus_free[row] = self.profiles[taken.single].free[row]
 
-    def _set_shares(self, row: int, node: Node, claims: list[Pod]) -> None:
+    def _set_shares(self, row: int, node: Node, claims: Sequence[Pod]) -> None:
         """What a share of a GPU holds, and what nobody has claimed of all GPUs together; infinite where unknown."""
         sharing = node.sharing
         known = sharing is not None and sharing.gpu_memory_bytes > 0
