@@ -56,7 +56,6 @@ def exporter(agent: Agent) -> Iterator[str]:
     child.communicate(timeout=40)
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("kubelet")
 def test_a_node_without_a_pod_gets_the_scene_that_is_asked_for(
     space: Space,
@@ -82,7 +81,7 @@ def test_a_node_without_a_pod_gets_the_scene_that_is_asked_for(
         demand.rate_per_s = 2.0
         assert agent.stored() == set()
         process = start("--scene-agent-token-file", str(agent.token_file))
-        until(lambda: agent.stored() == {"ball"}, 120)
+        until(lambda: agent.stored() == {"ball"}, 60)
         assert not any(pod["spec"].get("nodeName") == NODE for pod in space.pods() if pod["metadata"]["name"] != "node")
         refused = [line for line in process.text.splitlines() if "scene not warmed" in line]
         assert not any(NODE in line for line in refused), "the pods of this test have no Triton, but the node an agent"
