@@ -17,6 +17,7 @@ from fleet.scene import SceneId
 
 COLD_SHARE = 0.001  # of the pool's demand: a scene below it is not warmed ahead of need
 DISK_COPIES = 2  # nodes that should hold a scene in demand
+TOLD_SHARE = 0.25  # of a new pod's memory that it fills before it is ready, beside pods that hold scenes
 FULL_SHARE = 0.5  # of a pod's time that one copy of a scene should take before it gets another
 
 
@@ -39,8 +40,18 @@ def plan_new_pods(
 
     That is the least that a pod of the pool says of itself, where it is less than the settings have.
     `demand` is requests/s by scene. Every scene that is picked counts as a copy for the next pick, so hot scenes are
-    spread over several pods and scenes without a copy come early.
+    spread over several pods and scenes without a copy come early. Where pods hold scenes already, a new one is told
+    the first and what fits into `TOLD_SHARE` of its memory: the gateway puts a copy of what is waited for only where
+    there is room, and knows better than a forecast what that is.
     """
+    held = any(pod.resident for pod in observation.pods if not pod.draining)
+    return _dealt(pool, observation, demand, count, TOLD_SHARE if held else 1.0)
+
+
+def _dealt(
+    pool: Pool, observation: Observation, demand: Mapping[SceneId, float], count: int, share: float
+) -> tuple[tuple[SceneId, ...], ...]:
+    """Scenes for `count` pods that have none, filling `share` of the memory of each; one scene is always told."""
     copies = Counter(scene for pod in observation.pods if not pod.draining for scene in pod.resident)
     total = sum(demand.values())
     # A pod that is told more than it may hold does not start.
@@ -55,6 +66,8 @@ def plan_new_pods(
             if len(plan) == pool.scenes_per_new_pod:
                 break
             if size is None or size > left or demand[scene] <= COLD_SHARE * total:
+                continue
+            if plan and left - size < (1.0 - share) * budget_bytes:
                 continue
             plan.append(scene)
             copies[scene] += 1
@@ -92,7 +105,7 @@ def _awaited_asks(
     asks: list[WarmAsk] = []
     sizes = observation.scene_bytes
     for node in sorted(observation.nodes, key=lambda node: node.name):
-        plans = plan_new_pods(pool, observation, demand, node.awaits)
+        plans = _dealt(pool, observation, demand, node.awaits, 1.0)  # a disk has what its pods will come to load, too
         for scene in dict.fromkeys(scene for plan in plans for scene in plan):
             room = node.free_bytes - memory.promised_bytes(node.name, node.on_disk, sizes)
             known = scene in node.on_disk or (scene, node.name) in memory.asked_s

@@ -52,7 +52,8 @@ class Setting:
         trace, drawn = scale_to_pods(self.trace, self.service, self.mean_pods), int(not training)
         traffic = play(trace, self.service, days, drawn, self.bin_s)
         scenes = self.scenes.draw(traffic.arrivals, drawn) if self.scenes is not None else None
-        case = Case(traffic, self.start_up, self.objective, drawn, self.tick_s, scenes)
+        start_up = self.start_up if scenes is None else self.start_up.until_it_runs()
+        case = Case(traffic, start_up, self.objective, drawn, self.tick_s, scenes)
         return case if seed == drawn else case.again(seed)
 
 

@@ -22,7 +22,7 @@ def with_scenes(pool: Pool, scenes: Scenes) -> Pool:
 
 
 class SceneWorld(World):
-    """Pods come to the node with the fewest; what they are told to load comes on top of the drawn start-up."""
+    """Pods come to the node with the fewest; what they are told to load comes after the start-up until they run."""
 
     queue: SceneQueue
 

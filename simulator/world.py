@@ -16,6 +16,7 @@ from simulator.queue import BUSY, IN_SYSTEM, MISSED, STARTED, WAIT, RenderQueue
 from simulator.traffic import Traffic
 
 STARTS_REMEMBERED = 50
+SCENE_STAGES = ("fetching", "loading")  # of a start-up: these bring the scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class StartUp:
         ("fetching", 0.35),
         ("loading", 0.15),
     )
+
+    def until_it_runs(self) -> StartUp:
+        """The stages before a pod's process runs, for a world in which pods fetch and load their scenes themselves."""
+        before = [(name, share) for name, share in self.stages if name not in SCENE_STAGES]
+        whole = sum(share for _, share in before)
+        return StartUp(self.median_s * whole, self.sigma, tuple((name, share / whole) for name, share in before))
 
     def draw_s(self, random: np.random.Generator) -> float:
         return float(self.median_s * np.exp(self.sigma * random.standard_normal()))

@@ -28,7 +28,9 @@ class ScalingSettings(VerbSettings):
 
     trace: Path = Field(description="Rate trace: CSV `timestamp_s,requests`, gzipped or not.")
     policies: str = Field("all", description="all, or names with commas (`dynamo` is every dynamo-…).")
-    start_up: float = Field(180.0, gt=0, description="Median seconds from the ask for a pod until it is ready.")
+    start_up: float = Field(
+        180.0, gt=0, description="Median seconds from the ask until a pod is ready; --scenes plays its second half."
+    )
     start_up_sigma: float = Field(0.35, ge=0, description="Spread of the start-up (of its logarithm).")
     max_wait: float = Field(0.5, gt=0, description="Seconds that a request may wait.")
     violation_ratio: float = Field(0.01, gt=0, lt=1, description="Share of the requests that may wait longer.")

@@ -53,7 +53,23 @@ def test_new_pods_take_scenes_by_demand_per_copy_within_their_budget() -> None:
 
 def test_scenes_that_pods_hold_already_come_later() -> None:
     pods = (PodState("x", resident=(A,)), PodState("y", resident=(A,)), PodState("z", resident=(B,), draining=True))
-    assert plan_new_pods(POOL, seen(pods=pods), DEMAND, 1) == ((B, A),)
+    assert plan_new_pods(replace(POOL, pod_budget_bytes=400), seen(pods=pods), DEMAND, 1) == ((B, A),)
+
+
+def test_beside_pods_that_hold_scenes_a_new_one_keeps_room_for_what_is_waited_for() -> None:
+    """A quarter of its memory is told, the first scene in any case; the first pods of a pool are told all that fits."""
+    sizes = {SceneId(f"s{number}"): 10 for number in range(9)}
+    demand = {scene: 9.0 - number for number, scene in enumerate(sizes)}
+
+    def told(pool_bytes: int, *pods: PodState) -> list[int]:
+        pool = replace(POOL, pod_budget_bytes=pool_bytes)
+        return [len(plan) for plan in plan_new_pods(pool, replace(seen(pods=pods), scene_bytes=sizes), demand, 2)]
+
+    holder = PodState("x", resident=(SceneId("s0"),))
+    assert told(80) == told(80, PodState("empty"), replace(holder, draining=True)) == [8, 8]
+    assert told(80, holder) == [2, 2]
+    assert told(30, holder) == [1, 1]
+    assert told(5, holder) == [0, 0]
 
 
 @pytest.mark.parametrize("pool", [replace(POOL, pod_budget_bytes=0), replace(POOL, scenes_per_new_pod=0)])

@@ -133,6 +133,26 @@ def test_the_plan_leaves_fewer_requests_cold_than_none() -> None:
     assert cold(0) > 0
 
 
+def test_the_whole_plan_leaves_fewer_requests_without_their_scene_than_none() -> None:
+    """The very tick under rising traffic, new pods told and asks made, or neither: late ones that met no such pod."""
+
+    def cold(rates_per_s: list[float], pods: int, plan: bool) -> int:
+        world = lived_world(rates_per_s, SceneSetting(24), pods)
+        if not plan:
+            world.pool = replace(world.pool, scenes_per_new_pod=0, warm_asks_per_tick=0)
+        memory, told = Memory(), 0
+        for second in range(0, 600 * len(rates_per_s), 15):
+            told += sum(len(scenes) for decision in tick(world, memory, float(second)) for scenes in decision.scenes)
+            world.advance(second + 15.0)
+        world.finish()
+        assert (told > 0) is plan
+        return world.queue.scene_cold_requests
+
+    risings = [([4.0, 24.0, 36.0], 3), ([8.0, 16.0, 24.0, 32.0, 40.0], 4)]
+    with_plan, without = (sum(cold(*rising, plan) for rising in risings) for plan in (True, False))
+    assert with_plan < 0.9 * without
+
+
 def test_what_a_pod_is_told_to_load_comes_on_top_of_its_start() -> None:
     """60 s, then 20 + 2 s for what is not on the node and 2 s for what is; the start-up is measured as such."""
     world = lived_world([0.01], SceneSetting(4, exponent=9.0, per_pod=2, nodes=1, per_node=4), pods=1)
@@ -144,6 +164,17 @@ def test_what_a_pod_is_told_to_load_comes_on_top_of_its_start() -> None:
         world.advance(float(second))
     assert world.queue.ready_s(2) == pytest.approx(60.0 + 20.0 + 2.0 + 2.0)
     assert world.observe(world.pool, world.now_s).startup_s == pytest.approx((84.0,))
+
+
+def test_a_pod_waits_for_its_scenes_once() -> None:
+    """The start-up's own stages for scenes go where scenes are played; else all of it stays."""
+    trace = RateTrace(60.0, np.full(60, 60.0))
+    whole, played = (
+        Setting(trace, test_from_day=0.0, scenes=scenes).case(seed=1).start_up for scenes in (None, SceneSetting(4))
+    )
+    assert played.median_s == pytest.approx(0.5 * whole.median_s)
+    assert [name for name, _ in played.stages] == ["provisioning", "image"]
+    assert sum(share for _, share in played.stages) == pytest.approx(1.0)
 
 
 def test_asks_of_the_autoscaler_are_carried_out() -> None:
