@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,13 @@ from tests.renderer.test_formats_hostile import BOMBS
 from tests.renderer.test_formats_written import scene
 
 ADDRESS_SPACE_BYTES = 3 << 30
-LIMIT_S = 20
+LIMIT_S = 20  # of processor time: a verb that hangs meets the timeout
 ARRAYS = ("means", "quaternions", "scales", "opacities", "sh")
 
 
 def call(*arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `splatfleet scene …` under the limit."""
-    started_s = time.monotonic()
+    before_s = _children_s()
     done = subprocess.run(
         [sys.executable, "-m", "splatfleet", "scene", *map(str, arguments)],
         capture_output=True,
@@ -36,8 +35,14 @@ def call(*arguments: object) -> tuple[int, str, str]:
         timeout=60,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES)),
     )
-    assert time.monotonic() - started_s < LIMIT_S
+    assert _children_s() - before_s < LIMIT_S
     return done.returncode, done.stdout, done.stderr
+
+
+def _children_s() -> float:
+    """Processor time of the processes that ended under this one."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def refused(*arguments: object, code: int = 1) -> str:
@@ -76,9 +81,9 @@ def test_bombs_under_the_limit(tmp_path: Path) -> None:
         "told = []\n"
         "for path in sys.argv[1:]:\n"
         "    for verb in (['info', path], ['validate', path], ['convert', path, path + '.out']):\n"
-        "        started = time.monotonic()\n"
+        "        started = time.process_time()\n"
         "        done = CliRunner().invoke(scene.COMMAND, verb)\n"
-        "        told.append([verb[0], path, done.exit_code, done.output, time.monotonic() - started])\n"
+        "        told.append([verb[0], path, done.exit_code, done.output, time.process_time() - started])\n"
         "most = re.search(r'VmHWM:[ \\t]+([0-9]+)', open('/proc/self/status').read())[1]\n"
         "print(json.dumps([told, int(most) * 1024]))\n"
     )
