@@ -292,5 +292,6 @@ class Seen:
         step = max(1, round(bin_s / self._world.traffic.bin_s))
         counts = self._world.traffic.seen(self.now_s, bins * step * self._world.traffic.bin_s)
         whole = counts[counts.size % step :].reshape(-1, step)[-bins:]
-        rates = np.nanmean(whole, axis=1) / self._world.traffic.bin_s if whole.size else np.zeros(0)
-        return [float(rate) for rate in np.nan_to_num(rates)]
+        known = np.maximum(np.count_nonzero(~np.isnan(whole), axis=1), 1)  # bins that nobody recorded count as none
+        rates = np.nansum(whole, axis=1) / known / self._world.traffic.bin_s
+        return [float(rate) for rate in rates]
