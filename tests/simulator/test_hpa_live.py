@@ -24,7 +24,7 @@ from tests.simulator.external_metrics import ExternalMetrics, Question
 # Policy period and window are 15 s and 300 s by default; here a second stands for 15. The controller asks every 0.6 s,
 # since with a sync period equal to the policy period it is chance whether the last tick's change still counts.
 SYNC, PERIOD_S, WINDOW_S = "600ms", 1, 20
-TICKS = 60
+TICKS = 80
 DOUBT_S = 0.15
 BOUNDS = (1, 40)
 TARGET = 10.0
