@@ -176,17 +176,20 @@ class NodeTable:
     def set_digest(self, node: Node) -> None:
         """Write what a node holds: its cache, its bandwidths and its scenes. `set_claims` must follow."""
         row = self.row(node.name)
+        cache = node.scene_cache
+        measured = (
+            [cache.fetch_bytes_per_s, cache.read_bytes_per_s, cache.peer_bytes_per_s] if cache else [0.0, 0.0, 0.0]
+        )
+        before = [float(of[row]) for of in (self.fetch_bytes_per_s, self.read_bytes_per_s, self.peer_bytes_per_s)]
+        if measured != before or (node.seen_s is None) != bool(np.isnan(self.seen_s[row])):
+            self._measured = None  # medians over all nodes, that most digests leave as they are
         # It may have been confirmed since.
         self.seen_s[row] = np.nan if node.seen_s is None else np.fmax(self.seen_s[row], node.seen_s)
         self.gpus_known[row] = bool(node.gpus) or node.sharing is not None
         self.partitioned[row] = any(gpu.partitions is not None for gpu in node.gpus)
-        self._measured = None
-        cache = node.scene_cache
         self.capacity_bytes[row] = cache.capacity_bytes if cache else 0
         self.free_bytes[row] = cache.free_bytes if cache else 0
-        self.fetch_bytes_per_s[row] = cache.fetch_bytes_per_s if cache else 0
-        self.read_bytes_per_s[row] = cache.read_bytes_per_s if cache else 0
-        self.peer_bytes_per_s[row] = cache.peer_bytes_per_s if cache else 0
+        self.fetch_bytes_per_s[row], self.read_bytes_per_s[row], self.peer_bytes_per_s[row] = measured
         self.scenes.set_held(row, node)
 
     def set_claims(self, node: Node, claims: Iterable[Pod], departed: frozenset[str]) -> None:
