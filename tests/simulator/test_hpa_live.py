@@ -29,6 +29,9 @@ DOUBT_S = 0.15
 BOUNDS = (1, 40)
 TARGET = 10.0
 SERIES = {
+    "hpa-crane11": "rate_cloud_crane11",
+    "hpa-code": "rate_llm_azure_code",
+    "hpa-amzn": "rate_social_nab_amzn",
     "hpa-crane": "rate_cloud_crane09",
     "hpa-azure": "rate_llm_azure_conv",
     "hpa-nasa": "rate_web_nasa_jul95",
