@@ -259,9 +259,9 @@ class Cluster:
         if foreseen is not None and foreseen.pod == pod and foreseen.names == names:
             return foreseen
         self.settle()
-        return self._price(pod, names, now_s, None)
+        return self._price(pod, names, now_s)
 
-    def _price(self, pod: Pod, names: Sequence[str], now_s: float, verdict: NDArray[np.int8] | None) -> Decision:
+    def _price(self, pod: Pod, names: Sequence[str], now_s: float, verdict: NDArray[np.int8] | None = None) -> Decision:
         rows = self.table.rows_of(names)
         with self._without(pod.uid):
             if verdict is None:

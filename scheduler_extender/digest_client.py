@@ -1,4 +1,4 @@
-"""GETs on connections that stay open: what polls of digests need, at a fifth of a general client's processor time.
+"""GETs on connections that stay open: what polls of digests need, and no more, since there are hundreds a second.
 
 One connection is kept for each URL, as far as the descriptors of this process allow, and made again where the other
 end closed it meanwhile.
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from scheduler_extender.connections import KEPT_FOR_OTHERS, most_connections
+
 MOST_HEAD_BYTES = 64 << 10
 MOST_KEPT = 8192
-KEPT_FOR_OTHERS = 5000  # descriptors: kube-scheduler's connections, those just accepted, logs
 
 
 class ReplyError(ValueError):
@@ -97,8 +98,10 @@ async def _connect(url: str) -> _Open:
 
 
 def _descriptors_left() -> int:
+    """What the connections of those who call us leave of the descriptors that this process may have."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_KEPT if limit == resource.RLIM_INFINITY else max(0, min(MOST_KEPT, limit - KEPT_FOR_OTHERS))
+    left = MOST_KEPT if limit == resource.RLIM_INFINITY else limit - KEPT_FOR_OTHERS - most_connections()
+    return max(0, min(MOST_KEPT, left))
 
 
 async def _read(reader: asyncio.StreamReader, most_body_bytes: int) -> tuple[Reply, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -137,6 +138,10 @@ def read_scenes(settings: ScalingSettings) -> SceneSetting | None:
             raise UsageError(f"--scene-popularity {trace}: neither an exponent nor a readable file: {text}") from error
         if settings.scenes > recorded:
             raise UsageError(f"--scenes {settings.scenes}: {trace} has {recorded} objects") from None
+    if not 0.0 <= exponent < math.inf:
+        raise UsageError(
+            f"--scene-popularity {settings.scene_popularity}: expected an exponent of 0 (all alike) or more"
+        )
     return SceneSetting(
         scenes=settings.scenes,
         exponent=exponent,

@@ -65,6 +65,12 @@ def test_forecast_rows(trace: Path, tmp_path: Path) -> None:
         (("scaling", "--trace", "none.csv"), "--trace none.csv: No such file"),
         (("scaling", "--trace", "{trace}", "--policies", "vpa"), "--policies: policy 'vpa' is not known"),
         (("scaling", "--trace", "{trace}", "--test-from-day", "9"), "--test-from-day 9: the trace has 5 days"),
+        (
+            ("scaling", "--trace", "{trace}", "--scenes", "5", "--scene-popularity", "nan"),
+            "--scene-popularity nan: exp",
+        ),
+        (("scaling", "--trace", "{trace}", "--scenes", "5", "--scene-popularity", "-3"), "--scene-popularity -3: exp"),
+        (("scaling", "--trace", "{trace}", "--scenes", "5", "--scene-popularity", "no.csv"), "neither an exponent nor"),
         (("forecast", "--trace", "{trace}", "--horizons", "soon"), "--horizons 'soon': expected seconds"),
     ],
 )
