@@ -27,6 +27,7 @@ from renderer.client import RendererError, render_once
 
 log = structlog.get_logger()
 
+STARVED_LOOK_S = 5.0
 _IDENTITY = np.eye(4, dtype=np.float32)
 
 
@@ -66,8 +67,12 @@ class LocalCluster:
         catalogue: Catalogue,
         history: Floats,
         agents: Mapping[str, AgentClient] | None = None,
+        starved: Callable[[float, float], bool] = lambda _from_s, _until_s: False,
     ) -> None:
-        """`agents` by node; None is a fleet without warm-up: no ask of the autoscaler is carried out."""
+        """`agents` by node; None is a fleet without warm-up: no ask of the autoscaler is carried out.
+
+        `starved` says of two moments of the pods' clock whether other programs had the machine between them.
+        """
         self.digests: dict[str, NodeDigest] = {}
         self.reading: Reading | None = None
         self.desired = 0
@@ -80,6 +85,7 @@ class LocalCluster:
         self._scene_bytes = {scene: entry.resident_bytes or 0 for scene, entry in catalogue.entries.items()}
         self._client = httpx2.Client(timeout=1.0)
         self._agents = agents
+        self._starved = starved
         self._warmers = ThreadPoolExecutor(max_workers=3, thread_name_prefix="warm")
         self._now_s = 0.0
         self._asked: set[tuple[SceneId, str]] = set()
@@ -114,7 +120,6 @@ class LocalCluster:
         end_s = reading.end_s if reading.demand.size else 0.0
         unseen = max(0, round(end_s / self._source.bin_s) - reading.demand.size)  # before the first scrape
         demand = np.concatenate([self._history, np.full(unseen, np.nan), reading.demand])
-        starts = sorted((pod.ready_s, pod.ready_s - pod.asked_s) for pod in pods if pod.ready_s is not None)
         return Observation(
             pool=pool.name,
             now_s=now_s,
@@ -128,7 +133,7 @@ class LocalCluster:
             pending=reading.pending,
             queue_to_compute=reading.queue_to_compute,
             service=reading.service,
-            startup_s=tuple(seconds for _, seconds in starts),
+            startup_s=self._startup_s(pods, clock_s),
             data_age_s=max(0.0, now_s - end_s),
             trusted=reading.outcome in (Outcome.OK, Outcome.RESET) or now_s < 2 * self._source.bin_s,
             note=reading.detail,
@@ -137,6 +142,17 @@ class LocalCluster:
             pods=tuple(self._pod_state(pod) for pod in pods if pod.stage != "stopped"),
             nodes=tuple(self._node_state(digest) for digest in self.digests.values()),
         )
+
+    def _startup_s(self, pods: Sequence[Pod], clock_s: float) -> tuple[float, ...]:
+        """Seconds from ask to ready, oldest first. Those of a machine that was starved hold as long as it is.
+
+        Nothing else would take them back: who believes that a start takes most of a day keeps the day's pods, starts
+        none, and never sees that they start quickly again.
+        """
+        starts = sorted((pod.ready_s, pod.asked_s) for pod in pods if pod.ready_s is not None)
+        if not self._starved(clock_s - STARVED_LOOK_S, clock_s):
+            starts = [(ready_s, asked_s) for ready_s, asked_s in starts if not self._starved(asked_s, ready_s)]
+        return tuple(ready_s - asked_s for ready_s, asked_s in starts)
 
     def scale(self, pool: Pool, decision: Decision) -> None:
         """Start or drain pods until as many are alive as the decision says."""

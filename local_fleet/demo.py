@@ -284,7 +284,14 @@ class Play:
         source = DirectScrape(parts.gateway_url, list(parts.exporter_urls.values()), BIN_S)
         self.stack.callback(source.close)
         cluster = LocalCluster(
-            pool, pods, source, parts.exporter_urls, self.scenes.catalogue, self.traffic.history, self._agents(parts)
+            pool,
+            pods,
+            source,
+            parts.exporter_urls,
+            self.scenes.catalogue,
+            self.traffic.history,
+            self._agents(parts),
+            self.machine.starved,
         )
         self.stack.callback(cluster.close)
         told_pod = self._predict_visit(cluster, pods, parts)

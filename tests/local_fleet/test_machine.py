@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from local_fleet.machine import QUIET_RATIO, CpuUse, look_at_others, wait_until_quiet
+from local_fleet.machine import QUIET_RATIO, CpuUse, MachineLoad, look_at_others, wait_until_quiet
 
 BUSY = "import time\nwhile time.process_time() < {cpu_s}: pass\nprint(flush=True)\ninput()"
 
@@ -75,3 +75,10 @@ def test_a_machine_that_stays_busy_is_told() -> None:
     assert notes == [
         "WARNING: other programs use 90% of this machine's CPU (nightly build): this run's figures will not hold"
     ]
+
+
+def test_a_machine_is_starved_where_others_had_it() -> None:
+    load = MachineLoad()
+    assert not load.starved(0.0, 100.0), "nobody looked"
+    load._looks = [(1.0, 0.1), (2.0, 0.9), (3.0, 0.9), (4.0, 0.1), (5.0, 0.1)]
+    assert [load.starved(*span) for span in ((1.5, 2.5), (3.5, 6.0), (0.0, 5.0))] == [True, False, True]
