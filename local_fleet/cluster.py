@@ -55,6 +55,20 @@ def warm_totals(agents: Mapping[str, AgentClient]) -> WarmTotals:
     return totals
 
 
+def believed_startup_s(
+    pods: Sequence[Pod], clock_s: float, starved: Callable[[float, float], bool]
+) -> tuple[float, ...]:
+    """Seconds from ask to ready, oldest first. Those of a machine that was starved hold as long as it is.
+
+    Nothing else would take them back: who believes that a start takes most of a day keeps the day's pods, starts none,
+    and never sees that they start quickly again.
+    """
+    starts = sorted((pod.ready_s, pod.asked_s) for pod in pods if pod.ready_s is not None)
+    if not starved(clock_s - STARVED_LOOK_S, clock_s):
+        starts = [(ready_s, asked_s) for ready_s, asked_s in starts if not starved(asked_s, ready_s)]
+    return tuple(ready_s - asked_s for ready_s, asked_s in starts)
+
+
 class LocalCluster:
     """One pool of local pods. `clock` gives seconds since the replay began; `history` lies before them."""
 
@@ -133,7 +147,7 @@ class LocalCluster:
             pending=reading.pending,
             queue_to_compute=reading.queue_to_compute,
             service=reading.service,
-            startup_s=self._startup_s(pods, clock_s),
+            startup_s=believed_startup_s(pods, clock_s, self._starved),
             data_age_s=max(0.0, now_s - end_s),
             trusted=reading.outcome in (Outcome.OK, Outcome.RESET) or now_s < 2 * self._source.bin_s,
             note=reading.detail,
@@ -142,17 +156,6 @@ class LocalCluster:
             pods=tuple(self._pod_state(pod) for pod in pods if pod.stage != "stopped"),
             nodes=tuple(self._node_state(digest) for digest in self.digests.values()),
         )
-
-    def _startup_s(self, pods: Sequence[Pod], clock_s: float) -> tuple[float, ...]:
-        """Seconds from ask to ready, oldest first. Those of a machine that was starved hold as long as it is.
-
-        Nothing else would take them back: who believes that a start takes most of a day keeps the day's pods, starts
-        none, and never sees that they start quickly again.
-        """
-        starts = sorted((pod.ready_s, pod.asked_s) for pod in pods if pod.ready_s is not None)
-        if not self._starved(clock_s - STARVED_LOOK_S, clock_s):
-            starts = [(ready_s, asked_s) for ready_s, asked_s in starts if not self._starved(asked_s, ready_s)]
-        return tuple(ready_s - asked_s for ready_s, asked_s in starts)
 
     def scale(self, pool: Pool, decision: Decision) -> None:
         """Start or drain pods until as many are alive as the decision says."""

@@ -11,7 +11,9 @@ import sys
 
 import pytest
 
+from local_fleet.cluster import believed_startup_s
 from local_fleet.machine import QUIET_RATIO, CpuUse, MachineLoad, look_at_others, wait_until_quiet
+from local_fleet.pods import Pod
 
 BUSY = "import time\nwhile time.process_time() < {cpu_s}: pass\nprint(flush=True)\ninput()"
 
@@ -82,3 +84,16 @@ def test_a_machine_is_starved_where_others_had_it() -> None:
     assert not load.starved(0.0, 100.0), "nobody looked"
     load._looks = [(1.0, 0.1), (2.0, 0.9), (3.0, 0.9), (4.0, 0.1), (5.0, 0.1)]
     assert [load.starved(*span) for span in ((1.5, 2.5), (3.5, 6.0), (0.0, 5.0))] == [True, False, True]
+
+
+def test_starts_of_a_starved_machine_are_believed_while_it_is() -> None:
+    asked_and_ready = [(0.0, 5.0), (10.0, 40.0), (12.0, 44.0), (60.0, 66.0), (70.0, None)]
+    pods = [Pod(str(n), (), asked_s, ready_s=ready_s) for n, (asked_s, ready_s) in enumerate(asked_and_ready)]
+    bad = (8.0, 50.0)
+
+    def starved(from_s: float, until_s: float) -> bool:
+        return from_s < bad[1] and until_s > bad[0]
+
+    assert believed_startup_s(pods, 49.0, starved) == (5.0, 30.0, 32.0, 6.0)
+    assert believed_startup_s(pods, 80.0, starved) == (5.0, 6.0)
+    assert believed_startup_s([], 80.0, starved) == ()
