@@ -28,6 +28,7 @@ from renderer.client import RendererError, render_once
 log = structlog.get_logger()
 
 STARVED_LOOK_S = 5.0
+STARVED_HOLD_S = 20.0  # half a day of the demo
 _IDENTITY = np.eye(4, dtype=np.float32)
 
 
@@ -58,15 +59,16 @@ def warm_totals(agents: Mapping[str, AgentClient]) -> WarmTotals:
 def believed_startup_s(
     pods: Sequence[Pod], clock_s: float, starved: Callable[[float, float], bool]
 ) -> tuple[float, ...]:
-    """Seconds from ask to ready, oldest first. Those of a machine that was starved hold as long as it is.
+    """Seconds from ask to ready, oldest first. Those of a machine that was starved hold while it is, and not for long.
 
     Nothing else would take them back: who believes that a start takes most of a day keeps the day's pods, starts none,
     and never sees that they start quickly again.
     """
     starts = sorted((pod.ready_s, pod.asked_s) for pod in pods if pod.ready_s is not None)
-    if not starved(clock_s - STARVED_LOOK_S, clock_s):
-        starts = [(ready_s, asked_s) for ready_s, asked_s in starts if not starved(asked_s, ready_s)]
-    return tuple(ready_s - asked_s for ready_s, asked_s in starts)
+    since_s = clock_s - STARVED_HOLD_S if starved(clock_s - STARVED_LOOK_S, clock_s) else clock_s
+    return tuple(
+        ready_s - asked_s for ready_s, asked_s in starts if ready_s >= since_s or not starved(asked_s, ready_s)
+    )
 
 
 class LocalCluster:

@@ -95,5 +95,6 @@ def test_starts_of_a_starved_machine_are_believed_while_it_is() -> None:
         return from_s < bad[1] and until_s > bad[0]
 
     assert believed_startup_s(pods, 49.0, starved) == (5.0, 30.0, 32.0, 6.0)
-    assert believed_startup_s(pods, 80.0, starved) == (5.0, 6.0)
+    assert believed_startup_s(pods, 56.0, starved) == (5.0, 6.0), "quiet again"
+    assert believed_startup_s(pods, 85.0, lambda *_: True) == (6.0,), "long ago"
     assert believed_startup_s([], 80.0, starved) == ()
