@@ -41,11 +41,13 @@ def test_what_we_did_not_use_is_others(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_programs_that_are_no_children_are_others() -> None:
     """Their parent, a shell, has ended."""
     loop = "import time\nwhile time.process_time() < 20: pass"
-    shell = 'for core in $(seq $2); do "$0" -c "$1" > /dev/null & echo $!; done'
+    shell = 'for core in $(seq $2); do "$0" -c "$1" > /dev/null 2>&1 & echo $!; done'
     cores = str(len(os.sched_getaffinity(0)))
     told = subprocess.run(["sh", "-c", shell, sys.executable, loop, cores], capture_output=True, text=True, check=True)
     try:
         ratio, who = look_at_others()
+        for pid in told.stdout.split():
+            os.kill(int(pid), 0)  # raises where it has ended already: then it was not looked at
     finally:
         for pid in told.stdout.split():
             with contextlib.suppress(ProcessLookupError):
