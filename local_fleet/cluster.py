@@ -94,10 +94,11 @@ class LocalCluster:
         plans = plan_new_pods(self._pool, nothing_seen, shares_by_id, count)
         self.desired = count
         self._pods.expect(shares_by_id)
+        others = len(self._pods.listing())
         started = [self._pods.start(plan) for plan in plans]
         for future in started:
             future.result()
-        if not all(pod.stage == "ready" for pod in self._pods.listing()):
+        if not all(pod.stage == "ready" for pod in self._pods.listing()[others:]):
             raise RuntimeError("the first pods did not become ready; see the notes above")
 
     def pools(self) -> Sequence[Pool]:

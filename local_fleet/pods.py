@@ -32,6 +32,7 @@ log = structlog.get_logger()
 STARTING = ("scheduling", "provisioning", "booting")
 DRAIN_S = 1.0  # the gateway re-reads the renderers file well within it; Triton finishes what it has queued
 BOOT_DEADLINE_S = 60.0
+BOOTS_PER_CORE = 2  # at once; about half of a boot is CPU, the rest waits for scenes
 PROVISION_SIGMA = 0.2
 
 
@@ -101,6 +102,8 @@ class Pods:
         self._lock = threading.RLock()
         self._scheduling = threading.Lock()  # kube-scheduler runs one cycle at a time
         self._closing = threading.Event()
+        # More at once would make each slower, and those that serve with them: all of them share this machine's cores.
+        self._boots = threading.BoundedSemaphore(BOOTS_PER_CORE * len(os.sched_getaffinity(0)))
         # Its threads live until `close`: the kernel ends a Triton process with the thread that forked it.
         self._workers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="pod")
         self._write_renderers()
@@ -178,7 +181,7 @@ class Pods:
 
     def _run(self, pod: Pod) -> None:
         try:
-            if self._schedule(pod) and self._wait(pod, self._provision_s(pod)) and self._boot(pod):
+            if self._schedule(pod) and self._wait(pod, self._provision_s(pod)) and self._boot_in_turn(pod):
                 return
         except (TritonFailed, OSError, httpx2.HTTPError) as error:
             self.totals.failed_starts += 1
@@ -216,6 +219,16 @@ class Pods:
         stopped = pod.stop_asked.wait(seconds)
         pod.stage_s["provision"] = time.monotonic() - begun_s
         return not stopped
+
+    def _boot_in_turn(self, pod: Pod) -> bool:
+        """Boot when one of the machine's turns is free; until then the pod is one that waits for its machine."""
+        while not self._boots.acquire(timeout=0.1):
+            if pod.stop_asked.is_set():
+                return False
+        try:
+            return self._boot(pod)
+        finally:
+            self._boots.release()
 
     def _boot(self, pod: Pod) -> bool:
         begun_s = time.monotonic()

@@ -20,7 +20,7 @@ from local_fleet.plot_style import DARK, LIGHT, Palette, to_svg
 from local_fleet.report_sections import decisions_table, figures_table, frames_grid, headline, settings_table
 from local_fleet.report_style import STYLE
 from local_fleet.scorecard import Scorecard
-from local_fleet.scorecard_table import conditions, name
+from local_fleet.scorecard_table import conditions, name, spoilt
 from local_fleet.timeline import Timeline
 
 MOMENTS_MOST = 1500  # in timeline.json; a longer run is thinned
@@ -101,7 +101,7 @@ def page(run: Run, frames: Sequence[FrameSample]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">
 <style>{_colours()}{STYLE}</style></head><body><main>
 <header><p class="kicker">Splatfleet, {where}</p><h1>{title}</h1>
-<p>{policy}, {escape(conditions(card))}</p></header>
+<p>{policy}, {escape(conditions(card))}</p>{_warning(card)}</header>
 {headline(card)}{"".join(sections)}</main></body></html>
 """
 
@@ -122,6 +122,11 @@ def _rounded(value: Any) -> Any:
         case float():
             return round(value, 4) if value == value and abs(value) != float("inf") else None
     return value
+
+
+def _warning(card: Scorecard) -> str:
+    said = spoilt(card)
+    return f"<p><strong>{escape(said)}</strong></p>" if said else ""
 
 
 def _section(anchor: str, body: str) -> str:

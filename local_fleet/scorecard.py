@@ -33,6 +33,7 @@ class RunTotals:
     failed_starts: int = 0
     forecast_coverage: float | None = None
     machine_cpu_ratio_p95: float | None = None  # None: taken from the timeline
+    others_cpu_ratio_p95: float | None = None
     first_frame_s: float | None = None  # from the start of the command
     warm_peer_bytes: int = 0
     warm_deadlines_missed: int | None = None  # None: no warm-up
@@ -86,6 +87,7 @@ class Scorecard:
     unpredicted_visit_wait_s: float | None = None
     visit_fetch_s: float | None = None  # what the scene's bytes take on the node's line
     visit_lead_s: float | None = None
+    others_cpu_ratio_p95: float | None = None  # of all cores, used by programs that are no part of the run
 
     @property
     def frame_size(self) -> tuple[int, int] | None:
@@ -146,6 +148,7 @@ def score(records: Sequence[FrameRecord], totals: RunTotals, timeline: Timeline)
         unpredicted_visit_wait_s=totals.visits.unpredicted_wait_s if totals.visits else None,
         visit_fetch_s=totals.visits.fetch_s if totals.visits else None,
         visit_lead_s=totals.visits.lead_s if totals.visits else None,
+        others_cpu_ratio_p95=totals.others_cpu_ratio_p95,
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from local_fleet import quantities
+from local_fleet.machine import QUIET_RATIO
 from local_fleet.scorecard import Scorecard
 
 
@@ -62,9 +63,13 @@ COST = (
     Row("failed starts", "failed_starts", quantities.number, True),
     Row("forecast coverage", "forecast_coverage", quantities.percent),
     Row("machine CPU p95", "machine_cpu_ratio_p95", quantities.percent),
+    Row("… of other programs", "others_cpu_ratio_p95", quantities.percent, None, True),
     Row("first frame after", "first_frame_s", quantities.seconds, True),
 )
 SECTIONS: tuple[Sequence[Row], ...] = (REQUESTS, LATENCY, WARMTH, COST)
+
+
+BUSY_RATIO_LIMIT = 0.7
 
 
 def render_table(card: Scorecard) -> RenderableType:
@@ -93,6 +98,7 @@ def compare(left: Scorecard, right: Scorecard) -> RenderableType:
             table.add_row(row.label, *map(row.write, values), _ratio_cell(row, *values))
         table.add_section()
     lines = [Text(verdict(left, right), style="bold")]
+    lines += [Text(f"{name(card)}: {spoilt(card)}", style="yellow") for card in (left, right) if spoilt(card)]
     if different := unlike(left, right):
         lines.append(Text(f"Not the same conditions: {', '.join(different)}.", style="yellow"))
     return Group(table, *lines)
@@ -126,6 +132,16 @@ def unlike(left: Scorecard, right: Scorecard) -> list[str]:
     for key in sorted((left.settings.keys() | right.settings.keys()) - policy - pairs.keys()):
         pairs[key] = (left.settings.get(key), right.settings.get(key))
     return [f"{key} {a} and {b}" for key, (a, b) in pairs.items() if a != b]
+
+
+def spoilt(card: Scorecard) -> str:
+    """Why a run's figures are not the fleet's, in one line; empty where they are."""
+    if (card.others_cpu_ratio_p95 or 0.0) > QUIET_RATIO:
+        share = quantities.percent(card.others_cpu_ratio_p95)
+        return f"NOT THE FLEET'S FIGURES: other programs used up to {share} of this machine's CPU; play it again alone"
+    if (card.machine_cpu_ratio_p95 or 0.0) > BUSY_RATIO_LIMIT:
+        return f"note: the machine was over {BUSY_RATIO_LIMIT:.0%} busy; part of the waits is the machine's"
+    return ""
 
 
 def name(card: Scorecard) -> str:
@@ -162,6 +178,7 @@ def _alarm(row: Row, card: Scorecard) -> str:
     value = getattr(card, row.field)
     if row.field in ("errors", "failed_starts") and value:
         return "bold red"
-    if row.field == "machine_cpu_ratio_p95" and value is not None and value > 0.7:
+    limits = {"machine_cpu_ratio_p95": BUSY_RATIO_LIMIT, "others_cpu_ratio_p95": QUIET_RATIO}
+    if value is not None and value > limits.get(row.field, float("inf")):
         return "bold yellow"  # the queueing measured is then the machine's too
     return "bold" if row.field in ("requests", "violations", "pod_seconds") else ""

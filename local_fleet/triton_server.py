@@ -28,7 +28,7 @@ MODEL_REPOSITORY = Path(renderer.__file__).parent / "model_repository"
 SEQUENCE_REPOSITORY = MODEL_REPOSITORY.parent / "sequence_repository"  # the same model behind the sequence batcher
 HOST = "127.0.0.1"
 
-_EXIT_TIMEOUT_S = 3
+_EXIT_TIMEOUT_S = 20  # Triton's own limit; a busy machine takes some of it, a server that hangs takes all
 _PORT_TRIES = 4
 _POLL_S = 0.02
 _REASON = re.compile(r"(?:splatfleet: (?=renderer cannot start)|Failed to initialize Python stub: )(.*)")
@@ -191,7 +191,7 @@ class TritonServer:
     def _log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def stop(self, deadline_s: float = 6.0) -> None:
+    def stop(self, deadline_s: float = _EXIT_TIMEOUT_S + 5.0) -> None:
         """SIGTERM, then SIGKILL for the whole process group after the deadline; removes its regions in /dev/shm."""
         process = self._process
         if process is None:

@@ -6,8 +6,10 @@ neighbours. Each carries `splatfleet/<kind>: <message>` for renderer.client to r
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +29,7 @@ from renderer.scene_cache import StillLoading
 from renderer.sessions import sessions_of
 
 _WATCH_S = 0.5
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _OF_TRITON = ("sequence_id", "sequence_start", "sequence_end")  # it reads these and hands them on all the same
 
 _KINDS: tuple[tuple[type[Exception], Kind], ...] = (
@@ -94,11 +97,30 @@ class TritonPythonModel:
 
 
 def _end_with_server(server_pid: int) -> None:
-    """End this process when Triton died: the stub's own watch takes a server that nobody reaped for alive."""
+    """End this process when Triton died: the stub's own watch takes a server that nobody reaped for alive.
+
+    By looking at first. The kernel's parent-death signal, which needs nothing of this process, follows the *thread*
+    that has this process for a child, and Triton starts it from one that ends when the model is loaded: the signal is
+    asked for when the server's first thread has taken over. It also follows the thread that asked, so this one stays.
+    """
+    asked = False
     if _is_triton(server_pid):  # else it died before this stub came to look
         while os.getppid() == server_pid:
+            if not asked and _is_child_of_thread(server_pid):
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                asked = True
+                print(f"splatfleet: the kernel ends this process with Triton ({server_pid})", flush=True)
+                continue  # it may have died a moment before
             time.sleep(_WATCH_S)
     os._exit(1)
+
+
+def _is_child_of_thread(thread: int) -> bool:
+    """Whether this process is a child of that thread; False where the kernel does not tell."""
+    try:
+        return str(os.getpid()) in Path(f"/proc/{thread}/task/{thread}/children").read_text().split()
+    except OSError:
+        return False
 
 
 def _is_triton(pid: int) -> bool:

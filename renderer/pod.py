@@ -30,6 +30,7 @@ from renderer.store_space import StoreFull, StoreHeld
 from renderer.stored_scene import StoredScene
 
 NO_PIXELS: Pixels = np.zeros((0, 0, 3), np.uint8)
+FRAME_WAITS_S = 10.0  # for its scene; meanwhile the pod, whose frames come one by one, answers nobody else
 LOAD_ERRORS = (FetchFailed, StoreFull, SceneFileError, OverBudget, MemoryError)
 
 
@@ -96,7 +97,9 @@ class RendererPod:
             )
         except (CatalogueError, CredentialError, TlsError, RasterizerUnavailable, OSError) as error:
             raise CannotStart(str(error)) from error
-        self.cache: SceneCache[Splats] = SceneCache(settings.budget_bytes, self._load, watcher)
+        self.cache: SceneCache[Splats] = SceneCache(
+            settings.budget_bytes, self._load, watcher, frame_waits_s=FRAME_WAITS_S
+        )
         width, height = settings.default_size
         self._defaults = Defaults(self._default_scene(settings), width, height)
         began_s = time.monotonic()
@@ -119,7 +122,7 @@ class RendererPod:
             raise CannotStart(str(error)) from error
 
     def _warm_up(self) -> None:
-        """One tiny frame, so that compiling (or loading) kernels and codecs is over when the pod says ready."""
+        """One tiny frame of no scene: kernels and codecs that were compiled or loaded by it work."""
         one = np.ones((1, 3), np.float32)
         splats = make_splats(one * 0, np.ones((1, 4), np.float32), one * 0.1, np.ones(1, np.float32), one[:, None])
         camera = look_at((0, 0, -2), (0, 0, 0), (0, -1, 0), 50, 8, 8)
@@ -173,13 +176,16 @@ class RendererPod:
             print(f"splatfleet: scene {stored.id} was not packed: {error}", flush=True)
 
     def answer(self, parameters: Mapping[str, Any], view: NDArray[Any], projection: NDArray[Any]) -> Answer:
-        """Render, warm or drop.
+        """Render, warm, drop or check.
 
         Raises BadRequest (parameters, scene id or camera), DeadlinePassed, StillLoading or LoadFailed.
         """
         began_s, arrived_unix_ms = time.monotonic(), time.time() * 1000
         try:
             request = parse_request(parameters, self._defaults)
+            if request.action == "check":
+                self._warm_up()
+                return Answer({"state": "alive", "service_s": time.monotonic() - began_s})
             if request.action != "render":
                 return self._act(request, began_s)
             self._live.current().get(request.scene)

@@ -12,7 +12,7 @@ from fleet.scene import SceneId, SceneIdError, parse_scene_id
 from renderer.camera import MAX_SIZE_PX
 from renderer.splats import MAX_GAUSSIANS, MAX_SH_DEGREE
 
-Action = Literal["render", "warm", "drop"]
+Action = Literal["render", "warm", "drop", "check"]
 Format = Literal["raw", "jpeg", "png", "webp"]
 Layer = Literal["rgb", "depth", "alpha"]
 
@@ -38,7 +38,7 @@ class RenderRequest:
     """Checked parameters of one request."""
 
     action: Action
-    scene: SceneId
+    scene: SceneId  # nothing to the action check
     width: int
     height: int
     preload: bool = False  # of the action warm: nobody waits for the scene yet
@@ -82,7 +82,7 @@ def parse_request(parameters: Mapping[str, Any], defaults: Defaults) -> RenderRe
     values.setdefault("width", defaults.width)
     values.setdefault("height", defaults.height)
     if "scene" not in values and "scene" not in parameters:
-        if defaults.scene is None:
+        if defaults.scene is None and values["action"] != "check":
             faults.append("scene is missing, and this server has no default scene")
         values["scene"] = defaults.scene
     if values["width"] * values["height"] > MAX_PIXELS:

@@ -79,6 +79,7 @@ class _Slot(Generic[Value]):
     unlinked: bool = False
     is_preload: bool = False
     used_s: float = -math.inf  # by a frame, of the cache's clock
+    awaited_s: float = math.inf  # by a frame since then, of the cache's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,12 @@ class SceneCache(Generic[Value]):
         max_waiters: int = 128,
         preload_spares_s: float = 5.0,
         visit_s: float = 10.0,
+        frame_waits_s: float = math.inf,
     ) -> None:
         """`patience_s`: how long a load waits for bytes that others use; `retry_after_s`: how long a failure stands.
 
         `max_waiters` may wait for one load. A preload evicts nothing that a frame used within `preload_spares_s`.
+        Frames wait for a load until `frame_waits_s` after the first of them asked.
         """
         if budget_bytes <= 0:
             raise ValueError(f"budget_bytes is {budget_bytes}, expected more than 0")
@@ -124,6 +127,7 @@ class SceneCache(Generic[Value]):
         self._max_waiters = max_waiters
         self._preload_spares_s = preload_spares_s
         self._visit_s = visit_s
+        self._frame_waits_s = frame_waits_s
         self._changed = threading.Condition()
         self._slots: OrderedDict[SceneId, _Slot[Value]] = OrderedDict()  # least recently used first
         self._order: SmallMainFifo[SceneId] = SmallMainFifo(budget_bytes)
@@ -137,12 +141,13 @@ class SceneCache(Generic[Value]):
     def pinned(self, scene: SceneId, wait_s: float | None = None) -> Iterator[Pin[Value]]:
         """Hold a scene for one frame, loading it if need be; raises what the load raised.
 
-        Raises StillLoading where somebody else loads it and is not done after `wait_s`, or too many wait already.
+        Raises StillLoading where the load is not done after `wait_s`, or has gone on for longer than a frame waits,
+        or too many wait already. The load goes on.
         """
         slot, result = self._claim(scene, for_frame=True)
         try:
             if result == "load":
-                self._fill(slot)
+                self._fill_apart(slot)
             self._wait_for(slot, wait_s)
             self._visit(slot)
             pin: Pin[Value] = Pin(slot.value, result, slot.size_bytes)  # type: ignore[arg-type]
@@ -202,12 +207,16 @@ class SceneCache(Generic[Value]):
     def _wait_for(self, slot: _Slot[Value], wait_s: float | None) -> None:
         if not slot.ready.is_set():
             with self._changed:
+                slot.awaited_s = min(slot.awaited_s, time.monotonic())
+                end_s = slot.awaited_s + min(self._frame_waits_s, threading.TIMEOUT_MAX / 2)
+                left_s = min(end_s - time.monotonic(), math.inf if wait_s is None else wait_s)
                 if slot.waiters >= self._max_waiters:
                     raise StillLoading(f"scene {slot.scene} is loading and {slot.waiters} wait for it already")
                 slot.waiters += 1
             try:
-                if not slot.ready.wait(wait_s):
-                    raise StillLoading(f"scene {slot.scene} is still loading after {wait_s:.3g} s")
+                if not slot.ready.wait(max(0.0, left_s)):
+                    awaited_s = time.monotonic() - slot.awaited_s
+                    raise StillLoading(f"scene {slot.scene} is still loading after {awaited_s:.3g} s; ask again")
             finally:
                 with self._changed:
                     slot.waiters -= 1
@@ -286,6 +295,19 @@ class SceneCache(Generic[Value]):
             if for_frame:
                 self._watcher.looked_up(hit=result == "hit")
             return slot, result
+
+    def _fill_apart(self, slot: _Slot[Value]) -> None:
+        """Load in a thread of its own, which goes on when the frame that asked waits no longer."""
+
+        def fill() -> None:
+            try:
+                self._fill(slot)
+            finally:
+                self._unpin(slot)
+
+        with self._changed:
+            slot.pins += 1
+        threading.Thread(target=fill, name=f"load-{slot.scene}", daemon=True).start()
 
     def _fill(self, slot: _Slot[Value]) -> None:
         demanded = not slot.is_preload

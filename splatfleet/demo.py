@@ -56,6 +56,9 @@ class DemoVerbSettings(VerbSettings):
     report: Path | None = Field(None, description="Folder for report.html, its plots and the sheet of frames.")
     json_file: Path | None = Field(None, alias="json", description="Write the scorecard here.")
     compare: Path | None = Field(None, description="Scorecard of another run (its --json), shown beside this one.")
+    quiet_wait_seconds: float = Field(
+        30.0, ge=0, le=3600, description="Wait at most so long for other programs to leave this machine's CPU alone."
+    )
     keep: bool = Field(False, description="Keep the run's folder with logs, stores and records.")
 
 
@@ -93,6 +96,7 @@ def run(settings: DemoVerbSettings) -> int:
         json_file=settings.json_file,
         compare=settings.compare,
         keep=settings.keep,
+        quiet_wait_s=settings.quiet_wait_seconds,
     )
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -21,20 +21,22 @@ class ProbeSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_PROBE_", populate_by_name=True)
 
     grpc: str = Field(f"127.0.0.1:{TRITON_GRPC_PORT}", description="gRPC address of the renderer, HOST:PORT.")
-    scene: str = Field("", description="Scene to ask for; the server's default one if not given.")
+    scene: str = Field("", description="Scene to ask for; if not given a frame of no scene, which loads nothing.")
     timeout_s: float = Field(5.0, description="Seconds to wait for the frame.", gt=0)
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 
 def run(settings: ProbeSettings) -> int:
-    """Ask a renderer for a tiny frame; exit 0 if it came, 1 if not."""
+    """Ask a renderer for a tiny frame; exit 0 if it came, 1 if not.
+
+    Without a scene the renderer draws a splat of its own: whoever loads or fetches its scenes is alive, too.
+    """
     from renderer.camera import look_at, matrices
     from renderer.client import RendererError, render_once
 
     view, projection = matrices(look_at((0, -1, -4), (0, 0, 0), (0, -1, 0), 50, SIZE_PX, SIZE_PX))
     parameters: dict[str, str | int | float] = {"width": SIZE_PX, "height": SIZE_PX}
-    if settings.scene:
-        parameters["scene"] = settings.scene
+    parameters |= {"scene": settings.scene} if settings.scene else {"action": "check"}
     began_s = time.monotonic()
     figures: dict[str, Any] = {"address": settings.grpc, "alive": True}
     try:

@@ -259,6 +259,7 @@ class KubernetesPlay:
             failed_starts=sum(life.admission_failed for life in lives),
             forecast_coverage=self._coverage,
             machine_cpu_ratio_p95=play.machine.percentile(95),
+            others_cpu_ratio_p95=play.machine.others_percentile(95),
             first_frame_s=play.first_frame_s,
             machine=play.described,
             load_average_end=os.getloadavg(),

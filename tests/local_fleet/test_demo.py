@@ -27,7 +27,7 @@ def _demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "splatfleet", "demo", *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder), "SPLATFLEET_DEMO_QUIET_WAIT_SECONDS": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from local_fleet import quantities
 from local_fleet.load import FrameRecord, write_records
 from local_fleet.scorecard import RunTotals, Scorecard, quantile, read_records, read_scorecard, score, to_json
-from local_fleet.scorecard_table import compare, render_table, unlike, verdict
+from local_fleet.scorecard_table import compare, render_table, spoilt, unlike, verdict
 from local_fleet.timeline import DecisionView, Moment, PodView, Timeline
 
 TOTALS = RunTotals(pod_seconds=100.0, bytes_fetched=5_000_000, seed=7)
@@ -224,3 +225,16 @@ def test_table_shows_figures_and_dashes() -> None:
 )
 def test_quantities_are_short_and_have_units(written: str, expected: str) -> None:
     assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "others", "said"),
+    [(0.6, 0.2, ""), (0.6, None, ""), (0.9, 0.2, "over 70%"), (0.9, 0.6, "other programs used up to 60")],
+)
+def test_figures_of_a_busy_machine_say_so(machine: float, others: float | None, said: str) -> None:
+    scored = card([record()], replace(TOTALS, machine_cpu_ratio_p95=machine, others_cpu_ratio_p95=others))
+    assert said in spoilt(scored)
+    assert bool(spoilt(scored)) == bool(said)
+    with Console(file=StringIO(), width=200) as console, console.capture() as captured:
+        console.print(compare(card([record()]), scored))
+    assert said in captured.get()

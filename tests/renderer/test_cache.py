@@ -196,18 +196,38 @@ def test_the_waiters_of_a_load_are_bounded_and_need_not_wait_for_ever() -> None:
     first = threading.Thread(target=use, args=(cache, A))
     first.start()
     _until(lambda: cache.state(A)[0] == "loading")
-    with pytest.raises(StillLoading, match=r"scene a is still loading after 0\.05 s"), cache.pinned(A, wait_s=0.05):
+    with (
+        pytest.raises(StillLoading, match=r"scene a is still loading after 0\.\d+ s; ask"),
+        cache.pinned(A, wait_s=0.05),
+    ):
         pass
-    threads = [threading.Thread(target=use, args=(cache, A)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    second = threading.Thread(target=use, args=(cache, A))
+    second.start()
     _until(lambda: cache._slots[A].waiters == 2)
     with pytest.raises(StillLoading, match="2 wait for it already"):
         use(cache, A)
     shelf.gate.set()
-    for thread in [first, *threads]:
+    for thread in (first, second):
         thread.join()
     assert (use(cache, A), shelf.loads) == ("hit", [A])
+
+
+def test_a_load_outlives_the_frames_that_waited_for_it() -> None:
+    cache, shelf, counts = make(frame_waits_s=0.3)
+    shelf.gate.clear()
+    began_s = time.monotonic()
+    for _ in range(20):  # together they wait no longer than the first of them
+        with pytest.raises(StillLoading, match="ask again"):
+            use(cache, A)
+    assert 0.3 <= time.monotonic() - began_s < 3.0
+    assert cache.state(A)[0] == "loading"
+    shelf.gate.set()
+    _until(lambda: cache.state(A)[0] == "resident")
+    assert (use(cache, A), shelf.loads) == ("hit", [A])
+    _until(lambda: cache._slots[A].pins == 0)
+    assert counts.misses == 20
+    assert cache.drop(A)
+    assert cache.draining_bytes() == 0
 
 
 def test_preloads_come_one_at_a_time_after_frames_and_frames_overtake_them() -> None:

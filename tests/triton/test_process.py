@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -39,10 +40,14 @@ def regions() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob("splatfleet_*") if f"_{os.getpid()}_" in path.name}
 
 
-def gone(processes: list[psutil.Process], deadline_s: float = 30.0) -> bool:
+def gone(processes: list[psutil.Process]) -> bool:
     """Whether all ended; a zombie has (psutil's own wait would reap it before its parent can)."""
+    return eventually(lambda: not any(_lives(process) for process in processes))
+
+
+def eventually(holds: Callable[[], bool], deadline_s: float = 30.0) -> bool:
     end_s = time.monotonic() + deadline_s
-    while any(_lives(process) for process in processes):
+    while not holds():
         if time.monotonic() > end_s:
             return False
         time.sleep(0.02)
@@ -116,6 +121,29 @@ def test_killed_server_is_told_apart(make_server: MakeServer) -> None:
     assert not any(name.startswith(server._shm_prefix) for name in regions())
 
 
+def test_stub_that_cannot_look_dies_with_a_killed_server(make_server: MakeServer) -> None:
+    server = make_server(**{labels.SCENES_ENV: "knot"})
+    server.start()
+    server.wait_ready()
+    everybody = family(server.pid)
+    stub = next(process for process in everybody if "stub" in process.name())
+    assert eventually(lambda: f"with Triton ({server.pid})" in server.log.read_text()), "the kernel was not asked"
+    assert server.ready, "the signal came with the end of the thread that loaded the model"
+    os.kill(stub.pid, signal.SIGSTOP)
+    os.kill(server.pid, signal.SIGKILL)
+    assert gone(everybody), "a stopped stub outlived its server"
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.5, 1.0])
+def test_server_killed_while_it_starts_leaves_nobody(make_server: MakeServer, after_s: float) -> None:
+    server = make_server(**{labels.SCENES_ENV: "knot"})
+    server.start()
+    time.sleep(after_s)  # wherever it then is: the stub's start, its imports, the load
+    everybody = family(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    assert gone(everybody)
+
+
 def test_several_start_at_once_and_stop_clean(make_server: MakeServer) -> None:
     servers = [make_server() for _ in range(3)]
     for server in servers:
@@ -124,13 +152,12 @@ def test_several_start_at_once_and_stop_clean(make_server: MakeServer) -> None:
         server.wait_ready()
     assert len({server.http_address for server in servers}) == 3
     processes = [process for server in servers for process in family(server.pid)]
-    began_s = time.monotonic()
     for server in servers:
         os.kill(server.pid, signal.SIGTERM)
     for server in servers:
         server.stop()
+        # One that hangs is ended by Triton's own limit (exit code 1) or by ours (a signal), long after a busy machine.
         assert server.exit_code() == 0, "it did not end by itself"
-    assert time.monotonic() - began_s < 10
     assert gone(processes)
 
 
