@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from autoscaler.boosting import Refitter
 from autoscaler.decision_log import DecisionLog, DecisionLogError, replay
 from autoscaler.loop import (
+    Behavior,
     Calendar,
     Decision,
     ForecastSettings,
@@ -61,7 +62,8 @@ class World:
         season = ForecastSettings(season_s=(DAY * 60.0,), quantile=0.95)
         calendar = Calendar("work", "08:00", "18:00", "Europe/Berlin", min_replicas=2)
         override = Override(until_s=1_700_000_000.0 + 550 * 60, min_replicas=3, note="launch")
-        first = Pool("one", max_replicas=40, tick_s=60.0, forecast=season, calendars=(calendar,), priority=1)
+        roomy = Behavior(headroom=0.3)
+        first = Pool("one", max_replicas=40, tick_s=60.0, forecast=season, calendars=(calendar,), priority=1, behavior=roomy)
         second = replace(first, name="two", priority=0, overrides=(override,), min_replicas=0)
         return [replace(first, node_startup_s=600.0), second]
 
