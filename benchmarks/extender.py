@@ -65,7 +65,8 @@ def call_body(uid: str, names: list[str], seeded: random.Random) -> bytes:
         },
         "spec": {"containers": [{"name": "renderer", "resources": {"limits": device, "requests": device}}]},
     }
-    return json.dumps({"Pod": pod, "Nodes": None, "NodeNames": names}).encode()
+    # Without a space, as Go writes it.
+    return json.dumps({"Pod": pod, "Nodes": None, "NodeNames": names}, separators=(",", ":")).encode()
 
 
 def _answer_digests(nodes: int, pipe: Connection) -> None:

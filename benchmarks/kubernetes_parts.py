@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 
 import msgspec
+import numpy as np
 
 from benchmarks.extender import GB, SCENES
 from fleet.digest import CachedScene, GpuDigest, NodeDigest, SceneCache, Slice
@@ -80,7 +81,9 @@ def serve_no_op(pipe: Connection) -> None:
 
     async def prioritize(request: Request) -> Response:
         args = wire.decode_args(await request.body())
-        return Response(wire.encode_scores(args.names, [0] * len(args.names)), media_type="application/json")
+        return Response(
+            wire.encode_scores(args.names, np.zeros(len(args.names), np.int64)), media_type="application/json"
+        )
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))

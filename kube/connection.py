@@ -139,12 +139,17 @@ class Stream:
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
 
-    def lines(self) -> Iterator[bytes]:
-        """Each line without its end; a last line without one was cut off and is left out."""
+    def lines(self, gather_s: float = 0.0) -> Iterator[bytes]:
+        """Each line without its end; a last line without one was cut off and is left out.
+
+        For `gather_s` after each read nothing is read, so that what comes meanwhile is read at once.
+        """
         rest = b""
         for part in self._response.iter_bytes():
             *whole, rest = (rest + part).split(b"\n")
             yield from (line for line in whole if line.strip())
+            if gather_s:
+                time.sleep(gather_s)
 
     def abort(self) -> None:
         """End the stream now: the reader gets the end of it or Unreachable."""

@@ -46,6 +46,7 @@ class Timings:
     backoff_first_s: float = 0.5
     backoff_most_s: float = 30.0
     short_watch_s: float = 1.0  # a watch that ends sooner without a word counts as failed
+    gather_s: float = 0.0  # events of so long are read at once: later by as much, and cheaper where there are many
 
 
 @dataclass(slots=True)
@@ -225,7 +226,7 @@ class Reflector(Generic[T]):
             try:
                 if self._stopping.is_set():  # told while the server was asked: nobody aborts this stream
                     return
-                for line in stream.lines():
+                for line in stream.lines(self._timings.gather_s):
                     if self._stopping.is_set():
                         return
                     self._version = self._event(line) or self._version

@@ -1,9 +1,10 @@
-"""What `make install` does last: lay out Triton's Python backend and compile the render kernels, each once."""
+"""What `make install` does last: lay out Triton's Python backend and compile what is compiled, each once."""
 
 from __future__ import annotations
 
 import sys
 import time
+from importlib import import_module
 
 from local_fleet.triton_files import DEFAULT_BACKENDS
 from local_fleet.triton_server import TritonUnavailable, build_backends
@@ -19,6 +20,7 @@ def main() -> int:
         return 1
     begun_s = time.monotonic()
     compile_kernels()
+    import_module("scheduler_extender.wire")  # its loops are compiled where they are imported
     print(f"       kernels compiled in {time.monotonic() - begun_s:.1f} s")
     return 0
 

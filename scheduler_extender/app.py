@@ -24,6 +24,7 @@ from scheduler_extender.cluster import Cluster, Decision
 from scheduler_extender.explanation import Explanations, best_lines, explain
 from scheduler_extender.fit import FITS, REASONS
 from scheduler_extender.kubernetes import ClusterWatch
+from scheduler_extender.names import Names
 from scheduler_extender.observability import ExtenderMetrics
 from scheduler_extender.preemption import choose
 from scheduler_extender.state import DigestPoller
@@ -32,6 +33,7 @@ from scheduler_extender.waiting import Waiting
 JSON = "application/json"
 NODE_BOUNDS = {"100": 100, "1000": 1000, "5000": 5000}  # label -> the most nodes of a call that bears it
 MORE_NODES = "more"
+LOG_AFTER_S = 0.05
 log = structlog.get_logger()
 Args = TypeVar("Args", wire.Args, wire.PreemptArgs)
 Route = Callable[[Request], Awaitable[Response]]
@@ -54,6 +56,7 @@ class Extender:
     explanations: Explanations = field(default_factory=Explanations)
     waiting: Waiting = field(default_factory=Waiting)
     last_call_s: float = 0.0  # on `clock`
+    _decided: list[tuple[Decision, float]] = field(default_factory=list)  # and the seconds that it took
     metrics: ExtenderMetrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +97,7 @@ class Extender:
         unresolvable: dict[str, str] = {}
         fits, left = verdict == FITS, args.names
         if not fits.all():
-            left = list(compress(left, fits.tolist()))
+            left = left.kept(fits) if isinstance(left, Names) else list(compress(left, fits.tolist()))
             for index, reason in enumerate(REASONS):
                 refused = list(compress(args.names, (verdict == index).tolist()))
                 if refused:
@@ -117,13 +120,15 @@ class Extender:
         now_s = self.clock()
         self.cluster.expire(now_s)
         decision = self.cluster.decide(args.pod, args.names, now_s)
-        answer = wire.encode_scores(args.names, decision.scores.tolist())
+        answer = wire.encode_scores(args.names, decision.scores)
         self.cluster.reserve(decision, decision.now_s)
         self.explanations.keep(decision)
-        # What nobody waits for comes after the answer.
-        later = asyncio.get_running_loop().call_soon
-        later(self.cluster.settle)
-        later(self._log, decision, time.perf_counter() - started_s)
+        # What nobody waits for comes after the answer, and lines of the log together: the second costs half the first.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.cluster.settle)
+        if not self._decided:
+            loop.call_later(LOG_AFTER_S, self.log_decisions)
+        self._decided.append((decision, time.perf_counter() - started_s))
         return answer
 
     def preempt(self, args: wire.PreemptArgs) -> bytes:
@@ -157,6 +162,12 @@ class Extender:
                 bound = [seen for pod in event.pods if (seen := self.cluster.set_pod(pod, now_s)) is not None]
         for seen in bound:
             self.metrics.placements.labels(seen.tier).inc()
+
+    def log_decisions(self) -> None:
+        """Write the lines of decisions that have none yet."""
+        decided, self._decided = self._decided, []
+        for decision, took_s in decided:
+            self._log(decision, took_s)
 
     def _log(self, decision: Decision, took_s: float) -> None:
         pod = decision.pod
@@ -212,6 +223,7 @@ def make_app(extender: Extender) -> HotRoutes:
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+            extender.log_decisions()
 
     app = HotRoutes(title="Splatfleet scheduler extender", docs_url=None, redoc_url=None, lifespan=lifespan)
     for name, route in _verbs(extender):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fleet.snapshot import Pod
 from scheduler_extender.node_table import NodeTable, ProfileColumns
+from scheduler_extender.price_loops import any_short, any_too_small
 from scheduler_extender.scene_table import Rows
 
 
@@ -41,15 +42,15 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
     A node whose GPUs nobody told us of fits: kube-scheduler counts its resources without us.
     """
     verdict = np.full(len(rows), FITS, np.int8)
-    known = table.gpus_known[rows]
 
     def rule_out(where: NDArray[np.bool_], reason: Reason) -> None:
         verdict[where & (verdict == FITS)] = REASONS.index(reason)
 
-    def count(kinds: list[ProfileColumns], asked: int, where: NDArray[np.bool_]) -> None:
+    def count(kinds: list[ProfileColumns], asked: int, counts: NDArray[np.bool_]) -> None:
+        if len(kinds) == 1 and not any_short(rows, counts, kinds[0].free, asked):
+            return  # what is free exists and is healthy
+        where = counts[rows]
         short = where & (_sum(kinds, "free", rows) < asked)
-        if not short.any():  # what is free exists and is healthy
-            return
         existing = _sum(kinds, "existing", rows)
         rule_out(where & (existing == 0), Reason.NO_SUCH_PROFILE)
         rule_out(where & (existing < asked), Reason.TOO_FEW_SLICES)
@@ -58,14 +59,15 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
 
     for profile in sorted(set(pod.profiles)):
         columns = table.profiles.get(profile)
-        count([columns] if columns else [], pod.profiles.count(profile), known)
+        count([columns] if columns else [], pod.profiles.count(profile), table.gpus_known)
     for device in sorted(set(pod.devices)):
         # A resource that no DeviceClass gives here may be some device plugin's: kube-scheduler counts it without us.
         if device in table.profiles:
-            count([table.profiles[device]], pod.devices.count(device), table.partitioned[rows])
+            count([table.profiles[device]], pod.devices.count(device), table.partitioned)
     if pod.any_slice_gb:
-        count(table.slices_of(pod.any_slice_gb), 1, known)
+        count(table.slices_of(pod.any_slice_gb), 1, table.gpus_known)
     if pod.gpus:
+        known = table.gpus_known[rows]
         rule_out(known & (table.whole_gpus[rows] < pod.gpus), Reason.TOO_FEW_GPUS)
         rule_out(known & (table.whole_gpus_free[rows] < pod.gpus), Reason.NO_FREE_GPU)
         if pod.gpu_memory_bytes:
@@ -74,8 +76,9 @@ def fits(pod: Pod, rows: Rows, table: NodeTable) -> NDArray[np.int8]:
     if pod.scenes:
         # Only what is known counts here: a guess may price a node, never refuse it.
         needed_bytes = sum(table.scenes.bytes_of(scene) or pod.scene_bytes.get(scene, 0) for scene in pod.scenes)
-        capacity_bytes = table.capacity_bytes[rows]
-        rule_out((capacity_bytes > 0) & (capacity_bytes < needed_bytes), Reason.SCENES_EXCEED_CACHE)
+        if any_too_small(rows, table.capacity_bytes, needed_bytes):
+            capacity_bytes = table.capacity_bytes[rows]
+            rule_out((capacity_bytes > 0) & (capacity_bytes < needed_bytes), Reason.SCENES_EXCEED_CACHE)
     return verdict
 
 

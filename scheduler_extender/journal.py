@@ -198,7 +198,7 @@ class RecordedCluster(Cluster):
 
     def _write_decisions(self) -> None:
         for decision, now_s in self._undone:
-            names = None if decision.names == self._last_names else decision.names
+            names = None if decision.names == self._last_names else list(decision.names)
             self._last_names = decision.names
             line = _Line("decision", now_s, pod=decision.pod, names=names, winner=decision.winner)
             line.best = best_lines(decision, 3)

@@ -51,6 +51,7 @@ DEVICES_API = "/apis/resource.k8s.io/v1"
 LOOK_EVERY_S = 0.1  # how soon what was freed wakes a waiting pod
 WAKE_EVERY_S = 1.0  # at most; one event wakes all waiting pods
 RETRY_EVERY_S = 2.0
+GATHER_S = 0.02  # what was decided here is held meanwhile, and what others did is as old anyway
 LOOK_FOR_FORECASTS_EVERY_S = 30.0  # an autoscaler may be installed later
 log = structlog.get_logger()
 
@@ -86,7 +87,7 @@ class ClusterWatch:
     def __init__(self, connection: Connection, most_silent_s: float = 120.0, timings: Timings | None = None) -> None:
         self._connection = connection
         self._most_silent_s = most_silent_s
-        self._timings = timings or Timings()
+        self._timings = timings or Timings(gather_s=GATHER_S)
         self._settled = False  # whether the API server was asked which resources it has
         self._devices_of: dict[str, dict[str, ResourceSlice]] = {}  # node -> name -> slice
         self._classes: dict[str, Served] = {}

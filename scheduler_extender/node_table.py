@@ -19,6 +19,7 @@ from fleet.labels import GPU_RESOURCE
 from fleet.mig import MigProfile
 from fleet.partitions import Cutting
 from fleet.snapshot import Gpu, Node, Occupancy, Pod, Sharing, cutting, occupancy
+from scheduler_extender.names import Index, Names
 from scheduler_extender.offers import Ask, masks_of, offers_of
 from scheduler_extender.scene_table import Floats, Rows, SceneTable, grown
 
@@ -117,7 +118,8 @@ class NodeTable:
         # [rows, GPUs]: PART_INDEX of the GPUs that have slices, and which of their memory slices are taken.
         self.gpu_part: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
         self.gpu_mask: NDArray[np.uint8] = np.zeros((self._allocate, MOST_GPUS), np.uint8)
-        self._lately: deque[tuple[list[str], Rows]] = deque(maxlen=2)  # names and their rows, as last asked for
+        self._index: Index | None = None  # None where rows came or went since it was made
+        self._lately: deque[tuple[Sequence[str], Rows]] = deque(maxlen=2)  # names and their rows, as last asked for
         self._measured: _Measured | None = None
 
     def rows_of(self, names: Sequence[str]) -> Rows:
@@ -127,9 +129,14 @@ class NodeTable:
         for asked, found in self._lately:
             if asked == names:
                 return found
-        found = np.fromiter(map(self.rows.get, names, repeat(UNKNOWN_ROW)), np.int64, len(names))
+        if isinstance(names, Names):
+            if self._index is None:
+                self._index = Index(self.rows)
+            found = names.rows(self._index, UNKNOWN_ROW)
+        else:
+            found = np.fromiter(map(self.rows.get, names, repeat(UNKNOWN_ROW)), np.int64, len(names))
         found.flags.writeable = False
-        self._lately.append((list(names), found))
+        self._lately.append((names if isinstance(names, Names) else list(names), found))
         return found
 
     def row(self, name: str) -> int:
@@ -137,10 +144,14 @@ class NodeTable:
         row = self.rows.get(name)
         if row is None:
             row = self.rows[name] = self._dropped.pop() if self._dropped else len(self.rows) + 1
-            self._lately.clear()
+            self._forget_rows()
             if row >= self._allocate:
                 self._grow()
         return row
+
+    def _forget_rows(self) -> None:
+        self._lately.clear()
+        self._index = None
 
     def slices_of(self, least_gb: int) -> list[ProfileColumns]:
         """The columns of every profile with so much memory, smallest first."""
@@ -153,7 +164,7 @@ class NodeTable:
         row = self.rows.pop(name)
         self.unreserved[row] = False
         self._dropped.append(row)
-        self._lately.clear()
+        self._forget_rows()
 
     def bandwidths(self, fetch_bytes_per_s: float, read_bytes_per_s: float) -> Bandwidths:
         """By row; the arguments stand for what no node of the fleet has measured yet."""

@@ -41,12 +41,15 @@ from fleet.snapshot import Pod
 from scheduler_extender.demand import Demand
 from scheduler_extender.node_table import Bandwidths, NodeTable, ProfileColumns
 from scheduler_extender.offers import FREE_SLICES, Ask
+from scheduler_extender.price_loops import add_risen, add_scene, ready_and_evicted, share_of_places, weigh_warmth
 from scheduler_extender.prices import Prices
-from scheduler_extender.scene_table import FETCHING, RESIDENT, Floats, Rows, Tier
+from scheduler_extender.scene_table import RESIDENT, Floats, Rows, Tier
 
 FORECAST_SCENES = 8  # of a pool's forecast, the most wanted ones: the rest weighs little
-FULLEST_FIRST = 0.02  # of GPUs that lose alike the fullest: memory slices lost for each that is free
 NOTHING_EXPECTED: Mapping[SceneId, float] = MappingProxyType({})
+NOTHING_COMES: Floats = np.zeros(0)
+NO_SHARE: Floats = np.zeros(0)
+NO_PART: NDArray[np.uint8] = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,66 +187,42 @@ def _scene_terms(
     sizes: Mapping[str, float], rows: Rows, basis: Basis, bandwidths: Bandwidths, fading: Floats | None
 ) -> _SceneTerms:
     """`fading`: how far each digest is trusted, None where all of them are."""
-    table = basis.table
-    fetch = bandwidths.fetch[rows]
-    scenes = _scenes_there(sizes, rows, table, bandwidths, basis.prices)
-    queued_bytes = table.queued_bytes[rows]
-    missing = scenes.missing_bytes > 0
-    pull_s = np.where(missing, queued_bytes / fetch + scenes.missing_s, 0.0)
-    if scenes.arriving_bytes is not None:
-        pull_s = np.maximum(pull_s, scenes.arriving_bytes / fetch)
-    ready_s = pull_s + scenes.load_s
+    table, scenes = basis.table, basis.table.scenes
+    missing_bytes, missing_s, load_s, arriving_bytes, ready_s, evicted_s = np.zeros((6, len(rows)))
+    worst = np.full(len(rows), RESIDENT if sizes else -1, np.int8)
+    for scene, size_bytes in sizes.items():
+        column = scenes.get(scene)
+        tiers = np.zeros(len(table.seen_s), np.uint8) if column is None else column.tier
+        copied = column is not None and bandwidths.peer is not None and bool(scenes.copies[column.index])
+        # Peers are asked before the object store.
+        fetch = bandwidths.peer if copied and bandwidths.peer is not None else bandwidths.fetch
+        coming = _dense(column.remaining_bytes, len(tiers)) if column is not None else NOTHING_COMES
+        page_cache = basis.prices.page_cache_bytes_per_s
+        add_scene(
+            rows, tiers, copied, size_bytes, fetch, bandwidths.read, page_cache, coming,
+            worst, missing_bytes, missing_s, load_s, arriving_bytes,
+        )  # fmt: skip
+    share = scenes.share_per_copy(basis.demand.scene_share, basis.demand.other_share, table.known_nodes)
+    # Room for one scene of the pod is not made by throwing out another; what is not there cannot be thrown out.
+    own = [column.index for scene in sizes if len(sizes) > 1 and (column := scenes.get(scene)) is not None]
+    ready_and_evicted(
+        rows, bandwidths.fetch, table.queued_bytes, table.free_bytes, table.capacity_bytes,
+        missing_bytes, missing_s, load_s, arriving_bytes,
+        scenes.victim_scene, scenes.victim_bytes, share, np.array(own, np.int32), table.known_nodes, ready_s, evicted_s,
+    )  # fmt: skip
     if fading is not None:
         cold_s = sum(size / bandwidths.fetch_median + size / bandwidths.read_median for size in sizes.values())
         ready_s = fading * ready_s + (1 - fading) * cold_s
-    need_bytes = np.where(missing, scenes.missing_bytes + queued_bytes - table.free_bytes[rows], 0.0)
-    evicted_s = _evicted_s(sizes, rows, table, basis.demand, need_bytes, fetch)
-    return _SceneTerms(scenes.worst_tier, ready_s, evicted_s)
+    return _SceneTerms(worst, ready_s, evicted_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _There:
-    """What a pod finds of its scenes, by row."""
-
-    worst_tier: NDArray[np.int8]
-    missing_bytes: Floats
-    missing_s: Floats  # to fetch those, once nothing else is in the queue
-    load_s: Floats
-    arriving_bytes: Floats | None  # of downloads in flight; None where there is none
-
-
-def _scenes_there(
-    sizes: Mapping[str, float], rows: Rows, table: NodeTable, bandwidths: Bandwidths, prices: Prices
-) -> _There:
-    nothing = np.zeros(len(rows))
-    if not sizes:
-        return _There(np.full(len(rows), -1, np.int8), nothing, nothing, nothing, None)
-    fetch, read = bandwidths.fetch[rows], bandwidths.read[rows]
-    worst = np.full(len(rows), RESIDENT, np.int8)
-    missing_bytes = missing_s = load_s = nothing
-    arriving_bytes = None
-    for scene, size_bytes in sizes.items():
-        column = table.scenes.get(scene)
-        if column is None:
-            tier = np.zeros(len(rows), np.uint8)
-        else:
-            tier = table.scenes.tiers(column, rows, bandwidths.peer is not None)
-        worst = np.minimum(worst, tier.view(np.int8))
-        here_bytes = size_bytes * (tier < FETCHING)
-        missing_bytes = missing_bytes + here_bytes
-        # Peers are asked before the object store.
-        peer = bandwidths.peer if column is not None and table.scenes.copies[column.index] else None
-        missing_s = missing_s + here_bytes / (fetch if peer is None else peer[rows])
-        resident = tier == RESIDENT
-        from_disk_s = size_bytes / read
-        if resident.any():
-            from_disk_s = np.where(resident, size_bytes / prices.page_cache_bytes_per_s, from_disk_s)
-        load_s = load_s + from_disk_s
-        if column is not None and column.remaining_bytes:
-            remaining = _sparse(column.remaining_bytes, rows, len(table.seen_s))
-            coming_bytes = np.where(tier == FETCHING, remaining, 0.0)
-            arriving_bytes = coming_bytes if arriving_bytes is None else np.maximum(arriving_bytes, coming_bytes)
-    return _There(worst, missing_bytes, missing_s, load_s, arriving_bytes)
+def _dense(by_row: Mapping[int, float], length: int) -> Floats:
+    """[length], or nothing where there is nothing."""
+    if not by_row:
+        return NOTHING_COMES
+    dense = np.zeros(length)
+    dense[list(by_row)] = list(by_row.values())
+    return dense
 
 
 def _sparse(by_row: Mapping[int, float] | Mapping[int, int], rows: Rows, length: int) -> Floats:
@@ -305,48 +284,18 @@ def _added_fragmentation(pod: Pod, rows: Rows, table: NodeTable, demand: Demand)
 
 
 def _risen(columns: ProfileColumns, rows: Rows, demand: Demand) -> Floats:
-    part, before = columns.part[rows], columns.before[rows]
-    risen: Floats = demand.fragmentation[part, columns.after[rows]] - demand.fragmentation[part, before]
-    risen += FULLEST_FIRST * FREE_SLICES[part, before]
+    risen = np.zeros(len(rows))
+    add_risen(rows, columns.part, columns.before, columns.after, demand.fragmentation, FREE_SLICES, risen)
     return risen
-
-
-def _evicted_s(
-    sizes: Mapping[str, float], rows: Rows, table: NodeTable, demand: Demand, need_bytes: Floats, fetch: Floats
-) -> Floats:
-    """[rows]: seconds of later fetches that making room causes, each scene by its chance to be wanted."""
-    lost_s = np.zeros(len(rows))
-    short = np.flatnonzero((need_bytes > 0) & (table.capacity_bytes[rows] > 0))
-    if not len(short):
-        return lost_s
-    scenes = table.scenes
-    share = scenes.share_per_copy(demand.scene_share, demand.other_share, table.known_nodes)
-    # Room for one scene of the pod is not made by throwing out another; what is not there cannot be thrown out.
-    own = [column.index for scene in sizes if len(sizes) > 1 and (column := scenes.get(scene)) is not None]
-    need, at, lost_bytes = need_bytes[short], rows[short], np.zeros(len(short))
-    left = np.arange(len(short))
-    for scene_of, bytes_of in zip(scenes.victim_scene, scenes.victim_bytes, strict=True):
-        scene, thrown_bytes = scene_of[at], bytes_of[at]
-        for index in own:
-            thrown_bytes = np.where(scene == index, 0.0, thrown_bytes)
-        lost_bytes[left] += thrown_bytes * share[scene]
-        need = need - thrown_bytes
-        more = (need > 0) & (scene >= 0)
-        if not more.any():
-            break
-        left, at, need = left[more], at[more], need[more]
-    lost_s[short] = lost_bytes * table.known_nodes / fetch[short]
-    return lost_s
 
 
 def _crowded_s(pod: Pod, rows: Rows, table: NodeTable, demand: Demand, fetch_bytes_per_s: float) -> Floats:
     """[rows]: what the scenes of a node save later pods, times the part of the node's places that the pod takes."""
     nodes = table.known_nodes
-    warmth_bytes = table.scenes.warmth_bytes(demand.scene_share, demand.other_share, nodes)[rows]
-    warmth_s = np.maximum(warmth_bytes, 0.0) * (nodes / fetch_bytes_per_s)
-    # Rounded, so that sums kept in step and sums made anew agree to the last bit.
-    crowded: Floats = np.round(warmth_s * _part_taken(pod, rows, table, demand), 6)
-    return crowded
+    warmth_bytes = table.scenes.warmth_bytes(demand.scene_share, demand.other_share, nodes)
+    crowded_s = _part_taken(pod, rows, table, demand)
+    weigh_warmth(rows, warmth_bytes, nodes / fetch_bytes_per_s, crowded_s)
+    return crowded_s
 
 
 def _part_taken(pod: Pod, rows: Rows, table: NodeTable, demand: Demand) -> Floats:
@@ -357,16 +306,16 @@ def _part_taken(pod: Pod, rows: Rows, table: NodeTable, demand: Demand) -> Float
     """
     asks: tuple[Ask, ...] = (*pod.profiles[:1], *pod.devices[:1])
     columns = next((table.profiles[ask] for ask in asks if ask in table.profiles), None)
+    taken = np.empty(len(rows))
     if columns is None:
-        return 1.0 / np.maximum(table.whole_gpus_free[rows], 1)
-    part = columns.part[rows]
-    taken: Floats = 1.0 / np.maximum(columns.free[rows], 1)
-    if isinstance(asks[0], MigProfile):
-        taken = taken * demand.share(asks[0])[part]
+        share_of_places(rows, table.whole_gpus_free, NO_PART, NO_SHARE, taken)
+        return taken
+    share = demand.share(asks[0]) if isinstance(asks[0], MigProfile) else NO_SHARE
+    share_of_places(rows, columns.free, columns.part, share, taken)
     cut = table.partitioned[rows]
     if not cut.any():
         return taken
-    before, after = columns.before[rows], columns.after[rows]
+    part, before, after = columns.part[rows], columns.before[rows], columns.after[rows]
     profiles = tuple(ask for ask in table.profiles if isinstance(ask, MigProfile))
     places = demand.places(profiles)
     left = np.array([table.profiles[profile].free[rows] for profile in profiles]).reshape(len(profiles), len(rows))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from scheduler_extender.scene_table import Floats
@@ -18,28 +22,45 @@ def scores(total_s: Floats) -> NDArray[np.int64]:
     8, 64 s 1), so one hopeless node does not squeeze all others together, as a linear scale would.
     """
     result = np.zeros(len(total_s), np.int64)
-    finite = np.isfinite(total_s)
-    if not finite.any():
-        return result
-    costs_s = total_s[finite]
-    ordered_s = np.sort(costs_s)
-    steps = ordered_s[1:] != ordered_s[:-1]
-    if np.count_nonzero(steps) > 10:
-        result[finite] = _measured_scores(costs_s - ordered_s[0])
-        return result
-    levels_s = ordered_s[np.append(True, steps)]
-    level_scores = _measured_scores(levels_s - levels_s[0])
-    # Room for every cost: each is at least one below the one before, and leaves room for those that follow.
-    for index in range(1, len(levels_s)):
-        room = len(levels_s) - 1 - index
-        level_scores[index] = max(room, min(level_scores[index], level_scores[index - 1] - 1))
-    result[finite] = level_scores[np.searchsorted(levels_s, costs_s)]
+    _fill(total_s, _STEPS_S, result)
     return result
 
 
 _STEPS_S = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0])  # above each of them a score is one less
+_MOST_COSTS = 11  # different ones that eleven scores can keep apart
 
 
-def _measured_scores(lost_s: Floats) -> NDArray[np.int64]:
-    measured: NDArray[np.int64] = 10 - np.searchsorted(_STEPS_S, lost_s)
-    return measured
+@numba.njit(
+    types.void(types.Array(types.float64, 1, "C", readonly=True), types.float64[::1], types.int64[::1]), cache=True
+)
+def _fill(total_s: Any, steps_s: Any, result: Any) -> None:
+    levels_s, level_scores = np.empty(_MOST_COSTS), np.empty(_MOST_COSTS, np.int64)
+    count, cheapest_s = 0, np.inf
+    for cost_s in total_s:
+        cheapest_s = min(cheapest_s, cost_s)
+    for cost_s in total_s:  # the different costs in their order, as long as there are few
+        if not np.isfinite(cost_s) or count > _MOST_COSTS:
+            continue
+        at = np.searchsorted(levels_s[:count], cost_s)
+        if at < count and levels_s[at] == cost_s:
+            continue
+        if count == _MOST_COSTS:
+            count += 1
+            continue
+        for above in range(count, at, -1):
+            levels_s[above] = levels_s[above - 1]
+        levels_s[at] = cost_s
+        count += 1
+    few = count <= _MOST_COSTS
+    for index in range(count if few else 0):
+        measured = 10 - np.searchsorted(steps_s, levels_s[index] - cheapest_s)
+        # Room for every cost: each is at least one below the one before, and leaves room for those that follow.
+        below = level_scores[index - 1] - 1 if index else np.int64(10)
+        level_scores[index] = max(count - 1 - index, min(measured, below))
+    for number in range(total_s.size):
+        if not np.isfinite(total_s[number]):
+            continue
+        if few:
+            result[number] = level_scores[np.searchsorted(levels_s[:count], total_s[number])]
+        else:
+            result[number] = 10 - np.searchsorted(steps_s, total_s[number] - cheapest_s)

@@ -4,6 +4,7 @@ in one step. A node that does not answer keeps its last digest, which ages."""
 from __future__ import annotations
 
 import asyncio
+import math
 import zlib
 from collections.abc import Callable, Mapping
 
@@ -16,6 +17,7 @@ from scheduler_extender.digest_client import DigestClient, Reply
 
 MOST_DIGEST_BYTES = 64 << 20
 AT_ONCE = 64  # polls in flight
+WAVE_S = 0.02  # polls start at its multiples
 
 _decode = msgspec.json.Decoder(NodeDigest).decode
 log = structlog.get_logger()
@@ -107,10 +109,13 @@ class DigestPoller:
 
     async def _poll_one(self, turn: asyncio.Semaphore, name: str, offset_s: float) -> None:
         pause_s = offset_s or self._poll_s  # the first round asks at once, later ones are spread over the interval
+        clock_s = asyncio.get_running_loop().time
         while True:
             async with turn:
                 await self._ask(name)
-            await asyncio.sleep(pause_s)
+            # Together with others: what runs several times in a row costs half of what runs now and then.
+            wave = math.ceil((clock_s() + pause_s) / WAVE_S)
+            await asyncio.sleep(wave * WAVE_S - clock_s())
             pause_s = self._poll_s
 
     async def _ask(self, name: str) -> None:

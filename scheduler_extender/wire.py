@@ -14,10 +14,13 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from fleet.labels import CAPACITY_TYPE_LABELS
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 from fleet.snapshot import Pod
+from scheduler_extender.names import Names
 from scheduler_extender.pods import Meta, PodObject, read_pod
 from scheduler_extender.preemption import Candidate
 
@@ -40,16 +43,16 @@ _NULL = msgspec.Raw(b"null")
 class _Args(msgspec.Struct):
     pod: msgspec.Raw = msgspec.field(name="Pod", default=_NULL)
     nodes: _NodeList | None = msgspec.field(name="Nodes", default=None)
-    names: list[str] | None = msgspec.field(name="NodeNames", default=None)
+    names: msgspec.Raw = msgspec.field(name="NodeNames", default=_NULL)
     lower_pod: msgspec.Raw = msgspec.field(name="pod", default=_NULL)
     lower_nodes: _NodeList | None = msgspec.field(name="nodes", default=None)
-    camel_names: list[str] | None = msgspec.field(name="nodeNames", default=None)
-    lower_names: list[str] | None = msgspec.field(name="nodenames", default=None)
+    camel_names: msgspec.Raw = msgspec.field(name="nodeNames", default=_NULL)
+    lower_names: msgspec.Raw = msgspec.field(name="nodenames", default=_NULL)
 
 
 class _FilterResult(msgspec.Struct):
     nodes: dict[str, Any] | None = msgspec.field(name="Nodes", default=None)
-    names: Sequence[str] | None = msgspec.field(name="NodeNames", default=None)
+    names: Sequence[str] | msgspec.Raw | None = msgspec.field(name="NodeNames", default=None)
     failed: Mapping[str, str] = msgspec.field(name="FailedNodes", default_factory=dict)
     unresolvable: Mapping[str, str] = msgspec.field(name="FailedAndUnresolvableNodes", default_factory=dict)
     error: str = msgspec.field(name="Error", default="")
@@ -70,6 +73,7 @@ class _Event(msgspec.Struct):
 
 _decode_args = msgspec.json.Decoder(_Args).decode
 _decode_pod = msgspec.json.Decoder(PodObject).decode
+_decode_names = msgspec.json.Decoder(list[str]).decode
 _decode_node = msgspec.json.Decoder(_NamedNode).decode
 _decode_events = msgspec.json.Decoder(_Event).decode_lines
 _encode = msgspec.json.Encoder().encode
@@ -82,7 +86,7 @@ class Args:
     """One call: the pod (None where it cannot be read: `problem` says why), the nodes' names and, if sent, objects."""
 
     pod: Pod | None
-    names: list[str]
+    names: Sequence[str]  # Names, or a list where they are not plain or come with their objects
     nodes: list[msgspec.Raw] | None = None
     problem: str = ""
 
@@ -93,7 +97,7 @@ def decode_args(body: bytes) -> Args:
         args = _decode_args(body)
         nodes = args.nodes if args.nodes is not None else args.lower_nodes
         objects = None if nodes is None else nodes.items or []
-        names = next((found for found in (args.names, args.camel_names, args.lower_names) if found is not None), None)
+        names = _names(args)
         if names is None:
             named = [_decode_node(item).metadata for item in objects or []]
             names = [(meta.name if meta else None) or "" for meta in named]
@@ -110,6 +114,14 @@ def decode_args(body: bytes) -> Args:
         return Args(_read_again(raw) if len(raw) < MOST_REMEMBERED_BYTES else _read(raw), names, objects)
     except _UNREADABLE as error:
         return Args(None, names, objects, f"Pod cannot be read: {error}")
+
+
+def _names(args: _Args) -> Sequence[str] | None:
+    for found in (args.names, args.camel_names, args.lower_names):
+        raw = bytes(found)
+        if raw != b"null":
+            return Names.read(raw) or _decode_names(raw)
+    return None
 
 
 def _read(raw: bytes) -> Pod:
@@ -134,7 +146,8 @@ def _salvaged_names(body: bytes) -> list[str] | None:
 def encode_filter(args: Args, left: Sequence[str], failed: Mapping[str, str], unresolvable: Mapping[str, str]) -> bytes:
     """The answer of filter in the shape of its question: names for names, objects for objects."""
     if args.nodes is None:
-        return _encode(_FilterResult(None, left, failed, unresolvable))
+        told = msgspec.Raw(left.raw) if isinstance(left, Names) else left
+        return _encode(_FilterResult(None, told, failed, unresolvable))
     pairs = zip(args.names, args.nodes, strict=True)
     items = [node for name, node in pairs if name not in failed and name not in unresolvable]
     return _encode(_FilterResult({"metadata": {}, "items": items}, None, failed, unresolvable))
@@ -145,9 +158,11 @@ def encode_refusal(error: str) -> bytes:
     return _encode(_FilterResult(error=error))
 
 
-def encode_scores(names: Sequence[str], scores: Sequence[int]) -> bytes:
-    """The answer of prioritize: a bare array of Host and Score."""
-    return _encode(list(map(_HostPriority, names, scores)))
+def encode_scores(names: Sequence[str], scores: NDArray[np.int64]) -> bytes:
+    """The answer of prioritize: a bare array of Host and Score, which are 0 to 10."""
+    if isinstance(names, Names):
+        return names.scored(scores)
+    return _encode(list(map(_HostPriority, names, scores.tolist())))
 
 
 class _NodeEvent(msgspec.Struct):

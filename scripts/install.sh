@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv with the command `splatfleet` in it, Triton in place and the render kernels compiled.
+# Make .venv with the command `splatfleet` in it, Triton in place and the kernels compiled.
 # A second run costs nothing; a change of the lock, of pyproject.toml or of the kernels installs again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ esac
 v = tuple(map(int, libc.gnu_get_libc_version().decode().split(".")[:2])); raise SystemExit(v < (2, 35))' \
   || fail "the Triton wheel needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04)"
 
-want=$({ cat requirements/dev.lock pyproject.toml scripts/install.sh renderer/cpu*.py; "$PYTHON" -V; pwd; } | sha256sum | cut -c1-16)
+want=$({ cat requirements/dev.lock pyproject.toml scripts/install.sh renderer/cpu*.py scheduler_extender/{names,price_loops,scores}.py; "$PYTHON" -V; pwd; } | sha256sum | cut -c1-16)
 stamp=$VENV/.installed
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then exit 0; fi
 
@@ -53,7 +53,7 @@ say "2/4 $(grep -c '==' requirements/dev.lock) pinned packages, Triton server (5
 put -r requirements/dev.lock "$TRITON_WHEEL"
 say "3/4 splatfleet itself"
 put --no-build-isolation --editable .
-say "4/4 Triton's Python backend, render kernels"
+say "4/4 Triton's Python backend, kernels"
 "$VENV/bin/python" -m local_fleet.prepare
 echo "$want" > "$stamp"
 say "installed: $VENV/bin/splatfleet --help"
