@@ -124,7 +124,7 @@ Made by `make bench-scaling`. Each trace of 14 days or more is scaled to a mean 
 are the test. Renders take 0.25 s (log-normal, variation 0.3), a request may wait 0.5 s, a pod is ready 180 s after it
 is asked for (log-normal, σ 0.35), at most 4 x the peak is allowed. Cost is pod time, starts included, over the
 clairvoyant's (O1). Ours sees bins of {played.bin_s:g} s and decides every {played.tick_s:g} s; rivals keep their
-rhythm. A knob of ours or of a reactive rival with * was chosen on the two days before the test; of ours all are compared.
+rhythm. A knob with * was chosen on the two days before the test; of ours all are compared, unless it is said.
 [simulator.md](../simulator.md) says how it is played and what each rival is.
 
 {machine.cpu}, {machine.cpus} cores, Python {machine.python}."""
@@ -181,11 +181,12 @@ def _untold(
     lines = [
         "## Ours without knowing the test days",
         "",
-        "The table above takes the best of ours in hindsight. Here policy and knob of ours are one choice, made on the",
-        "two days before the test by the rule that tunes each rival: the cheapest within the objective, else the one that",
-        "misses it least. The rival is the best of the tuned ones, judged in its favour on the test days.",
+        "The table above takes the best of ours in hindsight. Here policy and knob of ours are one choice, made on",
+        "the two days before the test by the rule that tunes each rival: the cheapest within the objective, else the one",
+        "that misses it least. The rival is the best of the tuned ones, judged in its favour on the test days.",
         "",
-        "| trace | rival | its violations % @ cost | ours as chosen | violations % @ cost | of its violations | cost to its |",
+        "| trace | rival | its violations % @ cost | ours as chosen | violations % @ cost | of its violations |"
+        " cost to its |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, of_trace in rows.items():

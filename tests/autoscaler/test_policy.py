@@ -57,7 +57,8 @@ def test_a_share_of_the_demand_is_kept_free() -> None:
     plain = ask(POOL, seen(40.0, 1))
     for share in (0.25, 0.5, 1.0):
         roomy = ask(replace(POOL, behavior=replace(POOL.behavior, headroom=share)), seen(40.0, 1))
-        assert roomy.need is not None and plain.need is not None
+        assert roomy.need is not None
+        assert plain.need is not None
         # Busy at most 1 / (1 + share) of the time: 40 x 0.15 = 6 pods' worth of work.
         assert roomy.need >= (1 + share) * 6.0
         assert plain.need <= roomy.need <= (1 + share) * plain.need + 1

@@ -62,9 +62,9 @@ class World:
         season = ForecastSettings(season_s=(DAY * 60.0,), quantile=0.95)
         calendar = Calendar("work", "08:00", "18:00", "Europe/Berlin", min_replicas=2)
         override = Override(until_s=1_700_000_000.0 + 550 * 60, min_replicas=3, note="launch")
-        roomy = Behavior(headroom=0.3)
-        first = Pool("one", max_replicas=40, tick_s=60.0, forecast=season, calendars=(calendar,), priority=1, behavior=roomy)
+        first = Pool("one", max_replicas=40, tick_s=60.0, forecast=season, calendars=(calendar,), priority=1)
         second = replace(first, name="two", priority=0, overrides=(override,), min_replicas=0)
+        first = replace(first, behavior=Behavior(headroom=0.3))
         return [replace(first, node_startup_s=600.0), second]
 
     def observe(self, pool: Pool, now_s: float) -> Observation:

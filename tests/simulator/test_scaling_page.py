@@ -25,7 +25,10 @@ def test_the_page_says_who_wins_and_keeps_what_was_written_by_hand(tmp_path: Pat
     start_ups = {30.0: replace(rows[0], violation_ratio=0.001), 420.0: replace(rows[0], violation_ratio=0.004)}
     coverage = {"trace": "rate_made", "horizon_s": 600.0, "pinball_relative": 0.5, "coverage": 0.9}
     coverage |= {"worst_day_coverage": 0.8, "days_near": 0.9}
-    played = Played({"made": RateTrace(900.0, cycle)}, {"made": rows}, {"made": start_ups}, {"made": ("splatfleet", 0.9)}, [coverage], 60.0, 30.0)
+    chosen = {"made": ("splatfleet", 0.9)}
+    played = Played(
+        {"made": RateTrace(900.0, cycle)}, {"made": rows}, {"made": start_ups}, chosen, [coverage], 60.0, 30.0
+    )
     page = tmp_path / "scaling.md"
     write_page(played, page)
     text = page.read_text()
