@@ -182,8 +182,8 @@ def _untold(
         "## Ours without knowing the test days",
         "",
         "The table above takes the best of ours in hindsight. Here policy and knob of ours are one choice, made on",
-        "the two days before the test by the rule that tunes each rival: the cheapest within the objective, else the one",
-        "that misses it least. The rival is the best of the tuned ones, judged in its favour on the test days.",
+        "the two days before the test by the rule that tunes each rival: the cheapest within the objective, else",
+        "the one that misses it least. The rival is the best of the tuned ones, judged in its favour on the test days.",
         "",
         "| trace | rival | its violations % @ cost | ours as chosen | violations % @ cost | of its violations |"
         " cost to its |",
