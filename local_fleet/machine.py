@@ -51,6 +51,7 @@ class MachineLoad:
     def __init__(self, interval_s: float = 1.0) -> None:
         self.ratios: list[float] = []
         self.others: list[float] = []  # of `ratios`, what is not this process's nor its children's
+        self._looks: list[tuple[float, float]] = []  # monotonic moment, others' share until then
         self._interval_s = interval_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="machine-load", daemon=True)
@@ -78,6 +79,11 @@ class MachineLoad:
     def others_percentile(self, percent: float) -> float | None:
         return _percentile(self.others, percent)
 
+    def starved(self, from_s: float, until_s: float) -> bool:
+        """Whether other programs had much of the machine between two monotonic moments; not where nobody looked."""
+        seen = [others for at_s, others in list(self._looks) if from_s <= at_s <= until_s + self._interval_s]
+        return bool(seen) and sum(seen) / len(seen) > QUIET_RATIO
+
     def _sample(self) -> None:
         last = CpuUse.now()
         while not self._stopped.wait(self._interval_s):
@@ -85,6 +91,7 @@ class MachineLoad:
             busy, others = last.ratios(now)
             self.ratios.append(busy)
             self.others.append(others)
+            self._looks.append((now.at_s, others))
             last = now
 
 

@@ -138,7 +138,7 @@ def spoilt(card: Scorecard) -> str:
     """Why a run's figures are not the fleet's, in one line; empty where they are."""
     if (card.others_cpu_ratio_p95 or 0.0) > QUIET_RATIO:
         share = quantities.percent(card.others_cpu_ratio_p95)
-        return f"NOT THE FLEET'S FIGURES: other programs used up to {share} of this machine's CPU; play it again alone"
+        return f"NOT THE FLEET'S FIGURES ALONE: other programs used up to {share} of this machine's CPU; play it again"
     if (card.machine_cpu_ratio_p95 or 0.0) > BUSY_RATIO_LIMIT:
         return f"note: the machine was over {BUSY_RATIO_LIMIT:.0%} busy; part of the waits is the machine's"
     return ""

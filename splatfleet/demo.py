@@ -75,7 +75,8 @@ def run(settings: DemoVerbSettings) -> int:
     if settings.report is not None and settings.report.exists() and not settings.report.is_dir():
         raise UsageError(f"--report {settings.report}: is a file, expected a folder")
     _check_kubernetes(settings)
-    from local_fleet.demo import DemoFailed, DemoSettings, play
+    from local_fleet.demo import DemoFailed, play
+    from local_fleet.demo_settings import DemoSettings
 
     wanted = DemoSettings(
         scenes=settings.scenes,

@@ -82,6 +82,11 @@ class Devices:
             self.history.append((f"{cuts[at].profile}@{cuts[at].start}", uid))
         self._gpu = replace(self._gpu, slices=tuple(cuts))
 
+    def set_health(self, uid: str, healthy: bool) -> None:
+        """Break or mend the slices of a pod, as a Xid error or a reset does."""
+        cuts = tuple(replace(cut, healthy=healthy) if cut.pod_uid == uid else cut for cut in self._gpu.slices)
+        self._gpu = replace(self._gpu, slices=cuts)
+
     def release(self, uid: str) -> None:
         """Free the slices of a pod."""
         cuts = tuple(replace(cut, pod_uid="") if cut.pod_uid == uid else cut for cut in self._gpu.slices)

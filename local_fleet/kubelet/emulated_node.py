@@ -137,6 +137,12 @@ class EmulatedNode:
         if not self.lost:
             self.tell_devices()
 
+    def set_health(self, uid: str, healthy: bool) -> None:
+        """Break or mend the slices of a pod; the exporter tells, the node's resources stay as they are."""
+        with self._giving:
+            self.devices.set_health(uid, healthy)
+        self.tell_devices()
+
     def beat(self, connection: Connection) -> None:
         """Renew the node's Lease and its Ready condition, as a kubelet does."""
         now = written(time.time())

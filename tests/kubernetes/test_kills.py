@@ -273,6 +273,43 @@ def test_a_renderer_is_killed(rig: Rig) -> None:
     killed(rig, "renderer killed", begun_s, took_s)
 
 
+def test_a_slice_breaks_and_is_mended(rig: Rig) -> None:
+    """Its pod is counted out and replaced; condition and Events of the real API server say so, once each."""
+    before = rig.level(LOW_PER_S)
+    life = rig.standing.ready(POOL)[0]
+    node = rig.fleet.kubelet.nodes[life.node]
+    begun_s = time.monotonic()
+    node.set_health(life.uid, healthy=False)
+    try:
+        took_s = back(
+            rig, lambda: rig.count() > before and told(rig) == {"SlicesUnhealthy": 1}, 30, "one more is asked"
+        )
+        condition = slices(rig)
+        assert (condition["status"], condition["reason"]) == ("False", "PodsCountedOut")
+        assert condition["message"].endswith(f"unhealthy: 1 on {life.node}")
+    finally:
+        node.set_health(life.uid, healthy=True)
+    both = {"SlicesUnhealthy": 1, "SlicesHealthy": 1}
+    back(rig, lambda: told(rig) == both and slices(rig)["status"] == "True", 30, "the slice is sound again")
+    killed(rig, "slice broken and mended", begun_s, took_s)
+
+
+def slices(rig: Rig) -> dict[str, Any]:
+    """The condition of the pool's resource."""
+    found: list[dict[str, Any]] = rig.standing.autoscaler_status(POOL)["conditions"]
+    return next(condition for condition in found if condition["type"] == "SlicesHealthy")
+
+
+def told(rig: Rig) -> dict[str, int]:
+    """How often each Event about slices was told of the pool's resource, as the API server has them."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/events?fieldSelector=involvedObject.kind=PredictiveAutoscaler"
+    counts: dict[str, int] = {}
+    for event in rig.fleet.plane.request("GET", path)["items"]:
+        if event["involvedObject"]["name"] == POOL and event["reason"].startswith("Slices"):
+            counts[event["reason"]] = counts.get(event["reason"], 0) + (event.get("count") or 1)
+    return counts
+
+
 def test_a_node_falls_silent(rig: Rig) -> None:
     """Its pods are replaced elsewhere, and no reservation stays behind; then it is back, and empty."""
     before = rig.level(HIGH_PER_S)

@@ -11,7 +11,9 @@ import sys
 
 import pytest
 
-from local_fleet.machine import QUIET_RATIO, CpuUse, look_at_others, wait_until_quiet
+from local_fleet.cluster import believed_startup_s
+from local_fleet.machine import QUIET_RATIO, CpuUse, MachineLoad, look_at_others, wait_until_quiet
+from local_fleet.pods import Pod
 
 BUSY = "import time\nwhile time.process_time() < {cpu_s}: pass\nprint(flush=True)\ninput()"
 
@@ -39,11 +41,13 @@ def test_what_we_did_not_use_is_others(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_programs_that_are_no_children_are_others() -> None:
     """Their parent, a shell, has ended."""
     loop = "import time\nwhile time.process_time() < 20: pass"
-    shell = 'for core in $(seq $2); do "$0" -c "$1" > /dev/null & echo $!; done'
+    shell = 'for core in $(seq $2); do "$0" -c "$1" > /dev/null 2>&1 & echo $!; done'
     cores = str(len(os.sched_getaffinity(0)))
     told = subprocess.run(["sh", "-c", shell, sys.executable, loop, cores], capture_output=True, text=True, check=True)
     try:
         ratio, who = look_at_others()
+        for pid in told.stdout.split():
+            os.kill(int(pid), 0)  # raises where it has ended already: then it was not looked at
     finally:
         for pid in told.stdout.split():
             with contextlib.suppress(ProcessLookupError):
@@ -75,3 +79,24 @@ def test_a_machine_that_stays_busy_is_told() -> None:
     assert notes == [
         "WARNING: other programs use 90% of this machine's CPU (nightly build): this run's figures will not hold"
     ]
+
+
+def test_a_machine_is_starved_where_others_had_it() -> None:
+    load = MachineLoad()
+    assert not load.starved(0.0, 100.0), "nobody looked"
+    load._looks = [(1.0, 0.1), (2.0, 0.9), (3.0, 0.9), (4.0, 0.1), (5.0, 0.1)]
+    assert [load.starved(*span) for span in ((1.5, 2.5), (3.5, 6.0), (0.0, 5.0))] == [True, False, True]
+
+
+def test_starts_of_a_starved_machine_are_believed_while_it_is() -> None:
+    asked_and_ready = [(0.0, 5.0), (10.0, 40.0), (12.0, 44.0), (60.0, 66.0), (70.0, None)]
+    pods = [Pod(str(n), (), asked_s, ready_s=ready_s) for n, (asked_s, ready_s) in enumerate(asked_and_ready)]
+    bad = (8.0, 50.0)
+
+    def starved(from_s: float, until_s: float) -> bool:
+        return from_s < bad[1] and until_s > bad[0]
+
+    assert believed_startup_s(pods, 49.0, starved) == (5.0, 30.0, 32.0, 6.0)
+    assert believed_startup_s(pods, 56.0, starved) == (5.0, 6.0), "quiet again"
+    assert believed_startup_s(pods, 85.0, lambda *_: True) == (6.0,), "long ago"
+    assert believed_startup_s([], 80.0, starved) == ()
