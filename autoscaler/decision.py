@@ -16,6 +16,7 @@ class Reason(StrEnum):
     DEMAND = "demand"  # up: recent demand
     PENDING = "pending"  # up: requests that wait
     QUEUE_RATIO = "queue_ratio"  # up: queue-to-compute ratio over its threshold
+    HEADROOM = "headroom"  # up: the share of the demand that is to be kept free
     BACKLOG = "backlog"  # up: the forecast's need and the queue to drain
     STEADY = "steady"  # hold: as many as are needed
     STARTING = "starting"  # hold: enough are asked for, some still start

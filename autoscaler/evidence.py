@@ -99,8 +99,11 @@ def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight) -> Evi
     middle, working = float(quantiles[median]), float(quantiles[shape.working])
     highest = middle + evidence.margin * (working - middle)
     limit = pool.max_replicas + 1
-    need = replicas_for(highest, evidence.service, evidence.objective, limit)
-    reason = Reason.FORECAST
+    need, reason = replicas_for(highest, evidence.service, evidence.objective, limit), Reason.FORECAST
+    if pool.behavior.headroom > 0:  # on top of what is seen as well as of what is foreseen
+        reason = Reason.FORECAST if need > evidence.floor else Reason.HEADROOM
+        roomy = max(highest, evidence.rate_per_s or 0.0) * (1.0 + pool.behavior.headroom)
+        need = replicas_for(roomy, evidence.service, evidence.objective, limit)
     if evidence.drain:
         need, reason = min(need + evidence.drain, limit), Reason.BACKLOG
     keep = replicas_for(forecaster.later(2) or 0.0, evidence.service, evidence.objective, limit)

@@ -53,6 +53,8 @@ def _circumstances(
     if observation.pending:
         stands = ", as many as before though nobody is said to arrive" if evidence.standing else ""
         yield f"{observation.pending:.0f} wait{stands}"
+    if pool.behavior.headroom > 0 and evidence.view is not None:
+        yield f"{pool.behavior.headroom:.0%} of the demand kept free"
     if evidence.margin != 1.0:
         yield f"margin x{evidence.margin:.2f} for late requests"
     if evidence.objective.violation_ratio > pool.objective.violation_ratio:

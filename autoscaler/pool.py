@@ -62,6 +62,7 @@ class Behavior:
     idle_s: float = 300.0  # min_replicas 0: so long without an arrival, and the pool may go to zero
     wake_probability: float = 0.5  # min_replicas 0: share of past days with traffic at this time that wakes or keeps it
     spend: float = 0.05  # of the late requests that the objective allows: to be spent on fewer pods
+    headroom: float = 0.0  # predictive mode: share of the demand that is kept free on top of it
     max_margin: float = 2.0  # late requests widen the forecast's margin over its median up to this factor; 1: never
 
 
@@ -191,6 +192,7 @@ class Pool:
                 "above 0, at most 1",
             ),
             (0 <= self.behavior.spend <= 1, "behavior.spend", self.behavior.spend, "0 to 1"),
+            (0 <= self.behavior.headroom <= 4, "behavior.headroom", self.behavior.headroom, "0 to 4"),
             (self.behavior.max_margin >= 1, "behavior.max_margin", self.behavior.max_margin, "1 or more"),
             (0 < self.startup_quantile <= 1, "startup_quantile", self.startup_quantile, "above 0, at most 1"),
         )

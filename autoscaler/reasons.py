@@ -9,6 +9,7 @@ WORDS: dict[Reason, str] = {
     Reason.DEMAND: "recent demand needs it",
     Reason.PENDING: "requests wait",
     Reason.QUEUE_RATIO: "the queue-to-compute ratio is over its threshold and nothing starts",
+    Reason.HEADROOM: "a share of the demand is kept free, and the forecast alone needs no more than the present does",
     Reason.BACKLOG: "the forecast's need and the queue that is to be drained",
     Reason.STEADY: "as many as are needed",
     Reason.STARTING: "enough are asked for, some still start",

@@ -49,6 +49,7 @@ FIELDS: dict[str, str] = {
     "behavior.idleSeconds": "behavior.idle_s",
     "behavior.wakeProbability": "behavior.wake_probability",
     "behavior.spend": "behavior.spend",
+    "behavior.headroom": "behavior.headroom",
     "behavior.maxMargin": "behavior.max_margin",
     "warmup.nodeStartupSeconds": "node_startup_s",
     "warmup.podBudgetBytes": "pod_budget_bytes",

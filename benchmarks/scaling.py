@@ -21,8 +21,8 @@ from benchmarks.scaling_page import SENSITIVE, START_UPS_S, Played, write_page
 from fleet.labels import DATA_ENV
 from fleet.traffic import DAY_S, RateTrace
 from simulator.comparison import best_rivals
-from simulator.contenders import FAMILIES, choose
-from simulator.scaling import Batch, Job, Row, Setting, jobs_for, stream, tuned_knobs
+from simulator.contenders import choose
+from simulator.scaling import Batch, Job, Row, Setting, chosen_in_training, jobs_for, stream, tuned_knobs
 from simulator.trace_file import read_trace
 from simulator.world import StartUp
 
@@ -69,8 +69,8 @@ def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds
     }
     for name, setting in settings.items():
         began_s = time.perf_counter()
-        # The knob of reactive rivals is what the comparison is with; other rivals show all of theirs.
-        jobs = [job for job in jobs_for(policies, seeds, 1, training=True) if not job[3] or _reactive(job)]
+        # The knob of reactive rivals is what the comparison is with, and what a user would have taken of ours is told.
+        jobs = jobs_for(policies, seeds, 1, trained=("reactive", "ours"))
         batches: list[tuple[Setting, Sequence[Job]]] = [(setting, jobs)]
         for start_s in START_UPS_S if SENSITIVE[0] in choose_names(policies) else ():
             other = replace(setting, name=f"{name}@{start_s:g}", start_up=StartUp(start_s))
@@ -84,10 +84,6 @@ def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds
         knobs = [(row.policy, row.knob) for row in best_rivals(rows)[:2]]
         batches.append((setting, [(*knob, seed, False) for seed in range(2, seeds + 1) for knob in knobs]))
     figures.play(batches)
-
-
-def _reactive(job: Job) -> bool:
-    return FAMILIES[job[0]].kind == "reactive"
 
 
 def scored(rows: Sequence[Row]) -> list[Row]:
@@ -134,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start_ups = {
         name: {start_s: row for start_s in START_UPS_S for row in figures.rows(f"{name}@{start_s:g}")} for name in names
     }
-    write_page(Played(traces, rows, start_ups, forecasts, BIN_S, TICK_S), given.page)
+    chosen = {name: chosen_in_training(figures.rows(name), "ours", Objective()) for name in names}
+    write_page(Played(traces, rows, start_ups, chosen, forecasts, BIN_S, TICK_S), given.page)
 
 
 if __name__ == "__main__":

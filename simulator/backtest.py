@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.loop import Objective
+from autoscaler.loop import Objective, Pool
 from fleet.traffic import DAY_S, RateTrace
 from simulator.comparison import pareto
+from simulator.contenders import FAMILIES
 from simulator.scaling import Row, Setting, play_all
 from simulator.traffic import Service
 from simulator.world import StartUp
@@ -18,6 +19,7 @@ SCORED_DAYS = 3.0
 REACTIVE_DAYS = 2.0  # below, a day has not been seen twice and nothing is recommended but the reactive policy
 CONTENDERS = [
     *(("splatfleet", level) for level in (0.8, 0.95, 0.99)),
+    *((policy, share) for policy in ("splatfleet-headroom", "splatfleet-median-headroom") for share in (0.3, 0.5)),
     *(("keda", share) for share in (0.35, 0.5, 0.7, 0.85)),
     *(("static", level) for level in (0.95, 1.0)),
     ("oracle-clairvoyant", 0.95),
@@ -72,10 +74,19 @@ def backtest(
         "objective": {"max_queue_wait_s": objective.max_queue_wait_s, "violation_ratio": objective.violation_ratio},
     }
     if best is not None and days >= REACTIVE_DAYS:
-        settings["forecast"] = {"quantile": best.knob}
+        settings |= _told(best)
     else:
         settings["mode"] = "reactive"
     return Backtest(rows, pareto([row for row in rows if row.kind != "oracle"]), best, settings, days - first)
+
+
+def _told(best: Row) -> dict[str, object]:
+    """What a pool is told to be as the row was: the quantile, and the share kept free where there is one."""
+    make = FAMILIES[best.policy].pool
+    assert make is not None  # ours have one
+    pool = make(Pool("told"), best.knob)
+    told: dict[str, object] = {"forecast": {"quantile": pool.forecast.quantile}}
+    return told | ({"behavior": {"headroom": pool.behavior.headroom}} if pool.behavior.headroom else {})
 
 
 def _peak_pods(trace: RateTrace, service: Service) -> float:

@@ -168,6 +168,11 @@ def _spending(pool: Pool, share: float) -> Pool:
     return _ours(pool, SPENDING_LEVEL, spend=share)
 
 
+def _roomy(level: float) -> Callable[[Pool, float], Pool]:
+    """Ours at a level that the forecasts have, with a share of the demand kept free on top of it."""
+    return lambda pool, share: _ours(pool, level, headroom=share)
+
+
 def _ablation(change: Callable[[Pool, float], Pool]) -> Family:
     return Family("ablation", "forecast quantile", (0.95,), pool=change)
 
@@ -178,7 +183,9 @@ def _lead_s(case: Case) -> float:
 
 FAMILIES: dict[str, Family] = {
     "splatfleet": Family("ours", "forecast quantile", (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), pool=_ours),
-    "splatfleet-spend": Family("ours", "share of the objective to spend", (0.0, 0.15, 0.35, 0.6), pool=_spending),
+    "splatfleet-spend": Family("ours", "share of the objective to spend", (0.35, 0.6), pool=_spending),
+    "splatfleet-headroom": Family("ours", "share kept free", (0.15, 0.3, 0.5), pool=_roomy(0.9)),
+    "splatfleet-median-headroom": Family("ours", "share kept free", (0.2, 0.3, 0.5), pool=_roomy(SPENDING_LEVEL)),
     "splatfleet-reactive": Family(
         "ablation",
         "share of capacity",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
@@ -155,14 +155,17 @@ def money_per_hour(seconds_at: Mapping[int, float], prices: Sequence[CapacityTyp
 Job = tuple[str, float, int, bool]  # policy, knob, seed, training
 
 
-def jobs_for(names: str, seeds: int, seeds_of_rivals: int, training: bool) -> list[Job]:
-    """What is to be played: `seeds` for ours, `seeds_of_rivals` for the rest, and the training days with one seed."""
+def jobs_for(names: str, seeds: int, seeds_of_rivals: int, trained: Container[str]) -> list[Job]:
+    """What is to be played: `seeds` for ours, `seeds_of_rivals` for the rest.
+
+    The kinds that are `trained` play the training days too, with one seed.
+    """
     jobs: list[Job] = []
     for policy, knob in choose(names):
         kind = FAMILIES[policy].kind
         count = seeds if kind == "ours" else seeds_of_rivals
         jobs += [(policy, knob, seed, False) for seed in range(1, count + 1)]
-        if training and kind in ("reactive", "predictive"):
+        if kind in trained:
             jobs.append((policy, knob, 0, True))
     return sorted(jobs, key=lambda job: (job[3], job[2], FAMILIES[job[0]].kind != "ours"))
 
@@ -240,6 +243,13 @@ def play_all(
     rows.sort(key=lambda row: order[row.policy, row.knob, row.seed, row.training])
     tuned = tuned_knobs(rows, setting.objective)
     return [replace(row, tuned=tuned.get(row.policy) == row.knob) for row in rows if not row.training]
+
+
+def chosen_in_training(rows: Sequence[Row], kind: str, objective: Objective) -> tuple[str, float] | None:
+    """Policy and knob, of all of a kind, that the training days choose; None where none of them played there."""
+    trained = [row for row in rows if row.training and row.kind == kind]
+    best = min(trained, key=lambda row: _preference(row, objective), default=None)
+    return None if best is None else (best.policy, best.knob)
 
 
 def tuned_knobs(rows: Sequence[Row], objective: Objective) -> dict[str, float]:

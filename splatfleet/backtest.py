@@ -88,10 +88,10 @@ def run(settings: BacktestSettings) -> int:
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"the last {result.days:.1f} days, GPU time relative to a clairvoyant's; + is on the Pareto curve")
-    click.echo(f"  {'policy':20} {'knob':>5} {'violations':>11} {'cost':>6} {'wait p99':>9} {'reversals/d':>11}")
+    click.echo(f"  {'policy':26} {'knob':>5} {'violations':>11} {'cost':>6} {'wait p99':>9} {'reversals/d':>11}")
     for row in sorted(result.rows, key=lambda row: row.cost_ratio):
         click.echo(
-            f"{'+' if row in result.front else ' '} {row.policy:20} {row.knob:5g} {100 * row.violation_ratio:10.3f}%"
+            f"{'+' if row in result.front else ' '} {row.policy:26} {row.knob:5g} {100 * row.violation_ratio:10.3f}%"
             f" {row.cost_ratio:6.2f} {row.wait_p99_s:8.2f}s {row.reversals_per_day:11.1f}"
         )
     click.echo("\n# recommended\n" + yaml.safe_dump({"pools": [result.settings]}, sort_keys=False), nl=False)
@@ -102,7 +102,7 @@ def run(settings: BacktestSettings) -> int:
         plot(result.rows, settings.plot, "your traffic")
     if result.recommended is None:
         click.echo(
-            f"no forecast quantile kept violations within {100 * settings.violation_ratio:g} %; "
+            f"no forecast quantile and no share kept free kept violations within {100 * settings.violation_ratio:g} %; "
             "a shorter start-up or a longer --max-wait would help",
             err=True,
         )

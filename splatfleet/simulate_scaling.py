@@ -82,9 +82,9 @@ def run(settings: ScalingSettings) -> None:
         raise UsageError(
             f"--test-from-day {setting.test_from_day:g}: the trace has {setting.trace.duration_s / DAY_S:.4g} days"
         )
-    training = min(setting.train_days, setting.test_from_day) > 0.01
+    trained = ("reactive", "predictive") if min(setting.train_days, setting.test_from_day) > 0.01 else ()
     try:
-        jobs = jobs_for(settings.policies, settings.seeds, settings.rival_seeds, training)
+        jobs = jobs_for(settings.policies, settings.seeds, settings.rival_seeds, trained)
     except ValueError as error:
         raise UsageError(f"--policies: {error}") from error
     workers = settings.jobs or min(2, os.cpu_count() or 1)

@@ -53,6 +53,30 @@ def test_forecast_adds_pods_before_the_demand_is_there() -> None:
     assert f"needs {decision.need}" in decision.explanation
 
 
+def test_a_share_of_the_demand_is_kept_free() -> None:
+    plain = ask(POOL, seen(40.0, 1))
+    for share in (0.25, 0.5, 1.0):
+        roomy = ask(replace(POOL, behavior=replace(POOL.behavior, headroom=share)), seen(40.0, 1))
+        assert roomy.need is not None
+        assert plain.need is not None
+        # Busy at most 1 / (1 + share) of the time: 40 x 0.15 = 6 pods' worth of work.
+        assert roomy.need >= (1 + share) * 6.0
+        assert plain.need <= roomy.need <= (1 + share) * plain.need + 1
+        assert roomy.reason is Reason.HEADROOM
+        assert f"{share:.0%} of the demand kept free" in roomy.explanation
+    with pytest.raises(ValueError, match=r"behavior.headroom is -0.1, expected 0 to 4"):
+        replace(POOL, behavior=replace(POOL.behavior, headroom=-0.1))
+
+
+def test_a_sudden_rise_is_met_with_the_share_on_top() -> None:
+    """The share counts from what is seen where the forecast was overtaken, and a forecast that rises says so."""
+    step = np.concatenate((np.full(200, 10.0), np.full(5, 80.0)))
+    pool = replace(POOL, max_replicas=60, behavior=replace(POOL.behavior, headroom=0.5))
+    assert ask(pool, seen(step, 3)).replicas >= 1.5 * 80.0 * 0.15
+    rising = ask(pool, seen(SINUS[:292], 3))
+    assert rising.reason is Reason.FORECAST
+
+
 def test_demand_adds_pods_in_one_step() -> None:
     decision = ask(REACTIVE, seen(40.0, 1))
     assert (decision.reason, decision.replicas) == (Reason.DEMAND, 9)  # 40 x 0.15 / 0.7 = 8.6

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from autoscaler.boosting import Refitter
 from autoscaler.decision_log import DecisionLog, DecisionLogError, replay
 from autoscaler.loop import (
+    Behavior,
     Calendar,
     Decision,
     ForecastSettings,
@@ -63,6 +64,7 @@ class World:
         override = Override(until_s=1_700_000_000.0 + 550 * 60, min_replicas=3, note="launch")
         first = Pool("one", max_replicas=40, tick_s=60.0, forecast=season, calendars=(calendar,), priority=1)
         second = replace(first, name="two", priority=0, overrides=(override,), min_replicas=0)
+        first = replace(first, behavior=Behavior(headroom=0.3))
         return [replace(first, node_startup_s=600.0), second]
 
     def observe(self, pool: Pool, now_s: float) -> Observation:

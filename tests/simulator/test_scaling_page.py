@@ -25,11 +25,15 @@ def test_the_page_says_who_wins_and_keeps_what_was_written_by_hand(tmp_path: Pat
     start_ups = {30.0: replace(rows[0], violation_ratio=0.001), 420.0: replace(rows[0], violation_ratio=0.004)}
     coverage = {"trace": "rate_made", "horizon_s": 600.0, "pinball_relative": 0.5, "coverage": 0.9}
     coverage |= {"worst_day_coverage": 0.8, "days_near": 0.9}
-    played = Played({"made": RateTrace(900.0, cycle)}, {"made": rows}, {"made": start_ups}, [coverage], 60.0, 30.0)
+    chosen = {"made": ("splatfleet", 0.9)}
+    played = Played(
+        {"made": RateTrace(900.0, cycle)}, {"made": rows}, {"made": start_ups}, chosen, [coverage], 60.0, 30.0
+    )
     page = tmp_path / "scaling.md"
     write_page(played, page)
     text = page.read_text()
     assert "| made | keda 0.7 | 0.500 @ 1.20 | 0.150 % @ 1.10 (0.9) | 0.30 |" in text
+    assert "| made | keda 0.7 | 0.500 @ 1.20 | splatfleet 0.9 | 0.150 @ 1.10 | 0.30 | 0.92 |" in text
     assert "**0 of 1** (no more violations on 1)" in text
     assert "| made | 1.00 | 0.150 % @ 1.10 (0.9) | none |" in text
     assert "| made | 10 min | 0.500 | 0.900 | 0.80 | 90 % |" in text

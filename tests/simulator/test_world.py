@@ -19,7 +19,7 @@ from simulator.contenders import FAMILIES, Case, choose
 from simulator.oracles import clairvoyant_plan, needs
 from simulator.queue import RenderQueue
 from simulator.report import sentence
-from simulator.scaling import Row, Setting, jobs_for, money_per_hour, play_all, run, tuned_knobs
+from simulator.scaling import Row, Setting, chosen_in_training, jobs_for, money_per_hour, play_all, run, tuned_knobs
 from simulator.shared_forecasts import ForecastBook
 from simulator.traffic import Service, play
 from simulator.world import Seen, StartUp, World
@@ -195,7 +195,7 @@ def test_known_orders_hold(case: Case) -> None:
 
 def test_same_seed_same_row_and_training_tunes() -> None:
     small = setting(2, 1.0)
-    jobs = jobs_for("keda", 1, 1, training=True)
+    jobs = jobs_for("keda", 1, 1, trained=("reactive",))
     rows = play_all(small, jobs)
     again = play_all(small, jobs)
     assert [(row.violation_ratio, row.cost_ratio) for row in rows] == [
@@ -219,6 +219,8 @@ def test_tuning_takes_the_cheapest_that_is_good_enough() -> None:
         made_row("b", 0.7, 0.09, 1.0),
     ]
     assert tuned_knobs(rows, Objective()) == {"a": 0.7, "b": 0.5}
+    assert chosen_in_training(rows, "reactive", Objective()) == ("a", 0.7)
+    assert chosen_in_training(rows, "ours", Objective()) is None
 
 
 def test_a_wrong_policy_names_those_that_are() -> None:
