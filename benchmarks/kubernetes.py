@@ -248,7 +248,7 @@ def _scheduler_figures(plane: ControlPlane, port: int) -> dict[str, float]:
         "process_cpu_seconds_total": "cpu_s",
     }
     figures = dict.fromkeys(wanted.values(), 0.0)
-    lines = plane.metrics(port).splitlines()
+    lines = plane.metrics(port, deadline_s=60.0).splitlines()
     text = "\n".join(line for line in lines if line.startswith(tuple(wanted))) + "\n"
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import msgspec
-import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
+
+from scheduler_extender.compiled import compiled
 
 Bytes = NDArray[np.uint8]
 Spans = NDArray[np.int32]
@@ -29,7 +30,7 @@ _BYTES, _INTS, _HASHES = types.uint8[::1], types.int32[::1], types.uint64[::1]
 _ROWS, _MARKS = types.int64[::1], types.bool_[::1]
 
 
-@numba.njit(types.int64(_RAW, _INTS, _INTS, _HASHES), cache=True)
+@compiled(types.int64(_RAW, _INTS, _INTS, _HASHES))
 def _read(raw: Any, begins: Any, ends: Any, hashes: Any) -> int:
     """Where each name of `["a","b"]` lies, and its FNV-1a hash; how many there are, -1 where it is not so plain."""
     last = raw.size - 1
@@ -59,7 +60,7 @@ def _read(raw: Any, begins: Any, ends: Any, hashes: Any) -> int:
     return count
 
 
-@numba.njit(types.void(_RAW, _INTS, _INTS, _HASHES, _INTS, _ROWS), cache=True)
+@compiled(types.void(_RAW, _INTS, _INTS, _HASHES, _INTS, _ROWS))
 def _fill(known: Any, begins: Any, ends: Any, hashes: Any, slots: Any, rows: Any) -> None:
     """Put each known name where it is looked for first that is free; `slots` are a power of two, most of them -1."""
     most = slots.size - 1
@@ -74,9 +75,7 @@ def _fill(known: Any, begins: Any, ends: Any, hashes: Any, slots: Any, rows: Any
         slots[slot] = number
 
 
-@numba.njit(
-    types.void(_RAW, _INTS, _INTS, _HASHES, _RAW, _INTS, _INTS, _HASHES, _INTS, _ROWS, types.int64, _ROWS), cache=True
-)
+@compiled(types.void(_RAW, _INTS, _INTS, _HASHES, _RAW, _INTS, _INTS, _HASHES, _INTS, _ROWS, types.int64, _ROWS))
 def _look_up(
     raw: Any, begins: Any, ends: Any, hashes: Any,
     known: Any, known_begins: Any, known_ends: Any, known_hashes: Any, slots: Any, known_rows: Any,
@@ -100,7 +99,7 @@ def _look_up(
             slot = (slot + 1) & most
 
 
-@numba.njit(types.int64(_RAW, _INTS, _INTS, _MARKS, _BYTES), cache=True)
+@compiled(types.int64(_RAW, _INTS, _INTS, _MARKS, _BYTES))
 def _select(raw: Any, begins: Any, ends: Any, kept: Any, out: Any) -> int:
     """The list of those names that are marked; how many bytes it has."""
     out[0] = 0x5B
@@ -117,7 +116,7 @@ def _select(raw: Any, begins: Any, ends: Any, kept: Any, out: Any) -> int:
     return length + 1
 
 
-@numba.njit(types.int64(_RAW, _INTS, _INTS, _ROWS, _RAW, _RAW, _BYTES), cache=True)
+@compiled(types.int64(_RAW, _INTS, _INTS, _ROWS, _RAW, _RAW, _BYTES))
 def _write_scores(raw: Any, begins: Any, ends: Any, scores: Any, host: Any, score: Any, out: Any) -> int:
     """`[{"Host":"a","Score":7},...]`; how many bytes it has. Scores are 0 to 99."""
     out[0] = 0x5B

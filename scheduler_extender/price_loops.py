@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 
+from scheduler_extender.compiled import compiled
 from scheduler_extender.scene_table import FETCHING, PEER, RESIDENT
 
 FULLEST_FIRST = 0.02  # of GPUs that lose alike the fullest: memory slices lost for each that is free
@@ -23,12 +23,11 @@ _SCENES, _BYTES, _TABLE = types.int32[:, ::1], types.float64[:, ::1], types.floa
 _SLICES = types.uint8[:, ::1]
 
 
-@numba.njit(
+@compiled(
     types.void(
         _ROWS, _SMALL, types.bool_, types.float64, _FLOATS, _FLOATS, types.float64, _FLOATS,
         _TIERS, _FLOATS, _FLOATS, _FLOATS, _FLOATS,
-    ),
-    cache=True, error_model="numpy",
+    )
 )  # fmt: skip
 def add_scene(
     rows: Any, tiers: Any, copied: bool, size_bytes: float, fetch: Any, read: Any, page_cache: float, remaining: Any,
@@ -49,12 +48,11 @@ def add_scene(
         load_s[number] += size_bytes / (page_cache if tier == RESIDENT else read[row])
 
 
-@numba.njit(
+@compiled(
     types.void(
         _ROWS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _FLOATS,
         _SCENES, _BYTES, _FLOATS, types.int32[::1], types.float64, _FLOATS, _FLOATS,
-    ),
-    cache=True, error_model="numpy",
+    )
 )  # fmt: skip
 def ready_and_evicted(
     rows: Any, fetch: Any, queued_bytes: Any, free_bytes: Any, capacity_bytes: Any,
@@ -90,7 +88,7 @@ def ready_and_evicted(
         evicted_s[number] = lost_bytes * nodes / fetch[row]
 
 
-@numba.njit(types.void(_ROWS, _SMALL, _SMALL, _SMALL, _TABLE, _SLICES, _FLOATS), cache=True, error_model="numpy")
+@compiled(types.void(_ROWS, _SMALL, _SMALL, _SMALL, _TABLE, _SLICES, _FLOATS))
 def add_risen(rows: Any, part: Any, before: Any, after: Any, fragmentation: Any, free_slices: Any, added: Any) -> None:
     """Memory slices that the next slice of a profile makes useless to others, the fullest GPU first."""
     for number in range(rows.size):
@@ -100,7 +98,7 @@ def add_risen(rows: Any, part: Any, before: Any, after: Any, fragmentation: Any,
         added[number] += risen + FULLEST_FIRST * free_slices[kind, taken]
 
 
-@numba.njit(types.bool_(_ROWS, _MARKS, _COUNTS, types.int64), cache=True, error_model="numpy")
+@compiled(types.bool_(_ROWS, _MARKS, _COUNTS, types.int64))
 def any_short(rows: Any, counts: Any, free: Any, asked: int) -> bool:
     """Whether any row that `counts` has less free than is asked for."""
     for row in rows:  # noqa: SIM110  # a generator cannot be compiled
@@ -109,7 +107,7 @@ def any_short(rows: Any, counts: Any, free: Any, asked: int) -> bool:
     return False
 
 
-@numba.njit(types.bool_(_ROWS, _FLOATS, types.float64), cache=True, error_model="numpy")
+@compiled(types.bool_(_ROWS, _FLOATS, types.float64))
 def any_too_small(rows: Any, capacity_bytes: Any, needed_bytes: float) -> bool:
     """Whether any row's cache, where it has one, holds less than is needed."""
     for row in rows:  # noqa: SIM110
@@ -118,7 +116,7 @@ def any_too_small(rows: Any, capacity_bytes: Any, needed_bytes: float) -> bool:
     return False
 
 
-@numba.njit(types.void(_ROWS, _COUNTS, _SMALL, _FLOATS, _FLOATS), cache=True, error_model="numpy")
+@compiled(types.void(_ROWS, _COUNTS, _SMALL, _FLOATS, _FLOATS))
 def share_of_places(rows: Any, free: Any, part: Any, share: Any, taken: Any) -> None:
     """One of the free places, times the profile's `share` of requests by part; without one where that is empty."""
     for number in range(rows.size):
@@ -128,7 +126,7 @@ def share_of_places(rows: Any, free: Any, part: Any, share: Any, taken: Any) -> 
             taken[number] *= share[part[row]]
 
 
-@numba.njit(types.void(_ROWS, _FLOATS, types.float64, _FLOATS), cache=True, error_model="numpy")
+@compiled(types.void(_ROWS, _FLOATS, types.float64, _FLOATS))
 def weigh_warmth(rows: Any, warmth_bytes: Any, s_per_byte: float, taken: Any) -> None:
     """Times the seconds that the warmth of each row is worth.
 

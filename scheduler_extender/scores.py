@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from scheduler_extender.compiled import compiled
 from scheduler_extender.scene_table import Floats
 
 
@@ -30,9 +30,7 @@ _STEPS_S = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0])  # above e
 _MOST_COSTS = 11  # different ones that eleven scores can keep apart
 
 
-@numba.njit(
-    types.void(types.Array(types.float64, 1, "C", readonly=True), types.float64[::1], types.int64[::1]), cache=True
-)
+@compiled(types.void(types.Array(types.float64, 1, "C", readonly=True), types.float64[::1], types.int64[::1]))
 def _fill(total_s: Any, steps_s: Any, result: Any) -> None:
     levels_s, level_scores = np.empty(_MOST_COSTS), np.empty(_MOST_COSTS, np.int64)
     count, cheapest_s = 0, np.inf

@@ -22,7 +22,7 @@ esac
 v = tuple(map(int, libc.gnu_get_libc_version().decode().split(".")[:2])); raise SystemExit(v < (2, 35))' \
   || fail "the Triton wheel needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04)"
 
-want=$({ cat requirements/dev.lock pyproject.toml scripts/install.sh renderer/cpu*.py scheduler_extender/{names,price_loops,scores}.py; "$PYTHON" -V; pwd; } | sha256sum | cut -c1-16)
+want=$({ cat requirements/dev.lock pyproject.toml scripts/install.sh renderer/cpu*.py scheduler_extender/{compiled,names,price_loops,scores}.py; "$PYTHON" -V; pwd; } | sha256sum | cut -c1-16)
 stamp=$VENV/.installed
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then exit 0; fi
 

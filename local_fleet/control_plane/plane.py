@@ -155,11 +155,11 @@ class ControlPlane:
         except http.client.HTTPException as error:  # it died while it answered
             raise ConnectionAbortedError(f"{method} {path}: {error!r}") from error
 
-    def metrics(self, port: int) -> str:
+    def metrics(self, port: int, deadline_s: float = 10.0) -> str:
         """What a scheduler or the controllers say under /metrics, as text; raises OSError."""
         context = ssl._create_unverified_context()  # they serve with a certificate that they signed themselves
         context.load_cert_chain(self._administrator.certificate, self._administrator.key)
-        with urllib.request.urlopen(f"https://{HOST}:{port}/metrics", timeout=10.0, context=context) as reply:
+        with urllib.request.urlopen(f"https://{HOST}:{port}/metrics", timeout=deadline_s, context=context) as reply:
             return str(reply.read().decode())
 
     def exists(self, path: str) -> bool:

@@ -95,6 +95,7 @@ def test_commands_are_ours_with_flags_that_exist(helm: Helm, example: str) -> No
             arguments = [str(text).replace("$(NODE_NAME)", "gpu-1") for text in container.get("args", ())]
             command = [str(text) for text in container.get("command", ())]
             probe = container.get("livenessProbe", {}).get("exec", {}).get("command", [])
+            assert not [word for word in probe if word.startswith("--scene")], "a pod that fetches it would be ended"
             for words in (arguments, command[1:] if command[:1] == ["splatfleet"] else [], probe[1:]):
                 if words and words[0] in VERBS:
                     asked.add(words[0])
