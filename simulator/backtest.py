@@ -19,7 +19,8 @@ SCORED_DAYS = 3.0
 REACTIVE_DAYS = 2.0  # below, a day has not been seen twice and nothing is recommended but the reactive policy
 CONTENDERS = [
     *(("splatfleet", level) for level in (0.8, 0.95, 0.99)),
-    *((policy, share) for policy in ("splatfleet-headroom", "splatfleet-median-headroom") for share in (0.3, 0.5)),
+    ("splatfleet-headroom", 0.3),
+    ("splatfleet-median-headroom", 0.3),
     *(("keda", share) for share in (0.35, 0.5, 0.7, 0.85)),
     *(("static", level) for level in (0.95, 1.0)),
     ("oracle-clairvoyant", 0.95),
