@@ -33,16 +33,14 @@ class Bins:
     @classmethod
     def of(cls, features: Floats, weights: Floats) -> Bins:
         """Cuts of [rows, features], nan = not known: in parts of equal weight, or between all values that are few."""
-        return cls(
-            tuple(_cuts(column[known], weights[known]) for column in features.T for known in [~np.isnan(column)])
-        )
+        pairs = zip(features.T, ~np.isnan(features.T), strict=True)
+        return cls(tuple(_cuts(column[known], weights[known]) for column, known in pairs))
 
     def numbers(self, features: Floats) -> Floats:
         """[rows, features]: the bin of each value; nan stays."""
-        columns = [
-            np.searchsorted(cuts, column).astype(float) for cuts, column in zip(self.cuts, features.T, strict=True)
-        ]
-        return np.where(np.isnan(features), np.nan, np.column_stack(columns))
+        pairs = zip(self.cuts, features.T, strict=True)
+        numbers = np.column_stack([np.searchsorted(cuts, column) for cuts, column in pairs])
+        return np.where(np.isnan(features), np.nan, numbers)
 
     def cut_between(self, feature: int, number: float) -> float:
         """The value that parts what a threshold between two bins' numbers parts; infinite stays."""

@@ -256,7 +256,7 @@ class Cluster:
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price every node, or say what was foreseen. Changes nothing; `reserve` holds the place."""
         foreseen = self._awaited(now_s)
-        if foreseen is not None and (foreseen.pod is pod or foreseen.pod == pod) and foreseen.names == names:
+        if foreseen is not None and foreseen.pod == pod and foreseen.names == names:
             return foreseen
         self.settle()
         return self._price(pod, names, now_s)

@@ -12,7 +12,7 @@ import numpy as np
 from scheduler_extender.cluster import Cluster, Decision
 
 TERMS = ("time_to_ready", "fragmentation", "eviction", "crowding", "node")
-MOST_NODES_KEPT = 200_000  # over all remembered decisions, some 60 bytes each
+MOST_NODES_KEPT = 200_000  # over all remembered decisions, some 120 bytes each
 
 
 class Explanations:

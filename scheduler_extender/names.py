@@ -5,7 +5,7 @@ They stay the bytes that they came as. Compiled loops find where each name lies,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import msgspec
@@ -22,7 +22,6 @@ _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3
 _QUOTE, _COMMA, _CLOSE, _BACKSLASH = 0x22, 0x2C, 0x5D, 0x5C
 _FIRST_PLAIN, _LAST_PLAIN = 0x20, 0x7E  # of ASCII: what JSON writes as it is, but for quote and backslash
 _HOST, _SCORE = (np.frombuffer(text, np.uint8) for text in (b'{"Host":"', b'","Score":'))
-SHORTEST = 3  # bytes of a name in a list: its quotes and what parts it from the next
 
 # What the loops are compiled for when this is imported, so that no call waits for it.
 _RAW = types.Array(types.uint8, 1, "C", readonly=True)
@@ -60,11 +59,11 @@ def _read(raw: Any, begins: Any, ends: Any, hashes: Any) -> int:
     return count
 
 
-@compiled(types.void(_RAW, _INTS, _INTS, _HASHES, _INTS, _ROWS))
-def _fill(known: Any, begins: Any, ends: Any, hashes: Any, slots: Any, rows: Any) -> None:
+@compiled(types.void(_RAW, _INTS, _INTS, _HASHES, _INTS))
+def _fill(known: Any, begins: Any, ends: Any, hashes: Any, slots: Any) -> None:
     """Put each known name where it is looked for first that is free; `slots` are a power of two, most of them -1."""
     most = slots.size - 1
-    for number in range(rows.size):
+    for number in range(begins.size):
         hashed = _FNV_OFFSET
         for at in range(begins[number], ends[number]):
             hashed = (hashed ^ np.uint64(known[at])) * _FNV_PRIME
@@ -157,7 +156,7 @@ class Names(Sequence[str]):
     @classmethod
     def read(cls, raw: bytes) -> Names | None:
         """None for what is no list of plain names without a space between them: that is for a JSON decoder."""
-        most = len(raw) // SHORTEST + 1
+        most = raw.count(b",") + 1
         begins, ends = np.empty((2, most), np.int32)
         hashes = np.empty(most, np.uint64)
         count = _read(np.frombuffer(raw, np.uint8), begins, ends, hashes)
@@ -220,15 +219,11 @@ class Index:
     __slots__ = ("arrays",)
 
     def __init__(self, rows: Mapping[str, int]) -> None:
-        lengths = np.cumsum([0, *(len(name) for name in _encoded(rows))], dtype=np.int32)
-        known = np.frombuffer(b"".join(_encoded(rows)) or b" ", np.uint8)
-        numbers = np.fromiter(rows.values(), np.int64, len(rows))
+        encoded = [name.encode("utf-8", "surrogatepass") for name in rows]
+        known = np.frombuffer(b"".join(encoded), np.uint8)
+        ends = np.cumsum([len(name) for name in encoded], dtype=np.int32)
+        begins = np.append(np.int32(0), ends)[: len(ends)]
         hashes = np.empty(len(rows), np.uint64)
         slots = np.full(1 << max(4, (2 * len(rows)).bit_length()), -1, np.int32)
-        begins, ends = lengths[:-1].copy(), lengths[1:].copy()
-        _fill(known, begins, ends, hashes, slots, numbers)
-        self.arrays = (known, begins, ends, hashes, slots, numbers)
-
-
-def _encoded(names: Iterable[str]) -> Iterator[bytes]:
-    return (name.encode("utf-8", "surrogatepass") for name in names)
+        _fill(known, begins, ends, hashes, slots)
+        self.arrays = (known, begins, ends, hashes, slots, np.fromiter(rows.values(), np.int64, len(rows)))

@@ -216,19 +216,13 @@ def _scene_terms(
     return _SceneTerms(worst, ready_s, evicted_s)
 
 
-def _dense(by_row: Mapping[int, float], length: int) -> Floats:
+def _dense(by_row: Mapping[int, float] | Mapping[int, int], length: int) -> Floats:
     """[length], or nothing where there is nothing."""
     if not by_row:
         return NOTHING_COMES
     dense = np.zeros(length)
     dense[list(by_row)] = list(by_row.values())
     return dense
-
-
-def _sparse(by_row: Mapping[int, float] | Mapping[int, int], rows: Rows, length: int) -> Floats:
-    dense = np.zeros(length)
-    dense[list(by_row)] = list(by_row.values())
-    return dense[rows]
 
 
 def _faded(term_s: Floats, trust: Floats, known: NDArray[np.bool_] | None) -> Floats:
@@ -252,14 +246,14 @@ def _node_s(
     node_s = _faded(prices.empty_node_s * ~table.used[rows], trust, known)
     node_s = node_s + prices.unreserved_s * table.unreserved[rows]
     if pod.packing == "spread" and pod.pool in table.pool_pods:
-        node_s = node_s + prices.spread_s * _sparse(table.pool_pods[pod.pool], rows, len(table.seen_s))
+        node_s = node_s + prices.spread_s * _dense(table.pool_pods[pod.pool], len(table.seen_s))[rows]
     for scene in pod.scenes:
         column = table.scenes.get(scene)
         if column is None or not column.pods:
             continue
         bound = max(prices.hot_spot_pods, math.ceil(prices.hot_spot_share * (sum(column.pods.values()) + 1)))
         if max(column.pods.values()) >= bound:
-            node_s = node_s + prices.hot_spot_s * (_sparse(column.pods, rows, len(table.seen_s)) >= bound)
+            node_s = node_s + prices.hot_spot_s * (_dense(column.pods, len(table.seen_s))[rows] >= bound)
     return node_s
 
 
