@@ -6,6 +6,7 @@ They stay the bytes that they came as. Compiled loops find where each name lies,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any, overload
 
 import msgspec
@@ -115,15 +116,13 @@ def _select(raw: Any, begins: Any, ends: Any, kept: Any, out: Any) -> int:
     return length + 1
 
 
-@compiled(types.int64(_RAW, _INTS, _INTS, _ROWS, types.int64, _RAW, _RAW, _BYTES))
-def _write_scores(raw: Any, begins: Any, ends: Any, scores: Any, least: int, host: Any, score: Any, out: Any) -> int:
-    """`[{"Host":"a","Score":7},...]` of those with `least` or more; how many bytes it has. Scores are 0 to 99."""
+@compiled(types.int64(_RAW, _INTS, _INTS, _ROWS, _RAW, _RAW, _BYTES))
+def _write_scores(raw: Any, begins: Any, ends: Any, scores: Any, host: Any, score: Any, out: Any) -> int:
+    """`[{"Host":"a","Score":7},...]`; how many bytes it has. Scores are 0 to 99."""
     out[0] = 0x5B
     length = 1
     for number in range(scores.size):
-        if scores[number] < least:
-            continue
-        if length > 1:
+        if number:
             out[length] = _COMMA
             length += 1
         for at in range(host.size):
@@ -201,11 +200,11 @@ class Names(Sequence[str]):
         assert read is not None, "a part of a plain list is plain"
         return read
 
-    def scored(self, scores: NDArray[np.int64], least: int) -> bytes:
-        """A bare array of Host and Score, which are 0 to 99, of those whose score is `least` or more."""
+    def scored(self, scores: NDArray[np.int64]) -> bytes:
+        """A bare array of Host and Score, which are 0 to 99."""
         out = np.empty(len(self.raw) + len(self) * (len(_HOST) + len(_SCORE) + 3) + 2, np.uint8)
         raw = np.frombuffer(self.raw, np.uint8)
-        return out[: _write_scores(raw, self._begins, self._ends, scores, least, _HOST, _SCORE, out)].tobytes()
+        return out[: _write_scores(raw, self._begins, self._ends, scores, _HOST, _SCORE, out)].tobytes()
 
     def rows(self, index: Index, absent: int) -> NDArray[np.int64]:
         """[names]: the row of each by `index`, `absent` for one that it does not know."""
@@ -213,6 +212,11 @@ class Names(Sequence[str]):
         raw = np.frombuffer(self.raw, np.uint8)
         _look_up(raw, self._begins, self._ends, self._hashes, *index.arrays, absent, rows)
         return rows
+
+
+def kept(names: Sequence[str], marked: NDArray[np.bool_]) -> Sequence[str]:
+    """Those of the names that are marked, of whatever kind they are."""
+    return names.kept(marked) if isinstance(names, Names) else list(compress(names, marked.tolist()))
 
 
 class Index:

@@ -26,35 +26,6 @@ def scores(total_s: Floats) -> NDArray[np.int64]:
     return result
 
 
-FEW = 100  # nodes: kube-scheduler takes as many that fit for enough, however large the cluster
-
-
-def told(scores: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """The points to name, and the least that is named: all as they are of up to `FEW` nodes.
-
-    Of more, what each has over the dearer half, which gets nothing and is not named: adding the same to every node
-    changes no choice, and nodes of that half are told apart by other plugins alone. An entry costs kube-scheduler
-    more than a microsecond, and there are as many as nodes it asks about. Where nobody is better than that half all
-    are named, because it draws lots only among nodes that an extender names (schedule_one.go, prioritizeNodes).
-    """
-    usual = -1 if len(scores) <= FEW else int(_lower_median(scores))
-    return (scores - usual, 1) if usual >= 0 else (scores, 0)
-
-
-@compiled(types.int64(types.int64[::1]))
-def _lower_median(scores: Any) -> int:
-    """Of the dearer half the highest score; -1 where no score is higher."""
-    counts = np.zeros(11, np.int64)
-    for score in scores:
-        counts[score] += 1
-    below = 0
-    for score in range(11):
-        below += counts[score]
-        if 2 * below >= scores.size:
-            return np.int64(score if below < scores.size else -1)
-    return np.int64(-1)
-
-
 _STEPS_S = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0])  # above each of them a score is one less
 _MOST_COSTS = 11  # different ones that eleven scores can keep apart
 

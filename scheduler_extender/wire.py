@@ -23,7 +23,6 @@ from fleet.snapshot import Pod
 from scheduler_extender.names import Names
 from scheduler_extender.pods import Meta, PodObject, read_pod
 from scheduler_extender.preemption import Candidate
-from scheduler_extender.scores import told
 
 
 class WireError(ValueError):
@@ -160,15 +159,10 @@ def encode_refusal(error: str) -> bytes:
 
 
 def encode_scores(names: Sequence[str], scores: NDArray[np.int64]) -> bytes:
-    """The answer of prioritize: a bare array of Host and Score, which are 0 to 10.
-
-    Of many nodes those that are told apart are named (`scores.told`): kube-scheduler adds nothing to the others.
-    """
-    points, least = told(scores)
+    """The answer of prioritize: a bare array of Host and Score, which are 0 to 10."""
     if isinstance(names, Names):
-        return names.scored(points, least)
-    pairs = zip(names, points.tolist(), strict=True)
-    return _encode([_HostPriority(name, score) for name, score in pairs if score >= least])
+        return names.scored(scores)
+    return _encode(list(map(_HostPriority, names, scores.tolist())))
 
 
 class _NodeEvent(msgspec.Struct):

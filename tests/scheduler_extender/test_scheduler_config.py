@@ -138,7 +138,7 @@ def test_generate_from_what_nodes_offer_then_lint(tmp_path: Path) -> None:
     done = splatfleet("lint", str(file), "--json", str(tmp_path / "findings.json"))
     assert (done.exit_code, "0 errors" in done.stdout) == (0, True)
     assert not any(finding["error"] for finding in json.loads((tmp_path / "findings.json").read_text()))
-    file.write_text(made.stdout.replace("weight: 13", "weight: 1"))
+    file.write_text(made.stdout.replace("weight: 15", "weight: 1"))
     done = splatfleet("lint", str(file))
     assert (done.exit_code, "error: extenders[0].weight is 1" in done.stdout) == (1, True)
 
