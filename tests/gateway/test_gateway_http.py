@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from renderer.client import RECONNECT_MS, RendererClient, RendererError
 from renderer.gateway.app import GatewaySettings
 from renderer.gateway.routing import Limits
 from tests.gateway.conftest import IDENTITY, body, serving, write_renderers
@@ -281,6 +283,35 @@ async def test_a_pod_that_dies_in_mid_frame_costs_nobody_a_frame(tmp_path: Path,
         dying.service_s = 0.005
         await dying.start()  # the same address: the gateway finds out by itself
         await front.until(lambda: front.gateway.directory.state("dying") == "ready")
+
+
+async def test_a_pod_that_was_away_for_long_is_found_again_at_once(pods: Any) -> None:
+    pod = await pods("pod-a")
+    client = RendererClient(f"127.0.0.1:{pod.grpc_port}")
+    assert (await client.warm("robot"))["state"] == "resident"
+    await pod.die()
+
+    async def refused() -> bool:
+        try:
+            await client.warm("robot", 5.0)
+        except RendererError as error:
+            assert error.kind == "unavailable"
+            return True
+        return False
+
+    try:
+        away_s = time.monotonic() + 4.0  # gRPC's own pauses are over two seconds by then, and grow
+        while time.monotonic() < away_s:
+            assert await refused()
+            await asyncio.sleep(0.1)
+        await pod.start()
+        asks = 1
+        while await refused():
+            asks += 1
+            await asyncio.sleep(0.1)
+    finally:
+        await client.close()
+    assert asks <= 2 + RECONNECT_MS / 100
 
 
 async def test_a_pod_whose_model_fails_is_tried_once_elsewhere(tmp_path: Path, pods: Any) -> None:
