@@ -47,7 +47,7 @@ async def test_a_frame_comes_back_with_what_it_took(tmp_path: Path, pods: Any) -
     ("fields", "named"),
     [
         ({"scene": "../../etc/passwd"}, "scene: scene id '../../etc/passwd' is not valid"),
-        ({"scene": "/work/robot.ply"}, "is not valid"),
+        ({"scene": "/srv/robot.ply"}, "is not valid"),
         ({"view_matrix": [1.0] * 15}, "view_matrix is 15 numbers, expected 16"),
         ({"projection_matrix": [1e12, *IDENTITY[1:]]}, "projection_matrix[0] is 1e+12"),
         ({"size": [0, 10]}, "size[0] is 0, expected 1 to 8192"),
