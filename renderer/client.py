@@ -35,6 +35,7 @@ _CHANNEL = [
 ]
 
 _MARKED = re.compile(re.escape(ERROR_MARK) + r"(unavailable|bad_request|deadline|failed): ([^\n]*)")
+_NOT_REACHED = "failed to connect to all addresses"  # gRPC had no connection to send it over
 _OUTPUTS = ("RENDERED_IMAGE", "ENCODED_IMAGE", "STATS")
 _KIND_OF_STATUS: dict[str, Kind] = {
     "UNAVAILABLE": "unavailable",
@@ -52,11 +53,12 @@ class RendererError(Exception):
     """A frame that did not come: `kind` says what to do about it.
 
     `unavailable`: ask another pod; `bad_request`: the request is wrong everywhere; `deadline`: too late;
-    `failed`: this pod could not, and says why.
+    `failed`: this pod could not, and says why. `begun` is False where the pod never had the frame.
     """
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    def __init__(self, kind: Kind, message: str, begun: bool = True) -> None:
         self.kind = kind
+        self.begun = begun
         super().__init__(message)
 
 
@@ -111,7 +113,9 @@ def error_of(error: Exception) -> RendererError:
         return RendererError("unavailable", first)
     if isinstance(error, OSError) or "Deadline" in text:
         return RendererError("deadline" if "Deadline" in text else "unavailable", first)
-    return RendererError(_KIND_OF_STATUS.get(str(status).rsplit(".", 1)[-1], "failed"), first or type(error).__name__)
+    code = str(status).rsplit(".", 1)[-1]
+    begun = code != "NOT_FOUND" and not first.startswith(_NOT_REACHED)
+    return RendererError(_KIND_OF_STATUS.get(code, "failed"), first or type(error).__name__, begun)
 
 
 class RendererClient:

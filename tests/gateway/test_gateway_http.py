@@ -285,6 +285,22 @@ async def test_a_pod_that_dies_in_mid_frame_costs_nobody_a_frame(tmp_path: Path,
         await front.until(lambda: front.gateway.directory.state("dying") == "ready")
 
 
+async def test_pods_that_ended_unseen_do_not_count_as_tries(tmp_path: Path, pods: Any) -> None:
+    ended = [await pods(f"ended-{number}") for number in range(4)]
+    other = await pods("other")
+    write_renderers(tmp_path / "renderers.json", *(pod.entry() for pod in ended))
+    async with serving(settings(tmp_path)) as front:
+        directory = front.gateway.directory
+        await front.until(lambda: directory.pool("renderer").router.knows("robot"))
+        for pod in ended:
+            await pod.die()
+        asked = asyncio.create_task(front.ask())
+        await front.until(lambda: asked.done() or {directory.state(pod.uid) for pod in ended} == {"unready"})
+        front.write(*(pod.entry() for pod in ended), other.entry())
+        answer = await asked
+        assert (answer.status_code, answer.headers.get("x-splatfleet-pod")) == (200, "other")
+
+
 async def test_a_pod_that_was_away_for_long_is_found_again_at_once(pods: Any) -> None:
     pod = await pods("pod-a")
     client = RendererClient(f"127.0.0.1:{pod.grpc_port}")
