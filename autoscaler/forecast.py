@@ -25,8 +25,9 @@ from autoscaler.trees import FitTask, Trees
 LEARNING_LEVEL = 0.9  # experts are gated and boosted at this quantile, whichever one the pool works with
 BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
 # No quantile is beyond so many times the highest demand that was seen: an error made at a low level, in scales, says
-# little of a high one. The first factor holds until three days of outcomes are known.
-HIGHEST_EARLY, HIGHEST = 1.5, 2.0
+# little of a high one. The first factor holds until so many days of outcomes are known.
+HIGHEST_EARLY, HIGHEST, EARLY_DAYS = 1.5, 2.0, 5
+BOOSTED_PRIOR = 3.0  # x another expert's, at the levels from LEARNING_LEVEL on, which the trees are fitted for
 LEADS_AHEAD = (2, 4, 8, 16)  # that `later` is asked for
 
 
@@ -93,8 +94,14 @@ class Forecaster:
         self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
         self._stride = outcome_stride(day)
-        self._calibrators = [new_calibrator(shape.quantiles, day) for _ in self.names]
-        self._mixture = Mixture(shape.quantiles, shape.quantiles.index(LEARNING_LEVEL), len(self.names), day)
+        # Persistence stands alone where the mixture fails, so it keeps its coverage by itself. Of the others
+        # the mixture as a whole does, and levels that wander would only cost them sharpness.
+        adapt_days = [2.0 if index == PERSISTENCE else 0.0 for index in range(len(self.names))]
+        self._calibrators = [new_calibrator(shape.quantiles, day, days) for days in adapt_days]
+        self._learning = shape.quantiles.index(LEARNING_LEVEL)
+        prior = np.ones((len(self.names), len(shape.quantiles)))
+        prior[-1, self._learning :] = BOOSTED_PRIOR
+        self._mixture = Mixture(shape.quantiles, self._learning, prior, day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
         self._covered = 0.0
         self._burst_bins = 0  # for so many bins more a burst is on
@@ -104,7 +111,7 @@ class Forecaster:
         self._mean = math.nan
         self._mean_forget = 1.0 / max(day, 20)
         self._highest = 0.0  # level that was ever seen
-        self._outcomes_to_come = 3 * day
+        self._outcomes_to_come = EARLY_DAYS * day
         self.seen = 0
         self._current: _Issued | None = None
 
@@ -161,6 +168,9 @@ class Forecaster:
     def _issue(self, points: Floats, scale: float) -> _Issued:
         offsets = np.array([calibrator.offsets() for calibrator in self._calibrators])
         expert_quantiles = np.maximum(points[:, None] + scale * offsets, 0.0)
+        # What the trees say is this quantile already; what their late errors add is believed by half.
+        said = max(points[-1], expert_quantiles[-1, 0])
+        expert_quantiles[-1, self._learning] = (expert_quantiles[-1, self._learning] + said) / 2.0
         blend = self._mixture.blend(self.seen, points, expert_quantiles, scale)
         gated = self._mixture.gated
         used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if gated else blend.quantiles
