@@ -23,7 +23,8 @@ from renderer.peers import Peers
 from renderer.pod_settings import PodSettings
 from renderer.rasterizer import DeviceRasterizer, RasterizerUnavailable, choose
 from renderer.request import BadRequest, Defaults, RenderRequest, parse_request
-from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache, StillLoading
+from renderer.scene_cache import Pin, SceneCache, StillLoading
+from renderer.scene_memory import CacheWatcher, OverBudget
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.splats import SceneFileError, Splats, make_splats
 from renderer.store_space import StoreFull, StoreHeld
