@@ -18,7 +18,7 @@ import numpy as np
 from autoscaler.boosted import Boosted
 from autoscaler.decision import ForecastView
 from autoscaler.experts import make_experts
-from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrator, outcome_stride
+from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrators, outcome_stride
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
 
@@ -93,7 +93,7 @@ class Forecaster:
         self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
         self._stride = outcome_stride(day)
-        self._calibrators = [new_calibrator(shape.quantiles, day) for _ in self.names]
+        self._calibrators = new_calibrators([shape.quantiles for _ in self.names], day)
         self._mixture = Mixture(shape.quantiles, shape.quantiles.index(LEARNING_LEVEL), len(self.names), day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
         self._covered = 0.0
@@ -159,8 +159,7 @@ class Forecaster:
         return math.sqrt(base / averaged_s + (0.1 * base) ** 2) + 1e-9
 
     def _issue(self, points: Floats, scale: float) -> _Issued:
-        offsets = np.array([calibrator.offsets() for calibrator in self._calibrators])
-        expert_quantiles = np.maximum(points[:, None] + scale * offsets, 0.0)
+        expert_quantiles = np.maximum(points[:, None] + scale * self._calibrators.offsets(), 0.0)
         blend = self._mixture.blend(self.seen, points, expert_quantiles, scale)
         gated = self._mixture.gated
         used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if gated else blend.quantiles
@@ -176,10 +175,7 @@ class Forecaster:
         if actual > float(issued.quantiles[self.shape.working]) + BURST_SCALES * issued.scale:
             # What lifted demand is in no expert's past, so nothing says that it will end soon.
             self._burst_bins = self.shape.lead_bins
-        met = actual <= issued.expert_quantiles
-        for index, calibrator in enumerate(self._calibrators):
-            if issued.points[index] == issued.points[index]:
-                calibrator.update((actual - float(issued.points[index])) / issued.scale, met[index].tolist())
+        self._calibrators.update((actual - issued.points) / issued.scale, actual <= issued.expert_quantiles)
         then = issued.due - self.shape.lead_bins
         self._mixture.learn(then, issued.blend, issued.points, issued.expert_quantiles, issued.scale, actual)
         self._covered = self._forget * self._covered + float(actual <= issued.quantiles[self.shape.working])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.conformal import Calibrator
+from autoscaler.conformal import Calibrators
 from autoscaler.observation import Floats
 from autoscaler.volatility import Volatility
 
@@ -40,7 +40,7 @@ class Mixture:
         """`learning` is the index of the level whose loss opens and closes the gate, `day` is in bins."""
         self._levels = np.asarray(levels, dtype=np.float64)
         self._learning = learning
-        self._calibrators = [[new_calibrator((level,), day) for _ in range(2)] for level in levels]
+        self._calibrators = new_calibrators([[level] for _ in range(2) for level in levels], day)  # of either margin
         self._volatility = Volatility(day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
         self._losses = np.zeros((experts, len(levels)))
@@ -65,8 +65,8 @@ class Mixture:
         # Two estimates of the same quantiles: the experts' own, blended, and the blended point with its own errors.
         # The first is sharper where experts differ in spread, the second keeps the coverage; their mean has both.
         spreads = np.array([1.0, self._volatility.ratio(bin_index)])
-        if self._calibrators[0][0].samples >= FEWEST_OUTCOMES:
-            offsets = np.array([[one.offset(0) for one in pair] for pair in self._calibrators]).T
+        if self._calibrators.samples >= FEWEST_OUTCOMES:
+            offsets = self._calibrators.offsets().reshape(2, -1)
             calibrated = point + scale * spreads[:, None] * offsets
         else:
             calibrated = np.stack((blend, blend))
@@ -82,10 +82,8 @@ class Mixture:
         self, bin_index: int, blend: Blend, points: Floats, quantiles: Floats, scale: float, actual: float
     ) -> None:
         """What came of a blend that was made after bin `bin_index`."""
-        for level, pair in enumerate(self._calibrators):
-            for index, calibrator in enumerate(pair):
-                residual = (actual - float(blend.points[level])) / float(blend.spreads[index])
-                calibrator.update(residual, (bool(actual <= blend.margins[index, level]),))
+        residuals = (actual - blend.points) / blend.spreads[:, None]
+        self._calibrators.update(residuals.ravel(), actual <= blend.margins.reshape(-1, 1))
         self._volatility.learn(bin_index, (actual - float(blend.points[self._learning])) / scale)
         losses = self._pinball(actual, quantiles) / scale
         # A silent expert is charged what persistence lost and half more, so that it enters humbly.
@@ -120,11 +118,11 @@ class Mixture:
         return result
 
 
-def new_calibrator(levels: Sequence[float], day: int) -> Calibrator:
+def new_calibrators(levels: Sequence[Sequence[float]], day: int) -> Calibrators:
     """Of the errors of about three days of `day` bins, as many of them as say enough."""
     # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
     gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
-    return Calibrator(levels, max(60, min(3 * day, 1200)), gamma, outcome_stride(day))
+    return Calibrators(levels, max(60, min(3 * day, 1200)), gamma, outcome_stride(day))
 
 
 def outcome_stride(day: int) -> int:
