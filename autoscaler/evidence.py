@@ -114,6 +114,8 @@ def _plausible(observation: Observation) -> Observation:
     """A queue or a ratio that is negative or not finite is not known."""
     seen = (observation.pending, observation.queue_to_compute)
     pending, ratio = (value if value is not None and 0 <= value < math.inf else None for value in seen)
+    if (pending, ratio) == seen:
+        return observation
     return replace(observation, pending=pending, queue_to_compute=ratio)
 
 
@@ -228,7 +230,8 @@ def _floor(pool: Pool, observation: Observation, service: ServiceTime, demanded:
 def _blindness(pool: Pool, observation: Observation, rate: float | None) -> Reason | None:
     demand = observation.demand
     # The newest bins mostly settle it; two weeks of them are read only where these are unknown.
-    if not (np.isfinite(demand[-60:]).any() or np.isfinite(demand).any()):
+    newest = float(demand[-1]) if demand.size else math.nan
+    if not (math.isfinite(newest) or np.isfinite(demand[-60:]).any() or np.isfinite(demand).any()):
         return Reason.NO_DATA
     if observation.data_age_s > max(pool.behavior.blind_after_s, 3 * observation.bin_s):
         return Reason.BLIND

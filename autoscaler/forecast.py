@@ -18,7 +18,7 @@ import numpy as np
 from autoscaler.boosted import Boosted
 from autoscaler.decision import ForecastView
 from autoscaler.experts import make_experts
-from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrator, outcome_stride
+from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrators, outcome_stride
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
 
@@ -97,7 +97,7 @@ class Forecaster:
         # Persistence stands alone where the mixture fails, so it keeps its coverage by itself. Of the others
         # the mixture as a whole does, and levels that wander would only cost them sharpness.
         adapt_days = [2.0 if index == PERSISTENCE else 0.0 for index in range(len(self.names))]
-        self._calibrators = [new_calibrator(shape.quantiles, day, days) for days in adapt_days]
+        self._calibrators = new_calibrators([shape.quantiles for _ in self.names], day, adapt_days)
         self._learning = shape.quantiles.index(LEARNING_LEVEL)
         prior = np.ones((len(self.names), len(shape.quantiles)))
         prior[-1, self._learning :] = BOOSTED_PRIOR
@@ -166,10 +166,9 @@ class Forecaster:
         return math.sqrt(base / averaged_s + (0.1 * base) ** 2) + 1e-9
 
     def _issue(self, points: Floats, scale: float) -> _Issued:
-        offsets = np.array([calibrator.offsets() for calibrator in self._calibrators])
-        expert_quantiles = np.maximum(points[:, None] + scale * offsets, 0.0)
+        expert_quantiles = np.maximum(points[:, None] + scale * self._calibrators.offsets(), 0.0)
         # What the trees say is this quantile already; what their late errors add is believed by half.
-        said = max(points[-1], expert_quantiles[-1, 0])
+        said = max(float(points[-1]), float(expert_quantiles[-1, 0]))
         expert_quantiles[-1, self._learning] = (expert_quantiles[-1, self._learning] + said) / 2.0
         blend = self._mixture.blend(self.seen, points, expert_quantiles, scale)
         gated = self._mixture.gated
@@ -186,10 +185,7 @@ class Forecaster:
         if actual > float(issued.quantiles[self.shape.working]) + BURST_SCALES * issued.scale:
             # What lifted demand is in no expert's past, so nothing says that it will end soon.
             self._burst_bins = self.shape.lead_bins
-        met = actual <= issued.expert_quantiles
-        for index, calibrator in enumerate(self._calibrators):
-            if issued.points[index] == issued.points[index]:
-                calibrator.update((actual - float(issued.points[index])) / issued.scale, met[index].tolist())
+        self._calibrators.update((actual - issued.points) / issued.scale, actual <= issued.expert_quantiles)
         then = issued.due - self.shape.lead_bins
         self._mixture.learn(then, issued.blend, issued.points, issued.expert_quantiles, issued.scale, actual)
         self._covered = self._forget * self._covered + float(actual <= issued.quantiles[self.shape.working])

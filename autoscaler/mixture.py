@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.conformal import Calibrator
+from autoscaler.conformal import Calibrators
 from autoscaler.observation import Floats
 from autoscaler.volatility import Volatility
 
@@ -21,9 +21,9 @@ LOSS_HALF_LIFE_DAYS = 1.0
 MARGIN_RATE = 40.0  # the same for the two margins of the mixture, which differ less
 MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
 FEWEST_OUTCOMES = 20  # before the mixture's own errors say anything
-CALIBRATED = 0.75  # share of the mixture's own errors in its margin; the rest is what the experts' quantiles say
+CALIBRATED = 0.7  # share of the mixture's own errors in its margin; the rest is what the experts' quantiles say
 # What the mixture's coverage lacks is answered by a sum of all misses, slowly, and by those of the last hours.
-SLOW_DAYS, GAIN, GAIN_MEMORY_DAYS = 0.5, 1.5, 0.25
+SLOW_DAYS, GAIN, GAIN_MEMORY_DAYS = 0.5, 1.5, 0.33
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,10 @@ class Mixture:
         """
         self._levels = np.asarray(levels, dtype=np.float64)
         self._learning = learning
-        self._calibrators = [[_mixture_calibrator(level, day) for _ in range(2)] for level in levels]
+        rows = [[level] for _ in range(2) for level in levels]  # of either margin
+        self._calibrators = Calibrators(
+            rows, _window(day), _gamma(day, SLOW_DAYS), outcome_stride(day), GAIN, GAIN_MEMORY_DAYS * day
+        )
         self._volatility = Volatility(day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
         self._prior = prior
@@ -73,8 +76,8 @@ class Mixture:
         # Two estimates of the same quantiles: the experts' own, blended, and the blended point with its own errors.
         # The first is sharper where experts differ in spread, the second keeps the coverage.
         spreads = np.array([1.0, self._volatility.ratio(bin_index)])
-        if self._calibrators[0][0].samples >= FEWEST_OUTCOMES:
-            offsets = np.array([[one.offset(0) for one in pair] for pair in self._calibrators]).T
+        if self._calibrators.samples >= FEWEST_OUTCOMES:
+            offsets = self._calibrators.offsets().reshape(2, -1)
             calibrated = point + scale * spreads[:, None] * offsets
         else:
             calibrated = np.stack((blend, blend))
@@ -90,10 +93,8 @@ class Mixture:
         self, bin_index: int, blend: Blend, points: Floats, quantiles: Floats, scale: float, actual: float
     ) -> None:
         """What came of a blend that was made after bin `bin_index`."""
-        for level, pair in enumerate(self._calibrators):
-            for index, calibrator in enumerate(pair):
-                residual = (actual - float(blend.points[level])) / float(blend.spreads[index])
-                calibrator.update(residual, (bool(actual <= blend.margins[index, level]),))
+        residuals = (actual - blend.points) / blend.spreads[:, None]
+        self._calibrators.update(residuals.ravel(), actual <= blend.margins.reshape(-1, 1))
         self._volatility.learn(bin_index, (actual - float(blend.points[self._learning])) / scale)
         losses = self._pinball(actual, quantiles) / scale
         # A silent expert is charged what persistence lost and half more, so that it enters humbly.
@@ -128,21 +129,16 @@ class Mixture:
         return result
 
 
-def new_calibrator(levels: Sequence[float], day: int, adapt_days: float = 2.0) -> Calibrator:
+def new_calibrators(levels: Sequence[Sequence[float]], day: int, adapt_days: Sequence[float]) -> Calibrators:
     """Of the errors of about three days of `day` bins, as many of them as say enough.
 
-    About `adapt_days` worth of outcomes move a level across; fast levels waste sharpness where days are long. With 0
-    the levels stay.
+    About so many days' worth of outcomes, for each forecaster, move a level across; with 0 its levels stay.
     """
-    return Calibrator(levels, _window(day), _gamma(day, adapt_days), outcome_stride(day))
-
-
-def _mixture_calibrator(level: float, day: int) -> Calibrator:
-    gamma = _gamma(day, SLOW_DAYS)
-    return Calibrator((level,), _window(day), gamma, outcome_stride(day), GAIN, GAIN_MEMORY_DAYS * day)
+    return Calibrators(levels, _window(day), [_gamma(day, days) for days in adapt_days], outcome_stride(day))
 
 
 def _gamma(day: int, adapt_days: float) -> float:
+    """Bounded, as fast levels waste sharpness where days are long."""
     return min(max(adapt_days / max(day, 1), 0.0025 * adapt_days), 0.025 * adapt_days)
 
 

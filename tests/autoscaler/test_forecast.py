@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoscaler.conformal import Calibrator
+from autoscaler.conformal import Calibrators
 from autoscaler.diary import Diary, of_past_days
 from autoscaler.experts import HoltWinters
 from autoscaler.forecast import Forecaster, Shape, round_up, shape_for
@@ -56,11 +56,11 @@ def test_conformal_covers_whatever_the_errors_are(level: float) -> None:
     """Skewed errors whose size triples half-way: coverage over each half stays within 3 points."""
     random = np.random.default_rng(1)
     errors = random.exponential(1.0, 4000) * np.where(np.arange(4000) < 2000, 1.0, 3.0)
-    calibrator = Calibrator((level,), window=500)
+    calibrators = Calibrators([[level]], window=500)
     met = []
     for error in errors.tolist():
-        met.append(error <= calibrator.offset(0))
-        calibrator.update(error, met[-1:])
+        met.append(error <= calibrators.offsets()[0, 0])
+        calibrators.update(np.array([error]), np.array([met[-1:]]))
     assert np.mean(met[200:2000]) == pytest.approx(level, abs=0.03)
     assert np.mean(met[2000:]) == pytest.approx(level, abs=0.03)
 
