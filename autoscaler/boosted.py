@@ -14,9 +14,9 @@ from autoscaler.features import Features
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
 
-MOST_ROWS = 2880
+MOST_ROWS = 2160
 FEWEST_ROWS = 200
-HISTORY_DAYS = 10
+HISTORY_DAYS = 7.5
 
 
 class Boosted:
