@@ -1,7 +1,7 @@
 """The forecast of one pool: quantiles of the highest demand rate inside the lead window.
 
-Every bin, each expert says the highest mean rate of the next bins; a calibrator turns that into quantiles; the
-mixture weighs the experts and is calibrated once more as a whole. Where it does not beat calibrated persistence,
+Every bin, each expert says the highest mean rate of the next bins; its own errors turn that into quantiles; the
+mixture weighs the experts and is calibrated as a whole. Where it does not beat calibrated persistence,
 persistence stands in.
 """
 

@@ -69,3 +69,27 @@ def test_without_an_outcome_the_prior_holds() -> None:
     assert calibrators.offsets().tolist() == [[0.0, 1.28]]
     calibrators.update(np.array([7.0]), np.array([[False, False]]))
     assert calibrators.offsets()[0, 1] == 7.0
+
+
+def test_late_misses_move_a_level_so_far_and_fade() -> None:
+    """With a gain, misses widen at once, never to the outermost errors, and are forgotten when coverage is as asked."""
+    calibrators = Calibrators([[0.9], [0.9]], window=200, gamma=[0.0, 0.05], gain=1.5, memory=10.0)
+
+    def tell(value: float, met: bool) -> None:
+        calibrators.update(np.array([value, value]), np.array([[met], [met]]))
+
+    def rest() -> None:
+        for turn in range(200):
+            tell((turn * 7 % 200) / 200, turn % 10 != 0)
+
+    rest()
+    before = calibrators.offsets()[:, 0]
+    for _ in range(30):
+        tell(0.5, met=False)
+    missed = calibrators.offsets()[:, 0]
+    assert (missed > before + 0.02).all()
+    assert (missed < 0.98).all()
+    rest()
+    faded, summed = calibrators.offsets()[:, 0]
+    assert abs(faded - before[0]) < 0.03  # its gamma is nothing: nothing is summed up
+    assert summed > faded + 0.02
