@@ -14,7 +14,7 @@ from autoscaler.decision import ForecastView, Reason
 from autoscaler.forecast import Foresight
 from autoscaler.history import feed
 from autoscaler.memory import PoolMemory
-from autoscaler.observation import Observation, ServiceTime
+from autoscaler.observation import Floats, Observation, ServiceTime
 from autoscaler.pool import Mode, Objective, Pool
 from autoscaler.wake import is_quiet, wake_probability
 
@@ -88,13 +88,11 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     if forecaster is None or quantiles is None:
         return replace(evidence, building=memory.building)
     evidence = _at_zero(pool, observation, evidence)
-    return _with_forecast(pool, evidence, forecaster)
+    return _with_forecast(pool, evidence, forecaster, quantiles)
 
 
-def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight) -> Evidence:
+def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight, quantiles: Floats) -> Evidence:
     shape = forecaster.shape
-    quantiles = forecaster.quantiles()
-    assert quantiles is not None  # the caller looked
     median = shape.quantiles.index(0.5)
     middle, working = float(quantiles[median]), float(quantiles[shape.working])
     highest = middle + evidence.margin * (working - middle)
