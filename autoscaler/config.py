@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from autoscaler.pool import Pool
+from fleet.labels import POOL_PATTERN
 
 
 def parse_pool(settings: Any) -> Pool:
@@ -24,9 +26,15 @@ def parse_pool(settings: Any) -> Pool:
     plain = {str(key).replace("-", "_"): value for key, value in settings.items()}
     _refuse_unknown(Pool, plain, "")
     try:
-        return msgspec.convert(plain, Pool, strict=True)
+        pool = msgspec.convert(plain, Pool, strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(f"pool {plain.get('name', '?')!r}: {error}") from error
+    if not re.fullmatch(POOL_PATTERN, pool.name):
+        raise ValueError(
+            f"{pool.name[:80]!r} is no name of a pool, expected at most 63 letters, digits, '-', '_' or '.', "
+            'or its settings as JSON ({"name": "renderer", "max_replicas": 12})'
+        )
+    return pool
 
 
 def _refuse_unknown(kind: type, settings: Mapping[str, Any], path: str) -> None:

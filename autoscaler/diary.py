@@ -18,23 +18,23 @@ class Diary:
         self._day = day
         self._levels = np.full((DAYS, day), math.nan, dtype=np.float32)  # [days, bins] by day modulo DAYS
         self.seen = 0
-        self._asked: tuple[int, int] = (-1, 0)
-        self._answer: list[float] = []
+        self._answers: dict[int, list[float]] = {}  # by how many bins were asked for, until the next bin
 
     def update(self, level: float) -> None:
         """The next bin's level, nan without data."""
         self._levels[self.seen // self._day % DAYS, self.seen % self._day] = level
         self.seen += 1
+        self._answers.clear()
 
     def peaks(self, bins: int) -> list[float]:
         """Highest level over the `bins` that follow this time of day, of yesterday, the day before, and so on.
 
         Days that are not known whole are nan, days before the first are left out.
         """
-        if (self.seen, bins) != self._asked:
-            self._asked = (self.seen, bins)
-            self._answer = self._look(min(bins, self._day))
-        return self._answer
+        answer = self._answers.get(bins)
+        if answer is None:
+            answer = self._answers[bins] = self._look(min(bins, self._day))
+        return answer
 
     def _look(self, bins: int) -> list[float]:
         first, known = self.seen % self._day, self.seen // self._day

@@ -14,7 +14,7 @@ from autoscaler.decision import ForecastView, Reason
 from autoscaler.forecast import Foresight
 from autoscaler.history import feed
 from autoscaler.memory import PoolMemory
-from autoscaler.observation import Observation, ServiceTime
+from autoscaler.observation import Floats, Observation, ServiceTime
 from autoscaler.pool import Mode, Objective, Pool
 from autoscaler.wake import is_quiet, wake_probability
 
@@ -88,13 +88,11 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     if forecaster is None or quantiles is None:
         return replace(evidence, building=memory.building)
     evidence = _at_zero(pool, observation, evidence)
-    return _with_forecast(pool, evidence, forecaster)
+    return _with_forecast(pool, evidence, forecaster, quantiles)
 
 
-def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight) -> Evidence:
+def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight, quantiles: Floats) -> Evidence:
     shape = forecaster.shape
-    quantiles = forecaster.quantiles()
-    assert quantiles is not None  # the caller looked
     median = shape.quantiles.index(0.5)
     middle, working = float(quantiles[median]), float(quantiles[shape.working])
     highest = middle + evidence.margin * (working - middle)
@@ -114,6 +112,8 @@ def _plausible(observation: Observation) -> Observation:
     """A queue or a ratio that is negative or not finite is not known."""
     seen = (observation.pending, observation.queue_to_compute)
     pending, ratio = (value if value is not None and 0 <= value < math.inf else None for value in seen)
+    if (pending, ratio) == seen:
+        return observation
     return replace(observation, pending=pending, queue_to_compute=ratio)
 
 
@@ -228,7 +228,8 @@ def _floor(pool: Pool, observation: Observation, service: ServiceTime, demanded:
 def _blindness(pool: Pool, observation: Observation, rate: float | None) -> Reason | None:
     demand = observation.demand
     # The newest bins mostly settle it; two weeks of them are read only where these are unknown.
-    if not (np.isfinite(demand[-60:]).any() or np.isfinite(demand).any()):
+    newest = float(demand[-1]) if demand.size else math.nan
+    if not (math.isfinite(newest) or np.isfinite(demand[-60:]).any() or np.isfinite(demand).any()):
         return Reason.NO_DATA
     if observation.data_age_s > max(pool.behavior.blind_after_s, 3 * observation.bin_s):
         return Reason.BLIND

@@ -107,9 +107,12 @@ class SeasonalNaive:
         width = self._width
         if len(self._recent) > width:
             self._recent.pop(0)
-        known = [value for value in self._recent if value == value]
+        mean = sum(self._recent) / len(self._recent)
+        if mean != mean:
+            known = [value for value in self._recent if value == value]
+            mean = sum(known) / len(known) if known else math.nan
         # A centred mean lags by half its width: it belongs to the phase in its middle.
-        self._past[(self._phase - width // 2) % self._season] = sum(known) / len(known) if known else math.nan
+        self._past[(self._phase - width // 2) % self._season] = mean
 
     def peak(self, bins: int) -> float | None:
         if self._seen <= self._season:

@@ -1,7 +1,7 @@
 """The forecast of one pool: quantiles of the highest demand rate inside the lead window.
 
-Every bin, each expert says the highest mean rate of the next bins; a calibrator turns that into quantiles; the
-mixture weighs the experts and is calibrated once more as a whole. Where it does not beat calibrated persistence,
+Every bin, each expert says the highest mean rate of the next bins; its own errors turn that into quantiles; the
+mixture weighs the experts and is calibrated as a whole. Where it does not beat calibrated persistence,
 persistence stands in.
 """
 
@@ -18,15 +18,16 @@ import numpy as np
 from autoscaler.boosted import Boosted
 from autoscaler.decision import ForecastView
 from autoscaler.experts import make_experts
-from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrator, outcome_stride
+from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrators, outcome_stride
 from autoscaler.observation import Floats
 from autoscaler.trees import FitTask, Trees
 
 LEARNING_LEVEL = 0.9  # experts are gated and boosted at this quantile, whichever one the pool works with
 BURST_SCALES = 4.0  # demand so far above the quantile that was to hold it is a burst
 # No quantile is beyond so many times the highest demand that was seen: an error made at a low level, in scales, says
-# little of a high one. The first factor holds until three days of outcomes are known.
-HIGHEST_EARLY, HIGHEST = 1.5, 2.0
+# little of a high one. The first factor holds until so many days of outcomes are known.
+HIGHEST_EARLY, HIGHEST, EARLY_DAYS = 1.5, 2.0, 5
+BOOSTED_PRIOR = 3.0  # x another expert's, at the levels from LEARNING_LEVEL on, which the trees are fitted for
 LEADS_AHEAD = (2, 4, 8, 16)  # that `later` is asked for
 
 
@@ -93,8 +94,14 @@ class Forecaster:
         self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
         self._stride = outcome_stride(day)
-        self._calibrators = [new_calibrator(shape.quantiles, day) for _ in self.names]
-        self._mixture = Mixture(shape.quantiles, shape.quantiles.index(LEARNING_LEVEL), len(self.names), day)
+        # Persistence stands alone where the mixture fails, so it keeps its coverage by itself. Of the others
+        # the mixture as a whole does, and levels that wander would only cost them sharpness.
+        adapt_days = [2.0 if index == PERSISTENCE else 0.0 for index in range(len(self.names))]
+        self._calibrators = new_calibrators([shape.quantiles for _ in self.names], day, adapt_days)
+        self._learning = shape.quantiles.index(LEARNING_LEVEL)
+        prior = np.ones((len(self.names), len(shape.quantiles)))
+        prior[-1, self._learning :] = BOOSTED_PRIOR
+        self._mixture = Mixture(shape.quantiles, self._learning, prior, day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
         self._covered = 0.0
         self._burst_bins = 0  # for so many bins more a burst is on
@@ -104,7 +111,7 @@ class Forecaster:
         self._mean = math.nan
         self._mean_forget = 1.0 / max(day, 20)
         self._highest = 0.0  # level that was ever seen
-        self._outcomes_to_come = 3 * day
+        self._outcomes_to_come = EARLY_DAYS * day
         self.seen = 0
         self._current: _Issued | None = None
 
@@ -159,8 +166,10 @@ class Forecaster:
         return math.sqrt(base / averaged_s + (0.1 * base) ** 2) + 1e-9
 
     def _issue(self, points: Floats, scale: float) -> _Issued:
-        offsets = np.array([calibrator.offsets() for calibrator in self._calibrators])
-        expert_quantiles = np.maximum(points[:, None] + scale * offsets, 0.0)
+        expert_quantiles = np.maximum(points[:, None] + scale * self._calibrators.offsets(), 0.0)
+        # What the trees say is this quantile already; what their late errors add is believed by half.
+        said = max(float(points[-1]), float(expert_quantiles[-1, 0]))
+        expert_quantiles[-1, self._learning] = (expert_quantiles[-1, self._learning] + said) / 2.0
         blend = self._mixture.blend(self.seen, points, expert_quantiles, scale)
         gated = self._mixture.gated
         used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if gated else blend.quantiles
@@ -176,10 +185,7 @@ class Forecaster:
         if actual > float(issued.quantiles[self.shape.working]) + BURST_SCALES * issued.scale:
             # What lifted demand is in no expert's past, so nothing says that it will end soon.
             self._burst_bins = self.shape.lead_bins
-        met = actual <= issued.expert_quantiles
-        for index, calibrator in enumerate(self._calibrators):
-            if issued.points[index] == issued.points[index]:
-                calibrator.update((actual - float(issued.points[index])) / issued.scale, met[index].tolist())
+        self._calibrators.update((actual - issued.points) / issued.scale, actual <= issued.expert_quantiles)
         then = issued.due - self.shape.lead_bins
         self._mixture.learn(then, issued.blend, issued.points, issued.expert_quantiles, issued.scale, actual)
         self._covered = self._forget * self._covered + float(actual <= issued.quantiles[self.shape.working])

@@ -81,6 +81,8 @@ def _begin(shape: Shape, counts: Floats, memory: Feeding) -> Foresight:
 
 def _extend(forecaster: Foresight, counts: Floats, behind: int, step: int | None = None) -> None:
     """Feed the first `step` of the last `behind` bins (all of them without it); bins before the history are nan."""
+    if behind <= 0:
+        return
     missing = max(0, behind - counts.size)
     bins = counts[counts.size - (behind - missing) :][: None if step is None else max(0, step - missing)]
     # A count that cannot be one (negative, infinite) is a bin without data.
@@ -104,11 +106,9 @@ def _lost(until_s: float, end_s: float, counts: Floats, bin_s: float) -> bool:
 
 def _shape(pool: Pool, observation: Observation, lead_s: float) -> Shape:
     day = max(1, round(min(pool.forecast.season_s, default=86_400.0) / observation.bin_s))
-    recent = observation.demand[-day:]
-    known = recent[np.isfinite(recent) & (recent >= 0)]
     settings = pool.forecast
     return shape_for(
-        mean_count=float(known.mean()) if known.size else 0.0,
+        mean_count=_mean(observation.demand[-day:]),
         bin_s=observation.bin_s,
         # The newest bin is up to so old when a tick looks at it. Its age itself goes up and down within each bin, and
         # a lead that follows it may begin a longer forecaster and drop it again, for ever.
@@ -117,6 +117,14 @@ def _shape(pool: Pool, observation: Observation, lead_s: float) -> Shape:
         quantile=settings.quantile,
         average_s=settings.average_s,
     )
+
+
+def _mean(counts: Floats) -> float:
+    """Of the bins that have data; 0 without one."""
+    if np.minimum.reduce(counts) >= 0.0 and (total := float(np.add.reduce(counts))) < math.inf:
+        return total / counts.size  # all have, as nearly always: a tick should not pay for more
+    known = counts[np.isfinite(counts) & (counts >= 0)]
+    return float(known.mean()) if known.size else 0.0
 
 
 def _fits(forecaster: Foresight, shape: Shape) -> bool:

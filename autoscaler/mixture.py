@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.conformal import Calibrator
+from autoscaler.conformal import Calibrators
 from autoscaler.observation import Floats
 from autoscaler.volatility import Volatility
 
@@ -21,6 +21,9 @@ LOSS_HALF_LIFE_DAYS = 1.0
 MARGIN_RATE = 40.0  # the same for the two margins of the mixture, which differ less
 MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
 FEWEST_OUTCOMES = 20  # before the mixture's own errors say anything
+CALIBRATED = 0.7  # share of the mixture's own errors in its margin; the rest is what the experts' quantiles say
+# What the mixture's coverage lacks is answered by a sum of all misses, slowly, and by those of the last hours.
+SLOW_DAYS, GAIN, GAIN_MEMORY_DAYS = 0.5, 1.5, 0.33
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +39,26 @@ class Blend:
 class Mixture:
     """Fed with what every expert said and what came of it; all values of one window come with its scale."""
 
-    def __init__(self, levels: Sequence[float], learning: int, experts: int, day: int) -> None:
-        """`learning` is the index of the level whose loss opens and closes the gate, `day` is in bins."""
+    def __init__(self, levels: Sequence[float], learning: int, prior: Floats, day: int) -> None:
+        """`learning` is the index of the level whose loss opens and closes the gate, `day` is in bins.
+
+        `prior` [experts, levels]: how much each expert is believed where all lose as much.
+        """
         self._levels = np.asarray(levels, dtype=np.float64)
         self._learning = learning
-        self._calibrators = [[new_calibrator((level,), day) for _ in range(2)] for level in levels]
+        rows = [[level] for _ in range(2) for level in levels]  # of either margin
+        self._calibrators = Calibrators(
+            rows, _window(day), _gamma(day, SLOW_DAYS), outcome_stride(day), GAIN, GAIN_MEMORY_DAYS * day
+        )
         self._volatility = Volatility(day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
-        self._losses = np.zeros((experts, len(levels)))
+        self._prior = prior
+        self._losses = np.zeros(prior.shape)
         self._margin_losses = np.zeros((2, len(levels)))  # the same all day or by time of day
         self._loss = np.zeros(len(levels))
         self.outcomes = 0.0  # that are remembered
-        self.weights: Floats = np.repeat(np.eye(experts)[:, [PERSISTENCE]], len(levels), axis=1)  # [experts, levels]
+        self.weights: Floats = np.zeros(prior.shape)  # [experts, levels]
+        self.weights[PERSISTENCE] = 1.0
         self.gated = True
 
     @property
@@ -63,14 +74,14 @@ class Mixture:
         point: Floats = points[alive] @ weights
         blend = (weights * quantiles[alive]).sum(axis=0)
         # Two estimates of the same quantiles: the experts' own, blended, and the blended point with its own errors.
-        # The first is sharper where experts differ in spread, the second keeps the coverage; their mean has both.
+        # The first is sharper where experts differ in spread, the second keeps the coverage.
         spreads = np.array([1.0, self._volatility.ratio(bin_index)])
-        if self._calibrators[0][0].samples >= FEWEST_OUTCOMES:
-            offsets = np.array([[one.offset(0) for one in pair] for pair in self._calibrators]).T
+        if self._calibrators.samples >= FEWEST_OUTCOMES:
+            offsets = self._calibrators.offsets().reshape(2, -1)
             calibrated = point + scale * spreads[:, None] * offsets
         else:
             calibrated = np.stack((blend, blend))
-        margins = (calibrated + point + spreads[:, None] * (blend - point)) / 2.0
+        margins = CALIBRATED * calibrated + (1.0 - CALIBRATED) * (point + spreads[:, None] * (blend - point))
         margins = np.maximum.accumulate(np.maximum(margins, 0.0), axis=1)
         # Whichever margin lost less of late counts more.
         behind = self._margin_losses - self._margin_losses.min(axis=0)
@@ -82,10 +93,8 @@ class Mixture:
         self, bin_index: int, blend: Blend, points: Floats, quantiles: Floats, scale: float, actual: float
     ) -> None:
         """What came of a blend that was made after bin `bin_index`."""
-        for level, pair in enumerate(self._calibrators):
-            for index, calibrator in enumerate(pair):
-                residual = (actual - float(blend.points[level])) / float(blend.spreads[index])
-                calibrator.update(residual, (bool(actual <= blend.margins[index, level]),))
+        residuals = (actual - blend.points) / blend.spreads[:, None]
+        self._calibrators.update(residuals.ravel(), actual <= blend.margins.reshape(-1, 1))
         self._volatility.learn(bin_index, (actual - float(blend.points[self._learning])) / scale)
         losses = self._pinball(actual, quantiles) / scale
         # A silent expert is charged what persistence lost and half more, so that it enters humbly.
@@ -109,7 +118,7 @@ class Mixture:
         reference = self._losses[PERSISTENCE] + 1e-12
         # Confidence grows with the outcomes seen: a weight is never won on a handful of bins.
         rate = WEIGHT_RATE * min(1.0, self.outcomes / 30.0)
-        weights = np.exp(-rate * (self._losses - self._losses.min(axis=0)) / reference)
+        weights = self._prior * np.exp(-rate * (self._losses - self._losses.min(axis=0)) / reference)
         weights[PERSISTENCE] = np.maximum(weights[PERSISTENCE], 0.02 * weights.sum(axis=0))
         self.weights = weights / weights.sum(axis=0)
         self.gated = self.skill > (1.0 if self.gated else 1.03)
@@ -120,11 +129,21 @@ class Mixture:
         return result
 
 
-def new_calibrator(levels: Sequence[float], day: int) -> Calibrator:
-    """Of the errors of about three days of `day` bins, as many of them as say enough."""
-    # About two days' worth of outcomes move a level across; fast levels waste sharpness where days are long.
-    gamma = min(max(2.0 / max(day, 1), 0.005), 0.05)
-    return Calibrator(levels, max(60, min(3 * day, 1200)), gamma, outcome_stride(day))
+def new_calibrators(levels: Sequence[Sequence[float]], day: int, adapt_days: Sequence[float]) -> Calibrators:
+    """Of the errors of about three days of `day` bins, as many of them as say enough.
+
+    About so many days' worth of outcomes, for each forecaster, move a level across; with 0 its levels stay.
+    """
+    return Calibrators(levels, _window(day), [_gamma(day, days) for days in adapt_days], outcome_stride(day))
+
+
+def _gamma(day: int, adapt_days: float) -> float:
+    """Bounded, as fast levels waste sharpness where days are long."""
+    return min(max(adapt_days / max(day, 1), 0.0025 * adapt_days), 0.025 * adapt_days)
+
+
+def _window(day: int) -> int:
+    return max(60, min(3 * day, 1200))
 
 
 def outcome_stride(day: int) -> int:

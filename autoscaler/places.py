@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.capacity import replicas_for
-from autoscaler.decision import Decision, PlaceAsk, Reason
+from autoscaler.decision import PlaceAsk, Reason
 from autoscaler.evidence import Evidence, upper_quantile
 from autoscaler.history import feed
 from autoscaler.memory import PlaceMemory, PoolMemory
@@ -23,9 +23,9 @@ _NO_PLACES = frozenset({Reason.STOCK_OUT, Reason.GPU_BUDGET, Reason.PAUSED, Reas
 
 
 def plan_places(
-    pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, decision: Decision
+    pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, replicas: int, reason: Reason
 ) -> PlaceAsk | None:
-    """The places to have ready beside `decision.replicas`; None where no more pods are foreseen."""
+    """The places to have ready beside `replicas`, decided for `reason`; None where no more pods are foreseen."""
     if pool.node_startup_s is None:
         return None
     held, now_s = memory.places, observation.now_s
@@ -33,10 +33,10 @@ def plan_places(
         node_s = upper_quantile(observation.node_s, pool.startup_quantile, pool.node_startup_s)
         ahead_s = evidence.lead_s + node_s
         needed = _needed(pool, observation, memory, evidence, ahead_s)
-        count = min(needed, pool.max_replicas) - decision.replicas
-        if evidence.stuck or decision.reason in _NO_PLACES:
+        count = min(needed, pool.max_replicas) - replicas
+        if evidence.stuck or reason in _NO_PLACES:
             count = 0
-        until_s = _until(held, now_s, count, decision.replicas, GIVE_UP * ahead_s)
+        until_s = _until(held, now_s, count, replicas, GIVE_UP * ahead_s)
         held.ask = PlaceAsk(count, until_s, ahead_s) if until_s is not None else None
     return held.ask if held.ask is not None and held.ask.until_s > now_s else None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kube.objects import Node, Pod, time_s
 
 KEPT = 50  # starts of one pool
 YOUNG_S = 600.0  # a pod that was ready when it was first seen counts only where it is younger: readiness may come back
+AGREEING = 6  # so many newest starts may take back older ones, where each of them was under half as long
 LATE_S = 5.0  # a watch that shows readiness later than this was away meanwhile
 TRUNCATION_S = 1.5  # the API's times are whole seconds; a pod seen so soon after its creation is timed by our clock
 
@@ -104,12 +107,24 @@ class StartupBook:
         return max(0.0, now_s - self._waiting.get(pod.metadata.uid, asked_s(pod, now_s)))
 
     def seconds(self, pool: str) -> tuple[float, ...]:
-        """Whole starts of a pool, oldest first."""
-        return tuple(start.total_s for start in list(self.starts.get(pool, ())))
+        """Whole starts of a pool that are still believed, oldest first."""
+        return believed_s(list(self.starts.get(pool, ())))
 
     def node_seconds(self, pool: str) -> tuple[float, ...]:
         """Waits for a place of those pods that a new node came for, oldest first."""
         return tuple(self.nodes.get(pool, ()))
+
+
+def believed_s(starts: Sequence[Startup]) -> tuple[float, ...]:
+    """Seconds of those starts, oldest first, that say how long the next one may take.
+
+    A start that took more than twice as long as each of the newest ones is forgotten: it was measured while the machine
+    was busy or the image was new. Starts that waited for a new node stay, however many without one came since: the next
+    peak needs nodes again. So nothing shorter than the newest starts is ever believed, and no run of luck hides a node.
+    """
+    usual_s = [start.total_s for start in starts if not start.new_node]
+    most_s = 2.0 * max(usual_s[-AGREEING:]) if len(usual_s) >= AGREEING else math.inf
+    return tuple(start.total_s for start in starts if start.new_node or start.total_s <= most_s)
 
 
 def _measure(pod: Pod, pool: str, node: Node | None, asked: float, ready_s: float) -> Startup:

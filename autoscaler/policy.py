@@ -32,7 +32,9 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         memory.flaps.moved(observation.now_s, observation.desired - memory.last_desired)
     memory.last_desired = observation.desired
     whole, lost = observation, min(observation.unhealthy, observation.desired)
-    pool, observation = _without(limits.pool, lost), replace(observation, desired=observation.desired - lost)
+    pool = _without(limits.pool, lost)
+    if lost:
+        observation = replace(observation, desired=observation.desired - lost)
     evidence = gather(pool, observation, memory)
     want, reason = _choose(pool, observation, memory, evidence)
     replicas, reason = _clamp(pool, want, reason)
@@ -42,11 +44,19 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         replicas, reason = observation.desired, Reason.PAUSED
     held = replicas == observation.desired
     replicas = memory.last_replicas = whole.desired if held else min(replicas + lost, limits.pool.max_replicas)
-    decision = Decision(
+    explanation = explain(limits, whole, evidence, replicas, want + lost, reason)
+    scenes = scene_demand(observation, evidence, memory)
+    warm = plan_warm_asks(pool, observation, scenes, evidence.lead_s, memory.warm)
+    predictive = pool.mode is Mode.PREDICTIVE
+    places = plan_places(pool, observation, memory, evidence, replicas, reason) if predictive else None
+    if places is not None:
+        explanation = f"{explanation}; {told(places)}"
+    change = replicas - whole.desired
+    return Decision(
         pool=pool.name,
         replicas=replicas,
         reason=reason,
-        explanation=explain(limits, whole, evidence, replicas, want + lost, reason),
+        explanation=explanation,
         now_s=whole.now_s,
         current=whole.desired,
         floor=evidence.floor,
@@ -57,17 +67,10 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         margin=evidence.margin,
         leeway=evidence.objective.violation_ratio / pool.objective.violation_ratio,
         capacity=split(replicas, pool.capacity_types),
-    )
-    scenes = scene_demand(observation, evidence, memory)
-    warm = plan_warm_asks(pool, observation, scenes, evidence.lead_s, memory.warm)
-    places = plan_places(pool, observation, memory, evidence, decision) if pool.mode is Mode.PREDICTIVE else None
-    if places is not None:
-        decision = replace(decision, explanation=f"{decision.explanation}; {told(places)}", places=places)
-    return replace(
-        decision,
-        scenes=plan_new_pods(pool, observation, scenes, max(0, decision.change)),
-        victims=choose_victims(whole, max(0, -decision.change), pool.capacity_types),
-        warm=warm if pool.mode is Mode.PREDICTIVE else (),
+        scenes=plan_new_pods(pool, observation, scenes, max(0, change)),
+        victims=choose_victims(whole, max(0, -change), pool.capacity_types),
+        warm=warm if predictive else (),
+        places=places,
         scene_shares=memory.shares.most_wanted() if memory.shares is not None else {},
     )
 

@@ -26,12 +26,16 @@ class Trees:
 
     def predict(self, row: Floats) -> float:
         """The answer for one row of features [features]; nan is "not known"."""
+        unknown, feature = np.isnan(row), self.feature
+        if unknown.any():
+            # What is not known is below no threshold; in a second row, for the nodes that send it left, below each.
+            row = np.concatenate((row, np.where(unknown, -np.inf, row)))
+            feature = feature + unknown.size * self.missing_left
         node = self.roots
         for _ in range(self.depth):
-            x = row[self.feature[node]]
-            goes_left = (x <= self.threshold[node]) | (np.isnan(x) & self.missing_left[node])
-            node = np.where(goes_left, self.left[node], self.right[node])
-        return self.base + float(self.value[node].sum())
+            goes_left = row.take(feature.take(node)) <= self.threshold.take(node)
+            node = np.where(goes_left, self.left.take(node), self.right.take(node))
+        return self.base + float(self.value.take(node).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

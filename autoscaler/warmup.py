@@ -44,6 +44,8 @@ def plan_new_pods(
     the first and what fits into `TOLD_SHARE` of its memory: the gateway puts a copy of what is waited for only where
     there is room, and knows better than a forecast what that is.
     """
+    if count <= 0:
+        return ()
     held = any(pod.resident for pod in observation.pods if not pod.draining)
     return _dealt(pool, observation, demand, count, TOLD_SHARE if held else 1.0)
 
@@ -105,7 +107,9 @@ def _awaited_asks(
     asks: list[WarmAsk] = []
     sizes = observation.scene_bytes
     for node in sorted(observation.nodes, key=lambda node: node.name):
-        plans = _dealt(pool, observation, demand, node.awaits, 1.0)  # a disk has what its pods will come to load, too
+        plans = (
+            _dealt(pool, observation, demand, node.awaits, 1.0) if node.awaits else ()
+        )  # a disk has what its pods will come to load, too
         for scene in dict.fromkeys(scene for plan in plans for scene in plan):
             room = node.free_bytes - memory.promised_bytes(node.name, node.on_disk, sizes)
             known = scene in node.on_disk or (scene, node.name) in memory.asked_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 DOMAIN = "splatfleet.io"
 
 POOL_LABEL = f"{DOMAIN}/pool"
+POOL_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"  # a pool's name is its value: what a label may hold
 SCENES_ANNOTATION = f"{DOMAIN}/scenes"  # comma-separated scene ids
 SCENE_BYTES_ANNOTATION = f"{DOMAIN}/scene-bytes"  # `id=bytes,...` where no node knows a size yet
 SCENES_GATE = f"{DOMAIN}/scenes"  # scheduling gate: the autoscaler opens it when it has said which scenes a pod loads

@@ -8,9 +8,11 @@ from fleet import labels
 from fleet.renderers import Renderer
 from kube.connection import Connection
 from kube.objects import PODS, Pod
-from kube.reflector import Reflector, Scope
+from kube.reflector import Reflector, Scope, Timings
 
 READY_WITHIN_S = 10.0
+# After an outage pods come and go at once: who routes by what was true before it asks pods that have ended.
+TIMINGS = Timings(backoff_most_s=5.0)
 
 
 def renderer_of(pod: Pod) -> Renderer | None:
@@ -37,7 +39,7 @@ class RendererPods:
     def __init__(self, connection: Connection, namespace: str | None = None, node: str = "") -> None:
         field_selector = f"spec.nodeName={node}" if node else ""
         scope = Scope(namespace, label_selector=labels.POOL_LABEL, field_selector=field_selector)
-        self.reflector: Reflector[Pod] = Reflector(connection, PODS, scope)
+        self.reflector: Reflector[Pod] = Reflector(connection, PODS, scope, timings=TIMINGS)
 
     def start(self) -> RendererPods:
         """Begin to watch, and wait a moment for the first list: a reader then starts with what there is."""
@@ -82,9 +84,9 @@ class NodePods:
 
     def __init__(self, connection: Connection, namespace: str | None = None) -> None:
         scope = Scope(namespace, label_selector=f"{labels.COMPONENT_LABEL}={labels.NODE_COMPONENT}")
-        self.reflector: Reflector[Pod] = Reflector(connection, PODS, scope)
+        self.reflector: Reflector[Pod] = Reflector(connection, PODS, scope, timings=TIMINGS)
         beside = Scope(namespace, label_selector=labels.EXPORTER_BESIDE_LABEL)
-        self._beside: Reflector[Pod] = Reflector(connection, PODS, beside)
+        self._beside: Reflector[Pod] = Reflector(connection, PODS, beside, timings=TIMINGS)
 
     def start(self) -> NodePods:
         """Begin to watch."""

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from fleet.scene import FETCH_STALE_AFTER_S, SceneId
+from fleet.scene import SceneId
 from renderer.agent_metrics import AgentMetrics
 from renderer.ask_queue import PRELOAD_PRIORITY, Ask, AskQueue
 from renderer.catalogue import CatalogueEntry, LiveCatalogue, UnknownScene
 from renderer.credentials import CredentialError, scrubbed
+from renderer.fetch_progress import downloads
 from renderer.fetch_terms import Stopped, Terms
 from renderer.kept_asks import KeptAsks
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.splats import SceneFileError
-from renderer.store_files import read_json
 from renderer.store_space import StoreFull
 
 log = structlog.get_logger()
@@ -109,7 +109,7 @@ class AgentWork:
 
     def states(self) -> list[AskState]:
         """Every ask in the queue's order, then what became of the last thousand others."""
-        progress = self._progress()
+        progress = downloads(self._store.layout)
         with self._changed:
             now_s = time.monotonic()
             asks = sorted(
@@ -137,18 +137,6 @@ class AgentWork:
             return AskState(scene, state, ask.priority, None, done_bytes, total_bytes, "preload")
         reason = "" if left_s >= 0 else f"the deadline passed {-left_s:.1f} s ago"
         return AskState(scene, state, ask.priority, round(left_s, 3), done_bytes, total_bytes, reason)
-
-    def _progress(self) -> dict[str, tuple[int, int]]:
-        """Bytes done and in all of every download on this node, a pod's too."""
-        found: dict[str, tuple[int, int]] = {}
-        for path in self._store.layout.fetching.glob("[!.]*.json"):
-            record = read_json(path) or {}
-            try:
-                if time.time() - record["heartbeat_s"] < FETCH_STALE_AFTER_S:
-                    found[record["id"]] = (int(record["done_bytes"]), int(record["total_bytes"]))
-            except (KeyError, TypeError, ValueError):
-                continue
-        return found
 
     def _end(self, state: AskState) -> None:
         self._ends[SceneId(state.id)] = state

@@ -23,7 +23,19 @@ Parameter: TypeAlias = str | int | float | bool
 DEFAULT_TIMEOUT_S = 30.0
 ERROR_MARK = "splatfleet/"  # the model writes `splatfleet/<kind>: <message>` into what it raises
 
+# A pod that was restarted is found again so soon; gRPC's own pause grows by 1.6 times to two minutes, and a call does
+# not shorten it: a pod that had been away for a minute got nothing for twenty seconds more.
+RECONNECT_MS = 500
+_INT32_MAX = 2**31 - 1
+_CHANNEL = [
+    ("grpc.max_send_message_length", _INT32_MAX),
+    ("grpc.max_receive_message_length", _INT32_MAX),
+    ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
+    ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
+]
+
 _MARKED = re.compile(re.escape(ERROR_MARK) + r"(unavailable|bad_request|deadline|failed): ([^\n]*)")
+_NOT_REACHED = "failed to connect to all addresses"  # gRPC had no connection to send it over
 _OUTPUTS = ("RENDERED_IMAGE", "ENCODED_IMAGE", "STATS")
 _KIND_OF_STATUS: dict[str, Kind] = {
     "UNAVAILABLE": "unavailable",
@@ -41,11 +53,12 @@ class RendererError(Exception):
     """A frame that did not come: `kind` says what to do about it.
 
     `unavailable`: ask another pod; `bad_request`: the request is wrong everywhere; `deadline`: too late;
-    `failed`: this pod could not, and says why.
+    `failed`: this pod could not, and says why. `begun` is False where the pod never had the frame.
     """
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    def __init__(self, kind: Kind, message: str, begun: bool = True) -> None:
         self.kind = kind
+        self.begun = begun
         super().__init__(message)
 
 
@@ -100,7 +113,9 @@ def error_of(error: Exception) -> RendererError:
         return RendererError("unavailable", first)
     if isinstance(error, OSError) or "Deadline" in text:
         return RendererError("deadline" if "Deadline" in text else "unavailable", first)
-    return RendererError(_KIND_OF_STATUS.get(str(status).rsplit(".", 1)[-1], "failed"), first or type(error).__name__)
+    code = str(status).rsplit(".", 1)[-1]
+    begun = code != "NOT_FOUND" and not first.startswith(_NOT_REACHED)
+    return RendererError(_KIND_OF_STATUS.get(code, "failed"), first or type(error).__name__, begun)
 
 
 class RendererClient:
@@ -122,7 +137,7 @@ class RendererClient:
         import tritonclient.grpc.aio as grpc
 
         if self._client is None:
-            self._client = grpc.InferenceServerClient(self.address)
+            self._client = grpc.InferenceServerClient(self.address, channel_args=_CHANNEL)
         inputs = inputs_of(grpc, view, projection)
         wanted = [grpc.InferRequestedOutput(name) for name in _OUTPUTS]
         try:

@@ -8,18 +8,15 @@ of the machine the tail of a file may be zeros.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import os
 import shutil
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from fleet.scene import FetchRecord
 from renderer.download_blocks import Blocks, PieceWriter
 from renderer.fetch_terms import Stopped, Terms
 from renderer.scene_source import (
@@ -33,7 +30,6 @@ from renderer.scene_source import (
 )
 from renderer.store_files import Pace, read_json, sync_folder, write_json
 
-_HEARTBEAT_S = 0.5
 _CHUNK_BYTES = 256 << 10
 _SYNC_BYTES = 64 << 20  # so much is written behind the download, not after it
 _SMALLEST_CHUNK_BYTES = 16 << 10
@@ -65,40 +61,6 @@ class Downloaded:
     digest: str
     fetched_bytes: int
     seconds: float
-
-
-class Heartbeat:
-    """Writes a FetchRecord now and every half second until it is left; then the file is gone."""
-
-    def __init__(self, path: Path, scene: str, digest: str, total_bytes: int) -> None:
-        self._path = path
-        self._record = FetchRecord(scene, digest, 0, total_bytes, 0.0)
-        self._done_bytes = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{scene}", daemon=True)
-
-    def progress(self, done_bytes: int) -> None:
-        """The next heartbeat tells so many bytes."""
-        self._done_bytes = done_bytes
-
-    def _write(self) -> None:
-        record = dataclasses.replace(self._record, done_bytes=self._done_bytes, heartbeat_s=time.time())
-        write_json(self._path, dataclasses.asdict(record))
-
-    def _beat(self) -> None:
-        while not self._stop.wait(_HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # a full disk fails the download itself, with its own message
-                self._write()
-
-    def __enter__(self) -> Heartbeat:
-        self._write()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._path.unlink(missing_ok=True)
 
 
 class Download:

@@ -19,11 +19,13 @@ from renderer.camera import Camera, CameraError, camera_from_matrices, look_at
 from renderer.catalogue import CatalogueEntry, CatalogueError, LiveCatalogue, UnknownScene
 from renderer.credentials import BearerTokens, CredentialError
 from renderer.encoding import Pixels, encode, to_host, to_pixels
+from renderer.fetch_progress import TELL_EVERY_S, downloads, told
 from renderer.peers import Peers
 from renderer.pod_settings import PodSettings
 from renderer.rasterizer import DeviceRasterizer, RasterizerUnavailable, choose
 from renderer.request import BadRequest, Defaults, RenderRequest, parse_request
-from renderer.scene_cache import CacheWatcher, OverBudget, Pin, SceneCache, StillLoading
+from renderer.scene_cache import Pin, SceneCache, StillLoading
+from renderer.scene_memory import CacheWatcher, OverBudget
 from renderer.scene_store import FetchFailed, SceneStore
 from renderer.splats import SceneFileError, Splats, make_splats
 from renderer.store_space import StoreFull, StoreHeld
@@ -105,7 +107,8 @@ class RendererPod:
         began_s = time.monotonic()
         self._warm_up()
         warmed_s = time.monotonic()
-        self._load_first(settings.scenes)
+        with told(self._store.layout, _say, TELL_EVERY_S):
+            self._load_first(settings.scenes)
         self._starting = False
         self.start_up_s = {"kernels": warmed_s - began_s, "scenes": time.monotonic() - warmed_s}
 
@@ -167,13 +170,13 @@ class RendererPod:
             except StoreHeld as held:  # by neighbours that a busy machine made slow; the locks are let go between tries
                 if not self._starting:
                     raise
-                print(f"splatfleet: {held}; waiting for them", flush=True)
+                _say(f"{held}; waiting for them")
 
     def _pack(self, stored: StoredScene, splats: Splats) -> None:
         try:
             self._store.add_packed(stored, splats)
         except OSError as error:
-            print(f"splatfleet: scene {stored.id} was not packed: {error}", flush=True)
+            _say(f"scene {stored.id} was not packed: {error}")
 
     def answer(self, parameters: Mapping[str, Any], view: NDArray[Any], projection: NDArray[Any]) -> Answer:
         """Render, warm, drop or check.
@@ -185,7 +188,7 @@ class RendererPod:
             request = parse_request(parameters, self._defaults)
             if request.action == "check":
                 self._warm_up()
-                return Answer({"state": "alive", "service_s": time.monotonic() - began_s})
+                return Answer({"state": "alive", "service_s": time.monotonic() - began_s, "fetching": self._fetching()})
             if request.action != "render":
                 return self._act(request, began_s)
             self._live.current().get(request.scene)
@@ -205,6 +208,11 @@ class RendererPod:
             raise LoadFailed(f"scene {request.scene}: {error}") from error
         self._pace(answer.stats, began_s)
         return answer
+
+    def _fetching(self) -> dict[str, dict[str, int]]:
+        """How far the downloads into the node's store are, by scene."""
+        found = downloads(self._store.layout).items()
+        return {scene: {"done_bytes": done, "total_bytes": total} for scene, (done, total) in found}
 
     @property
     def _constants(self) -> constants.Constants:
@@ -296,3 +304,7 @@ def _refuse_late(request: RenderRequest, arrived_unix_ms: float) -> None:
     now_unix_ms = time.time() * 1000
     if request.is_late(arrived_unix_ms, now_unix_ms):
         raise DeadlinePassed(f"deadline_ms is {request.deadline_ms:.0f}, it is {now_unix_ms:.0f}; not rendered")
+
+
+def _say(text: str) -> None:
+    print(f"splatfleet: {text}", flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 from fleet import metrics
 from fleet.metrics import Metric
 from fleet.scene import SceneId
-from renderer.scene_cache import Cause
+from renderer.scene_memory import Cause
 
 _LATER_S = 0.01  # until the frame has been answered
 _LOAD_SOURCES = ("remote", "disk", "packed")

@@ -14,7 +14,8 @@ from typing import Protocol
 from fleet.scene import SceneId, SceneRecord, StoreLayout, StoreRecord
 from renderer import formats
 from renderer.catalogue import CatalogueEntry
-from renderer.download import Download, Heartbeat, Source
+from renderer.download import Download, Source
+from renderer.fetch_progress import Heartbeat
 from renderer.fetch_terms import Terms
 from renderer.peers import PEER_RANGES
 from renderer.scene_roots import SceneRoots

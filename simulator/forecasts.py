@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.conformal import Calibrator
+from autoscaler.conformal import Calibrators
 from fleet.traffic import DAY_S, Floats
 from simulator.rivals.predictors import Arima, Constant, Kalman, Predictor, ProphetLike
 from simulator.rivals.seasonal import HoltWinters
@@ -88,7 +88,7 @@ def score(method: str, rates: Floats, bin_s: float, horizon_s: float, quantile: 
     """Roll over `rates` [bins] in requests/s (nan: no data, stands for the last value) and score the second half."""
     lead, day = max(1, round(horizon_s / bin_s)), max(2, round(DAY_S / bin_s))
     predictor = METHODS[method](day, lead)
-    calibrator = Calibrator((quantile,), 3 * day)
+    calibrator = Calibrators([[quantile]], 3 * day)
     issued: deque[tuple[float, float, float]] = deque()  # point, quantile, scale
     recent: deque[float] = deque(maxlen=lead)
     mean, last = math.nan, 0.0
@@ -102,13 +102,13 @@ def score(method: str, rates: Floats, bin_s: float, horizon_s: float, quantile: 
             known = [value for value in recent if value == value]
             if 2 * len(known) >= lead:
                 actual = max(known)
-                calibrator.update((actual - point) / scale, [actual <= asked])
+                calibrator.update(np.array([(actual - point) / scale]), np.array([[actual <= asked]]))
                 results.append((index, actual, asked))
         predictor.add(last)
         mean = last if mean != mean else mean + (last - mean) / min(index + 1, day)
         scale = math.sqrt((last + 0.1 * mean) / bin_s + (0.1 * (last + 0.1 * mean)) ** 2) + 1e-9
         point = predictor.next()
-        issued.append((point, max(0.0, point + scale * calibrator.offset(0)), scale))
+        issued.append((point, max(0.0, point + scale * float(calibrator.offsets()[0, 0])), scale))
     spent_ms = (time.process_time() - began_s) * 1e3
     return _summary(
         method, horizon_s, [row for row in results if row[0] >= rates.size // 2], quantile, bin_s, spent_ms / rates.size

@@ -88,6 +88,7 @@ class Reader:
         self._seen = 0
         levels = master.forecaster.shape.quantiles
         self._columns = [levels.index(level) for level in shape.quantiles]
+        self._view: tuple[int, ForecastView | None] = (0, None)  # after so many bins: a bin is looked at more than once
 
     @property
     def shape(self) -> Shape:
@@ -116,6 +117,11 @@ class Reader:
 
     def view(self) -> ForecastView | None:
         """The master's view; its coverage is that of the level that all learn by."""
+        if self._view[0] != self._seen:
+            self._view = (self._seen, self._look())
+        return self._view[1]
+
+    def _look(self) -> ForecastView | None:
         answer = self._answer
         if answer is None:
             return None

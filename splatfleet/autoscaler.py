@@ -52,7 +52,9 @@ class AutoscalerSettings(VerbSettings):
     scene_agents: list[str] = Field([], description="NODE=URL of scene agents that no pod watch would find.")
     scene_agent_ca: Path | None = Field(None, description="PEM CA of scene agents that serve over TLS.")
     scene_agent_token_file: Path | None = Field(None, description="File with the scene agents' token.")
-    pools: list[Any] = Field([], description="Pools: names, or JSON of their settings (see docs/autoscaler.md).")
+    pools: list[Any] = Field(
+        [], description="Pools: names, or JSON of their settings, an object or a list (see docs/autoscaler.md)."
+    )
     prometheus: str | None = Field(None, description="URL of the Prometheus that holds the gateway's counters.")
     recorded: bool = Field(False, description="Read the history from the recording rules (bins of 60 s): cheaper.")
     gateway: str | None = Field(None, description="URL of the gateway to scrape where there is no Prometheus.")
@@ -85,8 +87,6 @@ def read_pools(settings: AutoscalerSettings) -> list[Pool]:
     pools = []
     for item in settings.pools:
         try:
-            if isinstance(item, str) and item.lstrip().startswith("{"):
-                item = json.loads(item)
             pool = parse_pool(item)
         except ValueError as error:
             raise UsageError(f"--pools: {error}") from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from fleet.labels import GATEWAY_PORT, GATEWAY_TOKENS_ENV
+from fleet.labels import GATEWAY_PORT, GATEWAY_TOKENS_ENV, POOL_PATTERN
 from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.kubernetes import connect
 from splatfleet.settings import UsageError, VerbSettings, verb
@@ -67,7 +69,7 @@ def run(settings: GatewayVerbSettings) -> None:
     wanted = GatewaySettings(
         renderers_file=settings.renderers_file,
         watched=_watch_pods(settings.namespace) if settings.kubernetes else None,
-        pools=tuple(settings.pool),
+        pools=_names(settings.pool),
         node_digests=digests,
         catalogue=settings.catalogue,
         limits=limits,
@@ -98,6 +100,13 @@ def _watch_pods(namespace: str) -> WatchedPods:
     return WatchedPods(RendererPods(connection, where).start(), nodes)
 
 
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    for name in given:
+        if not re.fullmatch(POOL_PATTERN, name):
+            raise UsageError(f"--pool {name!r:.80}: expected at most 63 letters, digits, '-', '_' or '.', as renderer")
+    return tuple(given)
+
+
 def _weights(given: list[str]) -> dict[str, float]:
     weights: dict[str, float] = {}
     for text in given:
@@ -106,7 +115,7 @@ def _weights(given: list[str]) -> dict[str, float]:
             weights[pool] = float(weight)
         except ValueError:
             weights[pool] = -1.0
-        if not pool or not 0 <= weights[pool] < float("inf"):
+        if not re.fullmatch(POOL_PATTERN, pool) or not 0 <= weights[pool] < float("inf"):
             raise UsageError(f"--split {text}: expected POOL=WEIGHT with a weight of 0 or more, for example canary=5")
     if weights and not sum(weights.values()):
         raise UsageError("--split: every weight is 0, expected one above 0")

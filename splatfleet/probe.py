@@ -50,6 +50,10 @@ def run(settings: ProbeSettings) -> int:
         click.echo(f"{settings.grpc}: {figures['error']}: {figures['message']}", err=True)
         return 1
     click.echo(f"{settings.grpc}: alive, {SIZE_PX}x{SIZE_PX} frame in {figures['seconds'] * 1e3:.0f} ms")
+    for scene, progress in sorted(figures["stats"].get("fetching", {}).items()):
+        click.echo(
+            f"{settings.grpc}: scene {scene}: {progress['done_bytes']:,} of {progress['total_bytes']:,} bytes fetched"
+        )
     return 0
 
 

@@ -11,6 +11,7 @@ import difflib
 import inspect
 import json
 import os
+import re
 import sys
 import tomllib
 import types
@@ -27,6 +28,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 Settings = TypeVar("Settings", bound="VerbSettings")
 DESCRIPTORS = "/dev/fd"
+_JSON = re.compile(r"""\s*(\{|\[\s*(["{[\]]|[-\d.,\s]+\]\s*$))""")  # objects or a list; the address [::1]:80 is neither
 
 
 class VerbSettings(BaseSettings):
@@ -84,14 +86,37 @@ def resolve(settings: type[Settings], flags: dict[str, Any], environment: dict[s
         spelled = field.alias or name
         text = environment.get(f"{prefix}{spelled}".upper())
         if text:
-            merged[spelled] = text.split(",") if _is_list(field) else text
+            merged[spelled] = _parts(field, text)
         if flags.get(name) not in (None, ()):
             merged[spelled] = flags[name]
+        if _is_list(field) and isinstance(merged.get(spelled), list | tuple):
+            merged[spelled] = [item for text in merged[spelled] for item in _items(spelled, text)]
     try:
         return settings(**merged)
     except ValidationError as error:
         known = [field.alias or name for name, field in settings.model_fields.items()]
         raise UsageError("; ".join(_explain(item, prefix, known) for item in error.errors())) from error
+
+
+def _parts(field: FieldInfo, text: str) -> str | list[str]:
+    """An environment variable holds the values of a list between commas, or as JSON, which has commas of its own."""
+    if not _is_list(field):
+        return text
+    return [text] if _JSON.match(text) else text.split(",")
+
+
+def _items(name: str, value: Any) -> list[Any]:
+    """The values that one stands for: those of its JSON, a list or one object after the other; else itself."""
+    if not isinstance(value, str) or not _JSON.match(value):
+        return [value]
+    try:
+        found: list[Any] = json.loads(value if value.lstrip().startswith("[") else f"[{value}]")
+    except json.JSONDecodeError as error:
+        flag = "--" + name.replace("_", "-")
+        raise UsageError(
+            f"{flag}: {value[:80]!r} is no JSON ({error.msg}); quote it whole, or write it into the file of --config"
+        ) from error
+    return found
 
 
 def _check_outputs(settings: VerbSettings) -> None:

@@ -27,6 +27,8 @@ RECHECK_S = 0.1  # waiting requests are looked at this often even if nothing hap
 MAX_UNKNOWN = 1000
 HANG_S = 30.0  # a pod that takes longer for a frame without a deadline hangs; another is asked
 LATE_IN_A_ROW = 3  # so many missed deadlines, and a pod may hang: ask it
+TRIES = 2  # of a frame that pods had: one that ends a pod ends no more of them
+MOST_ASKED = 8  # pods in a row of which none had the frame: they ended, and nobody told us yet
 WARM_TIMEOUT_S = 10.0  # warm answers at once, but waits behind the frame that runs
 
 log = structlog.get_logger("gateway")
@@ -81,7 +83,10 @@ class Pool:
         self._recheck: asyncio.TimerHandle | None = None
 
     async def render(self, frame: Frame) -> Answer:
-        """Wait for a pod that holds the scene, have it render, once more elsewhere if it fails; raises Refusal."""
+        """Wait for a pod that holds the scene, have it render, once more elsewhere if it fails; raises Refusal.
+
+        A pod that never had the frame does not count: in a roll-out several end at once.
+        """
         if self._unknown_until_s.get(frame.request.scene, 0.0) > time.monotonic():
             raise unknown_scene(frame.request.scene)
         ticket = self._ticket(frame)
@@ -91,7 +96,8 @@ class Pool:
             raise Refusal(
                 503, "queue_full", f"{self.router.waiting} requests wait in pool {self.name}", retry_after_s=1
             ) from full
-        for last_try in (False, True):
+        tries = 0
+        for asked in range(1, MOST_ASKED + 1):
             uid = await self._place(ticket, frame)
             try:
                 reply = await self._ask(uid, frame)
@@ -99,7 +105,8 @@ class Pool:
                 self.router.learn_resident(uid, ticket.scene, time.monotonic())
                 return Answer(reply, uid, frame.cold)
             except RendererError as error:
-                self._judge(uid, frame, error, last_try)
+                tries += error.begun
+                self._judge(uid, frame, error, last_try=tries >= TRIES or asked == MOST_ASKED)
                 ticket.avoid = uid
             finally:
                 self.router.release(uid)
@@ -195,7 +202,7 @@ class Pool:
             raise deadline_passed(frame)
         client = self.clients.get(uid)
         if client is None:
-            raise RendererError("unavailable", f"pod {uid} is gone")
+            raise RendererError("unavailable", f"pod {uid} is gone", begun=False)
         parameters = request.parameters()
         if frame.has_deadline:
             parameters["deadline_ms"] = round(left_s * 1000.0, 1)

@@ -40,6 +40,7 @@ def test_trees_answer_as_scikit_learn_does_from_the_same_values() -> None:
         min_samples_leaf=20,
         l2_regularization=1.0,
         max_bins=64,
+        max_features=boosting.FEATURES,
         early_stopping=False,
         random_state=0,
     )

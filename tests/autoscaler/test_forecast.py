@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoscaler.conformal import Calibrator
+from autoscaler.conformal import Calibrators
 from autoscaler.diary import Diary, of_past_days
 from autoscaler.experts import HoltWinters
 from autoscaler.forecast import Forecaster, Shape, round_up, shape_for
@@ -56,11 +56,11 @@ def test_conformal_covers_whatever_the_errors_are(level: float) -> None:
     """Skewed errors whose size triples half-way: coverage over each half stays within 3 points."""
     random = np.random.default_rng(1)
     errors = random.exponential(1.0, 4000) * np.where(np.arange(4000) < 2000, 1.0, 3.0)
-    calibrator = Calibrator((level,), window=500)
+    calibrators = Calibrators([[level]], window=500)
     met = []
     for error in errors.tolist():
-        met.append(error <= calibrator.offset(0))
-        calibrator.update(error, met[-1:])
+        met.append(error <= calibrators.offsets()[0, 0])
+        calibrators.update(np.array([error]), np.array([met[-1:]]))
     assert np.mean(met[200:2000]) == pytest.approx(level, abs=0.03)
     assert np.mean(met[2000:]) == pytest.approx(level, abs=0.03)
 
@@ -143,7 +143,7 @@ def test_the_first_jump_is_not_overshot_while_the_history_is_short() -> None:
     shape = shape_for(mean_count=2.0, bin_s=1.0, lead_s=9.0, season_s=(60.0, 420.0), quantile=0.9, average_s=None)
     forecaster = Forecaster(shape)
     highest = []
-    for second in range(4 * 60):
+    for second in range(7 * 60):
         forecaster.update(40.0 if second % 60 >= 40 else 2.0)
         quantiles = forecaster.quantiles()
         assert quantiles is not None
@@ -213,7 +213,7 @@ def test_past_days_are_read_over_midnight_and_over_gaps() -> None:
 def test_every_quantile_has_weights_of_its_own() -> None:
     """Two experts, one right about the middle and one right about the edge: each is believed where it is right."""
     random = np.random.default_rng(12)
-    mixture = Mixture((0.5, 0.9), 1, 3, 60)
+    mixture = Mixture((0.5, 0.9), 1, np.ones((3, 2)), 60)
     said = np.array([[0.0, 3.0], [0.0, 0.5], [-2.0, 1.3]])
     for index in range(400):
         actual = float(random.normal())

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from splatfleet.autoscaler import COMMAND
+from splatfleet.autoscaler import COMMAND, AutoscalerSettings, read_pools
 from splatfleet.replay import COMMAND as REPLAY
+from splatfleet.settings import resolve
 from tests.autoscaler.wire import serving
 
 
@@ -77,6 +78,20 @@ def test_once_against_a_dead_prometheus_holds_and_says_so(free_port: int) -> Non
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '[{"name": "a", "max_replicas": 3}, {"name": "b", "objective": {"max_queue_wait_s": 1.0}}]',
+        '{"name": "a", "max_replicas": 3}, {"name": "b", "objective": {"max_queue_wait_s": 1.0}}',
+    ],
+)
+def test_pools_as_json_by_flag_and_by_environment(text: str) -> None:
+    for flags, environment in (({"pools": (text,)}, {}), ({}, {"SPLATFLEET_AUTOSCALER_POOLS": text})):
+        first, second = read_pools(resolve(AutoscalerSettings, flags, environment))
+        assert (first.name, first.max_replicas) == ("a", 3)
+        assert (second.name, second.objective.max_queue_wait_s) == ("b", 1.0)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "--pools: none is given"),
@@ -87,7 +102,11 @@ def test_once_against_a_dead_prometheus_holds_and_says_so(free_port: int) -> Non
         (["--pools", '{"name": "a", "objective": 3}'], "expected a mapping"),
         (["--pools", '{"name": "a", "max_replicas": "x"}'], "Expected `int`"),
         (["--pools", '{"name": "a", "max_replicas": 0}'], "max_replicas is 0"),
-        (["--pools", '{"name": "a"'], "--pools"),
+        (["--pools", '{"name": "a"'], "is no JSON"),
+        (["--pools", "[renderer]"], "'[renderer]' is no name of a pool"),
+        (["--pools", '[["renderer"]]'], "expected a name or a mapping"),
+        (["--pools", '{"name": "a b"}'], "'a b' is no name of a pool"),
+        (["--pools", '[{"name": "a"}, {"name": "a"}]'], "twice"),
         (["--pools", "a", "--gateway", "localhost:80"], "is no URL"),
         (["--pools", "a", "--gateway", "http://x", "--listen", "nowhere"], "is no address"),
     ],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from renderer.client import RECONNECT_MS, RendererClient, RendererError
 from renderer.gateway.app import GatewaySettings
 from renderer.gateway.routing import Limits
 from tests.gateway.conftest import IDENTITY, body, serving, write_renderers
@@ -45,7 +47,7 @@ async def test_a_frame_comes_back_with_what_it_took(tmp_path: Path, pods: Any) -
     ("fields", "named"),
     [
         ({"scene": "../../etc/passwd"}, "scene: scene id '../../etc/passwd' is not valid"),
-        ({"scene": "/work/robot.ply"}, "is not valid"),
+        ({"scene": "/srv/robot.ply"}, "is not valid"),
         ({"view_matrix": [1.0] * 15}, "view_matrix is 15 numbers, expected 16"),
         ({"projection_matrix": [1e12, *IDENTITY[1:]]}, "projection_matrix[0] is 1e+12"),
         ({"size": [0, 10]}, "size[0] is 0, expected 1 to 8192"),
@@ -281,6 +283,50 @@ async def test_a_pod_that_dies_in_mid_frame_costs_nobody_a_frame(tmp_path: Path,
         dying.service_s = 0.005
         await dying.start()  # the same address: the gateway finds out by itself
         await front.until(lambda: front.gateway.directory.state("dying") == "ready")
+
+
+async def test_pods_that_ended_unseen_do_not_count_as_tries(tmp_path: Path, pods: Any) -> None:
+    ended = [await pods(f"ended-{number}") for number in range(4)]
+    other = await pods("other")
+    write_renderers(tmp_path / "renderers.json", *(pod.entry() for pod in ended))
+    async with serving(settings(tmp_path)) as front:
+        directory = front.gateway.directory
+        await front.until(lambda: directory.pool("renderer").router.knows("robot"))
+        for pod in ended:
+            await pod.die()
+        asked = asyncio.create_task(front.ask())
+        await front.until(lambda: asked.done() or {directory.state(pod.uid) for pod in ended} == {"unready"})
+        front.write(*(pod.entry() for pod in ended), other.entry())
+        answer = await asked
+        assert (answer.status_code, answer.headers.get("x-splatfleet-pod")) == (200, "other")
+
+
+async def test_a_pod_that_was_away_for_long_is_found_again_at_once(pods: Any) -> None:
+    pod = await pods("pod-a")
+    client = RendererClient(f"127.0.0.1:{pod.grpc_port}")
+    assert (await client.warm("robot"))["state"] == "resident"
+    await pod.die()
+
+    async def refused() -> bool:
+        try:
+            await client.warm("robot", 5.0)
+            return False
+        except RendererError as error:
+            return error.kind == "unavailable"
+
+    try:
+        away_s = time.monotonic() + 4.0  # gRPC's own pauses are over two seconds by then, and grow
+        while time.monotonic() < away_s:
+            assert await refused()
+            await asyncio.sleep(0.1)
+        await pod.start()
+        asks = 1
+        while await refused():
+            asks += 1
+            await asyncio.sleep(0.1)
+    finally:
+        await client.close()
+    assert asks <= 2 + RECONNECT_MS / 100
 
 
 async def test_a_pod_whose_model_fails_is_tried_once_elsewhere(tmp_path: Path, pods: Any) -> None:

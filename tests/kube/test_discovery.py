@@ -106,3 +106,22 @@ def test_an_exporter_beside_a_renderer_is_asked_for_by_its_label(stub: StubServe
         assert nodes.exporters() == {"n1": "http://127.0.7.1:9465"}
     finally:
         nodes.stop()
+
+
+def test_an_outage_is_over_soon_for_who_routes_by_pods(
+    stub: StubServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.faults.extend([("list", 503, None, {"message": "later"})] * 12)
+    pods = RendererPods(connection)
+    pauses_s: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses_s.append(seconds)
+        if len(pauses_s) == 12:
+            pods.reflector._stopping.set()
+
+    monkeypatch.setattr(pods.reflector._stopping, "wait", pause)
+    pods.reflector.start()
+    pods.reflector._thread.join(30.0)
+    assert len(pauses_s) == 12
+    assert 2.5 <= max(pauses_s) <= 5.0

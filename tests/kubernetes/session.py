@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -23,7 +23,8 @@ class Session:
         self.ended = ""  # why, once it has ended by itself
         self._cameras = cameras
         url = f"{gateway_url.replace('http://', 'ws://')}/v1/stream?scene={scene}&pool={pool}"
-        self._socket = connect(url, proxy=None, compression=None)
+        self._opened = ExitStack()
+        self._socket = self._opened.enter_context(connect(url, proxy=None, compression=None))
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._look, self._read)]
         for thread in self._threads:
@@ -31,7 +32,7 @@ class Session:
 
     def close(self) -> None:
         self._stopping.set()
-        self._socket.close()
+        self._opened.close()
         for thread in self._threads:
             thread.join(5.0)
 

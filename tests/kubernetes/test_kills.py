@@ -25,7 +25,7 @@ from tests.kubernetes.session import Session
 from tests.kubernetes.standing import FRAME_S, LEASE_S, Standing
 from tests.kubernetes.traffic import Traffic
 
-pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.triton, pytest.mark.prometheus, pytest.mark.timeout(600)]
 
 POOL = "steady"
 LOW_PER_S, HIGH_PER_S = 6.0, 14.0
@@ -33,7 +33,8 @@ DOWN_S = 4  # a pod must have been superfluous for so long before it goes
 BLIND_S = 8.0
 OUTAGE_S = float(os.environ.get("SPLATFLEET_OUTAGE_S", "10"))  # make test-kubernetes-long: 30
 HANG_S = max(0.4 * OUTAGE_S, LEASE_S + 1.0)  # more than a lease may be written on
-MOST_LOST = 0  # the gateway asks another pod once
+MOST_LOST = 0  # the gateway asks another pod
+WITHIN_S = 150.0  # of a state that comes: six pods that booted at once took 52 s of two cores that others used too
 
 
 class Rig:
@@ -71,7 +72,9 @@ class Rig:
 
     def worker(self, component: str) -> PodWorker:
         found: PodWorker = eventually(
-            lambda: next((worker for worker in self.workers(component) if worker.ready), None), 40, f"{component} ready"
+            lambda: next((worker for worker in self.workers(component) if worker.ready), None),
+            WITHIN_S,
+            f"{component} ready",
         )
         return found
 
@@ -109,7 +112,12 @@ class Rig:
             whole = all(worker.ready for worker in self.fleet.kubelet.live())
             return whole and self.follows(lambda count: busy < count <= 2.0 * busy + 2.0)
 
-        eventually(settled, 60, f"the pool settles at {rate_per_s:g} requests/s: {self.counts[-1:]}, {self.ready()}")
+        def told() -> str:
+            counts = [count for _, count in self.counts[-5:]]
+            waited_for = [worker.pod.metadata.name for worker in self.fleet.kubelet.live() if not worker.ready]
+            return f"the pool settles at {rate_per_s:g}/s: {counts}, {self.ready()} ready, not ready {waited_for}"
+
+        eventually(settled, WITHIN_S, told)
         return self.count()
 
     def sample(self, component: str, port: int, name: str) -> float:
@@ -136,7 +144,7 @@ def rig(standing: Standing) -> Iterator[Rig]:
         session = Session(standing.fleet.gateway_url, standing.scenes.ids[0], POOL, cameras)
         made = Rig(standing, traffic, session)
         try:
-            eventually(lambda: len(standing.fleet.ready_pods("autoscaler")) == 2, 60, "a leader and a standby")
+            eventually(lambda: len(standing.fleet.ready_pods("autoscaler")) == 2, WITHIN_S, "a leader and a standby")
             yield made
         finally:
             made.stop()
@@ -179,8 +187,8 @@ def test_the_extender_is_killed_while_pods_are_asked_for(rig: Rig) -> None:
     begun_s = time.monotonic()
     os.killpg(extender.processes()[0].pid, signal.SIGKILL)
     rig.traffic.rate_per_s = HIGH_PER_S
-    took_s = back(rig, lambda: rig.follows(lambda n: n > before), 60, "pods are placed without the extender")
-    back(rig, lambda: extender.ready and extender.restarts, 40, "the extender answers again")
+    took_s = back(rig, lambda: rig.follows(lambda n: n > before), WITHIN_S, "pods are placed without the extender")
+    back(rig, lambda: extender.ready and extender.restarts, WITHIN_S, "the extender answers again")
     killed(rig, "extender killed", begun_s, took_s)
 
 
@@ -199,7 +207,7 @@ def test_prometheus_is_killed_and_nothing_shrinks_by_its_absence(rig: Rig) -> No
     ).items()
     restarted_s = time.monotonic()
     rig.fleet.restart_prometheus()
-    back(rig, lambda: rig.follows(lambda n: n < before), 60, "it shrinks once demand is known again")
+    back(rig, lambda: rig.follows(lambda n: n < before), WITHIN_S, "it shrinks once demand is known again")
     killed(rig, f"Prometheus killed, {BLIND_S:g} s without", begun_s, time.monotonic() - restarted_s)
 
 
@@ -208,7 +216,7 @@ def test_an_exporter_is_killed(rig: Rig) -> None:
     node = rig.worker(labels.NODE_COMPONENT)
     begun_s = time.monotonic()
     os.killpg(node.processes()[0].pid, signal.SIGKILL)
-    took_s = back(rig, lambda: node.ready and node.restarts, 40, "the exporter answers again")
+    took_s = back(rig, lambda: node.ready and node.restarts, WITHIN_S, "the exporter answers again")
     assert rig.lowest_since(begun_s) >= before
     killed(rig, "exporter killed", begun_s, took_s)
 
@@ -222,7 +230,7 @@ def test_the_leading_autoscaler_is_killed_and_never_two_lead(rig: Rig) -> None:
     begun_s, held = time.monotonic(), len(rig.holders)
     os.killpg(leader.processes()[0].pid, signal.SIGKILL)
     rig.traffic.rate_per_s = HIGH_PER_S
-    took_s = back(rig, lambda: rig.follows(lambda n: n > before), 60, "another one leads and scales")
+    took_s = back(rig, lambda: rig.follows(lambda n: n > before), WITHIN_S, "another one leads and scales")
     assert rig.lease()["leaseTransitions"] == lease["leaseTransitions"] + 1
     assert len(rig.holders) == held + 1
     killed(rig, "leading autoscaler killed", begun_s, took_s)
@@ -247,7 +255,7 @@ def test_the_api_server_hangs_and_dies(rig: Rig) -> None:
     rig.fleet.plane.restart_program("kube-apiserver")
     rig.fleet.plane.wait_ready()
     restarted_s = time.monotonic()
-    back(rig, lambda: rig.follows(lambda n: n < before), 90, "it follows demand again")
+    back(rig, lambda: rig.follows(lambda n: n < before), WITHIN_S, "it follows demand again")
     assert rig.lease()["leaseTransitions"] <= leases + 1
     for worker in autoscalers:
         log = (rig.fleet.folder / "kubelet/pods" / worker.pod.metadata.uid / "autoscaler.log").read_text()
@@ -269,7 +277,7 @@ def test_a_renderer_is_killed(rig: Rig) -> None:
         gone = uid not in {life.uid for life in rig.standing.alive(POOL, ended=True)}
         return bool(worker.ready and worker.restarts) or (gone and rig.follows(lambda _: True))
 
-    took_s = back(rig, served, 60, "the renderer serves again")
+    took_s = back(rig, served, WITHIN_S, "the renderer serves again")
     killed(rig, "renderer killed", begun_s, took_s)
 
 
@@ -282,7 +290,7 @@ def test_a_slice_breaks_and_is_mended(rig: Rig) -> None:
     node.set_health(life.uid, healthy=False)
     try:
         took_s = back(
-            rig, lambda: rig.count() > before and told(rig) == {"SlicesUnhealthy": 1}, 30, "one more is asked"
+            rig, lambda: rig.count() > before and told(rig) == {"SlicesUnhealthy": 1}, WITHIN_S, "one more is asked"
         )
         condition = slices(rig)
         assert (condition["status"], condition["reason"]) == ("False", "PodsCountedOut")
@@ -290,7 +298,7 @@ def test_a_slice_breaks_and_is_mended(rig: Rig) -> None:
     finally:
         node.set_health(life.uid, healthy=True)
     both = {"SlicesUnhealthy": 1, "SlicesHealthy": 1}
-    back(rig, lambda: told(rig) == both and slices(rig)["status"] == "True", 30, "the slice is sound again")
+    back(rig, lambda: told(rig) == both and slices(rig)["status"] == "True", WITHIN_S, "the slice is sound again")
     killed(rig, "slice broken and mended", begun_s, took_s)
 
 
@@ -324,15 +332,15 @@ def test_a_node_falls_silent(rig: Rig) -> None:
         return sum(life.node != gone for life in rig.standing.ready(POOL)) >= before
 
     try:
-        took_s = back(rig, elsewhere, 90, f"its pods run elsewhere than {gone}")
+        took_s = back(rig, elsewhere, WITHIN_S, f"its pods run elsewhere than {gone}")
         killed(rig, f"node with {homes.count(gone)} of {len(homes)} pods lost", begun_s, took_s)
         port = labels.EXTENDER_PORT
         reserved = metrics.EXTENDER_RESERVATIONS.name
-        eventually(lambda: rig.sample("extender", port, reserved) == 0.0, 40, "reservations end")
+        eventually(lambda: rig.sample("extender", port, reserved) == 0.0, WITHIN_S, "reservations end")
         assert rig.sample("extender", port, metrics.EXTENDER_RESERVATION_LEAKS.name) == 0.0
     finally:
         rig.fleet.plane.restart_program("kube-controller-manager", monitor.format("24h"))
         on_it = ("pods", "--field-selector", f"spec.nodeName={gone}")
         rig.standing.kubectl("delete", *on_it, "--force", "--grace-period=0")  # nobody there can say that they ended
         rig.fleet.kubelet.return_node(gone)
-        eventually(lambda: gone in rig.fleet.exporter_urls(), 60, "the node serves again")
+        eventually(lambda: gone in rig.fleet.exporter_urls(), WITHIN_S, "the node serves again")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from autoscaler.pod_stages import StartupBook, stage_of
+from autoscaler.evidence import upper_quantile
+from autoscaler.pod_stages import AGREEING, StartupBook, stage_of
 from kube.objects import Condition, ContainerState, ContainerStatus, Meta, Node, Pod, PodSpec, PodStatus
 
 T0_S = 1_795_000_000.0
@@ -64,6 +65,41 @@ def test_a_pod_that_was_ready_for_long_says_nothing() -> None:
     young = book.saw(pod("v", node="n", ready_s=T0_S + 30), "p", None, T0_S + 100)
     assert young is not None
     assert young.total_s == pytest.approx(30.0)
+
+
+def started(book: StartupBook, *took_s: float, new_node: bool = False) -> None:
+    """One pod after the other, each watched from the ask to readiness by the clock given here."""
+    for number, seconds in enumerate(took_s, len(book.starts.get("p", ()))):
+        node = Node(Meta("n", creation_timestamp=time_of(T0_S + 5 if new_node else T0_S - 900)))
+        book.saw(pod(f"u{number}"), "p", None, T0_S)
+        assert book.saw(pod(f"u{number}", node="n", ready_s=T0_S + seconds), "p", node, T0_S + seconds) is not None
+
+
+def test_starts_of_a_busy_minute_are_forgotten_after_a_few_quick_ones() -> None:
+    book = StartupBook()
+    started(book, 20, 21, 19, 100, 120, 90)
+    assert upper_quantile(book.seconds("p"), 0.9, 60.0) > 100
+    started(book, *[20] * (AGREEING - 1))
+    assert upper_quantile(book.seconds("p"), 0.9, 60.0) > 90, "not yet: the slow ones may be the rule"
+    started(book, 30)
+    assert 20 < upper_quantile(book.seconds("p"), 0.9, 60.0) <= 30
+    started(book, 70)
+    assert max(book.seconds("p")) == 120, "one slow start speaks for the older ones again"
+
+
+def test_nothing_shorter_than_the_newest_starts_is_believed() -> None:
+    book = StartupBook()
+    started(book, 100, *[20] * (AGREEING - 1), 60)
+    assert book.seconds("p")[-AGREEING:] == (*[20.0] * (AGREEING - 1), 60.0)
+    assert max(book.seconds("p")) == 100, "60 s are over half of it"
+
+
+def test_starts_that_waited_for_a_node_are_not_forgotten() -> None:
+    book = StartupBook()
+    started(book, 300, 310, 320, new_node=True)
+    started(book, *[20] * 12)
+    assert sorted(book.seconds("p"))[-3:] == [300.0, 310.0, 320.0]
+    assert upper_quantile(book.seconds("p"), 0.9, 60.0) > 200
 
 
 def test_where_a_pod_stands() -> None:

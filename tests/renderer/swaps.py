@@ -18,7 +18,8 @@ from benchmarks.renderer_loads import cloud
 from benchmarks.uncounted import Uncounted
 from fleet.scene import SceneId
 from renderer import packed
-from renderer.scene_cache import Cause, SceneCache
+from renderer.scene_cache import SceneCache
+from renderer.scene_memory import Cause
 from renderer.splats import Splats
 
 CALLERS = 4

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fleet.scene import SceneId
-from renderer.scene_cache import Cause, OverBudget, SceneCache, StillLoading
+from renderer.scene_cache import SceneCache, StillLoading
+from renderer.scene_memory import Cause, OverBudget
 
 A, B, C, D = (SceneId(letter) for letter in "abcd")
 
@@ -262,7 +263,7 @@ def test_a_preload_spares_what_frames_use_and_its_failure_is_nobodys() -> None:
     assert (set(cache.resident()), counts.evictions) == ({A, B}, [])
     assert use(cache, C) == "load"  # a frame may
     assert set(cache.resident()) == {B, C}
-    cache._patience_s = 5.0
+    cache._memory.patience_s = 5.0
     cache.warm(A, "preload")  # waits until C and B were left alone for a while
     _until(lambda: A in cache.resident())
     assert set(cache.resident()) == {C, A}

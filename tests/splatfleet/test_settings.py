@@ -47,6 +47,28 @@ def test_flag_wins_over_environment_wins_over_file(tmp_path: Path) -> None:
     assert seen[0].json_file == Path("from-file.json")
 
 
+def test_a_list_may_be_json_by_flag_environment_and_file(tmp_path: Path) -> None:
+    text = '["a,b", "c"]'
+    config = tmp_path / "sample.json"
+    config.write_text(json.dumps({"url": [text]}))
+    for arguments, environment in ((["--url", text], {}), ([], {"SAMPLE_URL": text}), (["--config", str(config)], {})):
+        code, output, seen = _run(arguments, environment)
+        assert code == 0, output
+        assert seen[0].url == ["a,b", "c"]
+
+
+def test_an_address_in_brackets_is_no_json() -> None:
+    _, _, seen = _run([], {"SAMPLE_URL": "[::1]:80,[2001:db8::2]:81"})
+    assert seen[0].url == ["[::1]:80", "[2001:db8::2]:81"]
+
+
+def test_json_that_is_none_is_named() -> None:
+    for arguments, environment in ((["--url", '["a"'], {}), ([], {"SAMPLE_URL": '["a"'})):
+        code, output, _ = _run(arguments, environment)
+        assert code == 2
+        assert """--url: '["a"' is no JSON (Expecting ',' delimiter)""" in output
+
+
 def test_an_alias_names_the_flag() -> None:
     code, _, seen = _run(["--json", "out.json"])
     assert code == 0

@@ -63,7 +63,10 @@ def test_a_cold_default_scene_that_comes_slowly_ends_nobody(
             first = threads.submit(ask, server)
             while not source.asked:
                 time.sleep(0.02)
-            assert _probe(server) == 0, "the probe did not outwait one frame of a cold scene"
+            told = tmp_path / "probe.json"
+            assert _probe(server, f"--json={told}") == 0, "the probe did not outwait one frame of a cold scene"
+            fetching = json.loads(told.read_text())["stats"]["fetching"]["knot"]
+            assert fetching["done_bytes"] < fetching["total_bytes"] == len(source.body)
             with pytest.raises(RendererError, match="scene knot is still loading after .* ask again") as caught:
                 first.result()
         assert caught.value.kind == "unavailable"
@@ -92,6 +95,6 @@ def _stats(server: TritonServer) -> dict[str, Any]:
         return {}
 
 
-def _probe(server: TritonServer) -> int:
+def _probe(server: TritonServer, *arguments: str) -> int:
     """Exit code of the liveness probe as the chart has it."""
-    return CliRunner().invoke(PROBE, ["--grpc", server.grpc_address, "--timeout-s", "20"]).exit_code
+    return CliRunner().invoke(PROBE, ["--grpc", server.grpc_address, "--timeout-s", "20", *arguments]).exit_code
