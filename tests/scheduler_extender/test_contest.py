@@ -80,7 +80,8 @@ async def test_of_many_nodes_those_are_named_that_can_win() -> None:
     assert by_named == {name: by_all[name] for name in WARM}
     assert told.cluster.reservations.get("uid-1").node in WARM  # type: ignore[union-attr]
     kept = told.explanations.get("uid-1")
-    assert kept is not None and kept.winner in WARM
+    assert kept is not None
+    assert kept.winner in WARM
     assert [line["node"] for line in explain(kept, told.cluster)["nodes"]] == NAMES  # whoever was left out is explained
     await asyncio.sleep(0)
 
@@ -92,7 +93,8 @@ async def test_a_change_before_prioritize_is_reckoned_with() -> None:
     extender.cluster.apply_digest(left[0], digest(left[0], generation=2), 0.0)  # its scene is gone
     extender.cluster.settle()
     scores = scored(extender, document, left)
-    assert scores.keys() == set(left) and min(scores, key=scores.__getitem__) == left[0]
+    assert scores.keys() == set(left)
+    assert min(scores, key=scores.__getitem__) == left[0]
     await asyncio.sleep(0)
 
 
