@@ -31,15 +31,21 @@ class Contest:
 
     weight: int = 0
     taints_known: bool = False  # whether `set_avoided` is told of every node
+    few: int = FEW  # of so many nodes or fewer all are named
     _avoided: set[str] = field(default_factory=set)
 
     def set_avoided(self, node: str, avoided: bool) -> None:
         """Take whether a node has a taint PreferNoSchedule."""
         (self._avoided.add if avoided else self._avoided.discard)(node)
 
+    @property
+    def plugin_points(self) -> int:
+        """What kube-scheduler's plugins can add to one node and not to another."""
+        return PLUGIN_POINTS + (0 if self.taints_known and not self._avoided else TAINT_POINTS)
+
     def narrows(self, pod: Pod, nodes: int) -> bool:
         """Whether anybody may be left out: of many nodes, for a pod whose wishes beyond ours are bounded."""
-        return self.weight > 0 and nodes > FEW and not pod.has_wishes
+        return self.weight > 0 and nodes > self.few and not pod.has_wishes
 
     def contenders(self, scores: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """[nodes]: who can still win by these scores; None where everybody can.
@@ -47,8 +53,7 @@ class Contest:
         A node that is s behind the best has at most the plugins' points less 10 x weight x s against it. Two are named
         at the least: of one alone kube-scheduler would ask no scores, and with them goes the reservation.
         """
-        points = PLUGIN_POINTS + (0 if self.taints_known and not self._avoided else TAINT_POINTS)
-        made_good = points // (POINTS_PER_SCORE * self.weight)
+        made_good = self.plugin_points // (POINTS_PER_SCORE * self.weight)
         second, best = np.partition(scores, -2)[-2:]
         named: NDArray[np.bool_] = scores >= min(best - made_good, second)
         return None if named.all() else named

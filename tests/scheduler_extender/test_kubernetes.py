@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from fleet.digest import Slice
+from fleet.labels import SCENES_ANNOTATION
 from fleet.partitions import Cutting
 from fleet.snapshot import Gpu
 from kube.device_objects import DeviceClass, ResourceSlice
@@ -22,8 +23,9 @@ from local_fleet.child import verb_child
 from local_fleet.control_plane.binaries import Binaries
 from local_fleet.control_plane.certificates import Authority
 from local_fleet.control_plane.plane import ControlPlane
+from scheduler_extender.contest import PLUGIN_POINTS, TAINT_POINTS
 from scheduler_extender.devices import gpus_of, read_class
-from scheduler_extender.scheduler_config import Wanted, generate
+from scheduler_extender.scheduler_config import DEFAULT_WEIGHT, Wanted, generate
 from tests.control_plane.objects import add_node, node_of, pod
 from tests.kubernetes_autoscaler.cluster import ACCOUNT, Process, Space, demand_of, install
 from tests.scheduler_extender.conftest import GB, digest
@@ -96,6 +98,42 @@ def test_pods_without_scenes_go_where_what_their_pool_is_expected_to_serve_lies(
         assert waits_s["gpu-1"] < waits_s["gpu-0"]
     space.close()
     rig.until(lambda: rig.expected("expected") == {})
+
+
+def test_kube_scheduler_chooses_among_those_that_can_win(rig: KubernetesRig) -> None:
+    """Of many nodes the warm ones are named; a pod that prefers others has its say among all."""
+    rig.start()
+    contest = rig.extender.contest
+    contest.weight, contest.taints_known, contest.few = DEFAULT_WEIGHT, True, 4
+    cold = [f"cold-{number}" for number in range(contest.few)]
+    for name in cold:
+        rig.add_node(name, None)
+    for name in ("warm-0", "warm-1"):
+        rig.add_node(name, digest(name, {"robot": 9 * GB}))
+    rig.until(lambda: len(rig.extender.cluster.snapshot.nodes) == len(cold) + 2)
+
+    def named(name: str) -> int:
+        rig.until(lambda: rig.node_of(name) != "", within_s=60.0)
+        kept = rig.extender.explanations.of_pod("default", name)
+        assert kept is not None
+        assert len(kept.names) == len(cold) + 2
+        return len(kept.named_scores)
+
+    rig.run_pod("renderer-0", "robot")
+    assert (named("renderer-0"), rig.node_of("renderer-0")[:4]) == (2, "warm")
+
+    preferred = {
+        "weight": 100,
+        "preference": {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": cold[:1]}]},
+    }
+    document = pod("renderer-1", {SLICE: 1}, SCHEDULER, annotations={SCENES_ANNOTATION: "robot"})
+    document["spec"]["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}}
+    rig.plane.request("POST", "/api/v1/namespaces/default/pods", document)
+    assert named("renderer-1") == len(cold) + 2
+
+    avoided = {"spec": {"taints": [{"key": "spare", "effect": "PreferNoSchedule"}]}}
+    rig.plane.request("PATCH", f"/api/v1/nodes/{cold[0]}", avoided, "application/merge-patch+json")
+    rig.until(lambda: contest.plugin_points == PLUGIN_POINTS + TAINT_POINTS)
 
 
 def test_a_pod_that_goes_before_it_is_bound_releases_its_place(rig: KubernetesRig) -> None:
