@@ -36,7 +36,7 @@ from kube.connection import Connection
 from kube.writes import MERGE_PATCH
 from local_fleet.child import free_ports, verb_child
 from local_fleet.control_plane.plane import ControlPlane
-from scheduler_extender.scheduler_config import Wanted, generate
+from scheduler_extender.scheduler_config import DEFAULT_WEIGHT, Wanted, generate
 
 SCHEDULER = "bench"
 RESOURCE = "nvidia.com/mig-1g.10gb"
@@ -174,7 +174,7 @@ def bench_of(plane: ControlPlane, nodes: int, say: Callable[[str], None]) -> Ite
         bench.pids["noop"], port = ends.enter_context(_process(serve_no_op))
         bench.urls["noop"] = f"http://127.0.0.1:{port}/no-op"
         port = free_ports(1)[0]
-        flags = ["--kubernetes", "--listen", f"127.0.0.1:{port}"]
+        flags = ["--kubernetes", "--listen", f"127.0.0.1:{port}", f"--weight={DEFAULT_WEIGHT}"]
         child = verb_child("extender", flags, plane.logs / "extender.log", {"KUBECONFIG": str(plane.kubeconfig)})
         ends.callback(child.stop)
         child.wait_listening(port, 30.0)

@@ -71,6 +71,7 @@ class Pod:
     problems: tuple[str, ...] = ()  # what could not be read of it, a sentence each
     priority: int = 0  # of its PriorityClass
     packing: str = ""  # `pack`, `spread`, or empty: as the prices of everybody say
+    has_wishes: bool = False  # preferred nodes, claims or volumes, by which kube-scheduler tells nodes apart
 
     @property
     def holds(self) -> bool:

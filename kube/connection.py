@@ -16,6 +16,7 @@ from kube.errors import ConfigError, Unreachable, refused
 
 CONNECT_S = 3.0
 DEADLINE_S = 10.0
+AT_HAND_S = 0.001  # a part that comes within this was not waited for
 RELOAD_EVERY_S = 5.0  # at most, however often the server says 401
 USER_AGENT = "splatfleet"
 
@@ -142,14 +143,20 @@ class Stream:
     def lines(self, gather_s: float = 0.0) -> Iterator[bytes]:
         """Each line without its end; a last line without one was cut off and is left out.
 
-        For `gather_s` after each read nothing is read, so that what comes meanwhile is read at once.
+        For `gather_s` after a read that had to be waited for nothing is read, so that what comes meanwhile is read
+        in one go. The server sends each event as a chunk, and each is a part here: a pause after every part would bound
+        how many events a second are ever read.
         """
         rest = b""
+        asked_s = paused_s = time.monotonic()
         for part in self._response.iter_bytes():
+            came_s = time.monotonic()
             *whole, rest = (rest + part).split(b"\n")
             yield from (line for line in whole if line.strip())
-            if gather_s:
+            if came_s - asked_s > AT_HAND_S and came_s - paused_s >= gather_s > 0.0:
                 time.sleep(gather_s)
+                paused_s = time.monotonic()
+            asked_s = time.monotonic()
 
     def abort(self) -> None:
         """End the stream now: the reader gets the end of it or Unreachable."""

@@ -21,10 +21,11 @@ from starlette.types import Receive, Scope, Send
 from kube.watch_metrics import WatchCollector
 from scheduler_extender import wire
 from scheduler_extender.cluster import Cluster, Decision
+from scheduler_extender.contest import Contest
 from scheduler_extender.explanation import Explanations, best_lines, explain
 from scheduler_extender.fit import FITS, REASONS
 from scheduler_extender.kubernetes import ClusterWatch
-from scheduler_extender.names import Names
+from scheduler_extender.names import kept
 from scheduler_extender.observability import ExtenderMetrics
 from scheduler_extender.preemption import choose
 from scheduler_extender.state import DigestPoller
@@ -53,6 +54,7 @@ class Extender:
     most_body_bytes: int = 16 << 20
     body_deadline_s: float = 2.0
     watch: ClusterWatch | None = None
+    contest: Contest = field(default_factory=Contest)
     explanations: Explanations = field(default_factory=Explanations)
     waiting: Waiting = field(default_factory=Waiting)
     last_call_s: float = 0.0  # on `clock`
@@ -88,7 +90,10 @@ class Extender:
         )
 
     def filter(self, args: wire.Args) -> bytes:
-        """All nodes that fit, and a reason for each that does not; changes nothing that a decision follows from."""
+        """All nodes that fit and can win, and a reason for each that does not fit.
+
+        Changes nothing that a decision follows from.
+        """
         assert args.pod is not None
         now_s = self.clock()
         self.cluster.expire(now_s)
@@ -97,7 +102,7 @@ class Extender:
         unresolvable: dict[str, str] = {}
         fits, left = verdict == FITS, args.names
         if not fits.all():
-            left = left.kept(fits) if isinstance(left, Names) else list(compress(left, fits.tolist()))
+            left = kept(left, fits)
             for index, reason in enumerate(REASONS):
                 refused = list(compress(args.names, (verdict == index).tolist()))
                 if refused:
@@ -108,7 +113,12 @@ class Extender:
             self.waiting.refuse(args.pod, args.names)
         else:
             self.waiting.forget(args.pod.uid)
-        if len(left) > 1:  # else nobody will ask for scores
+        if args.nodes is None and self.contest.narrows(args.pod, len(left)):
+            decision = self.cluster.foresee(args.pod, left, now_s)
+            contenders = self.contest.contenders(decision.scores)
+            if contenders is not None:
+                left = self.cluster.narrow(decision, contenders)
+        elif len(left) > 1:  # else nobody will ask for scores
             # While kube-scheduler reads the answer and asks its own plugins, prices are made.
             asyncio.get_running_loop().call_soon(self.cluster.foresee, args.pod, left, now_s)
         return wire.encode_filter(args, left, failed, unresolvable)
@@ -120,7 +130,7 @@ class Extender:
         now_s = self.clock()
         self.cluster.expire(now_s)
         decision = self.cluster.decide(args.pod, args.names, now_s)
-        answer = wire.encode_scores(args.names, decision.scores)
+        answer = wire.encode_scores(args.names, decision.named_scores)
         self.cluster.reserve(decision, decision.now_s)
         self.explanations.keep(decision)
         # What nobody waits for comes after the answer, and lines of the log together: the second costs half the first.
@@ -180,6 +190,7 @@ class Extender:
             profiles=[str(profile) for profile in pod.profiles],
             problems=list(pod.problems),
             nodes=len(decision.names),
+            named=len(decision.named_scores),
             winner=decision.winner,
             best=best_lines(decision, 3),
             took_s=round(took_s, 6),

@@ -19,6 +19,7 @@ from fleet.snapshot import Gpu, Node, Pod, Sharing, Snapshot
 from scheduler_extender.demand import Demand
 from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS, REASONS, Reason, fits
+from scheduler_extender.names import kept
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
 from scheduler_extender.placement import NOTHING_EXPECTED, Basis, Costs, cost_s, expected_shares
 from scheduler_extender.prices import Prices
@@ -44,6 +45,12 @@ class Decision:
     winner: str  # empty where no node fits
     now_s: float  # when it was priced
     expected: Mapping[SceneId, float]  # the scenes that stood for those the pod does not name, by share
+    contenders: NDArray[np.bool_] | None = None  # whom filter named, where it left out who cannot win
+
+    @property
+    def named_scores(self) -> NDArray[np.int64]:
+        """The scores of those that filter named."""
+        return self.scores if self.contenders is None else self.scores[self.contenders]
 
     def reason(self, index: int) -> Reason | None:
         verdict = int(self.verdict[index])
@@ -81,7 +88,7 @@ class Cluster:
         self._sharing: dict[str, Sharing] = {}
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
         self._changes = 0  # of anything that a price follows from
-        self._foreseen: tuple[int, Decision] | None = None
+        self._foreseen: tuple[int, Decision, Sequence[str]] | None = None  # and the names that will be asked about
         self._put_off: deque[tuple[str, NodeDigest | None, float]] = deque()  # node, its digest if that is new, when
         self._taking = False
         self._fit: tuple[int, Pod] | None = None  # for whom the last verdict was, and of which state
@@ -256,8 +263,8 @@ class Cluster:
     def decide(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price every node, or say what was foreseen. Changes nothing; `reserve` holds the place."""
         foreseen = self._awaited(now_s)
-        if foreseen is not None and foreseen.pod == pod and foreseen.names == names:
-            return foreseen
+        if foreseen is not None and foreseen[0].pod == pod and foreseen[1] == names:
+            return foreseen[0]
         self.settle()
         return self._price(pod, names, now_s)
 
@@ -274,7 +281,7 @@ class Cluster:
         age_s = now_s - self.table.seen_s[rows]
         return Decision(pod, names, verdict, costs, total_s, scores(total_s), age_s, winner, now_s, expected)
 
-    def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> None:
+    def foresee(self, pod: Pod, names: Sequence[str], now_s: float) -> Decision:
         """Price now what will be asked about next: the `names` of which `fit` said that they do.
 
         Whatever changes until then makes it worthless.
@@ -282,14 +289,21 @@ class Cluster:
         self.settle()
         known = np.full(len(names), FITS, np.int8) if self._fit == (self._changes, pod) else None
         decision = self._price(pod, names, now_s, known)
-        self._foreseen = self._changes, decision
+        self._foreseen = self._changes, decision, names
+        return decision
 
-    def _awaited(self, now_s: float) -> Decision | None:
-        """What was foreseen and may still be asked about."""
+    def narrow(self, decision: Decision, contenders: NDArray[np.bool_]) -> Sequence[str]:
+        """The names of what was just foreseen that are left in the running: what will be asked about instead."""
+        names = kept(decision.names, contenders)
+        self._foreseen = self._changes, replace(decision, contenders=contenders), names
+        return names
+
+    def _awaited(self, now_s: float) -> tuple[Decision, Sequence[str]] | None:
+        """What was foreseen and may still be asked about, and by which names."""
         if self._foreseen is None or self._foreseen[0] != self._changes:
             return None
-        decision = self._foreseen[1]
-        return decision if 0.0 <= now_s - decision.now_s <= FORESEEN_FOR_S else None
+        _, decision, names = self._foreseen
+        return (decision, names) if 0.0 <= now_s - decision.now_s <= FORESEEN_FOR_S else None
 
     def set_capacity_type(self, name: str, capacity_type: str) -> None:
         """Take what a node's label says: `reserved`, `on-demand`, `spot`, or empty where it says nothing."""

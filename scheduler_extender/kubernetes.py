@@ -207,7 +207,10 @@ class ClusterWatch:
         if change.kind == "deleted":
             extender.poller.set_url(name, "")
             extender.cluster.remove_node(name)
+            extender.contest.set_avoided(name, False)
             return
+        taints = change.object.spec.taints or ()
+        extender.contest.set_avoided(name, any(taint.effect == "PreferNoSchedule" for taint in taints))
         if name not in extender.cluster.nodes:
             extender.cluster.add_node(name)
             self._ask(extender, name)

@@ -6,6 +6,7 @@ They stay the bytes that they came as. Compiled loops find where each name lies,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any, overload
 
 import msgspec
@@ -211,6 +212,11 @@ class Names(Sequence[str]):
         raw = np.frombuffer(self.raw, np.uint8)
         _look_up(raw, self._begins, self._ends, self._hashes, *index.arrays, absent, rows)
         return rows
+
+
+def kept(names: Sequence[str], marked: NDArray[np.bool_]) -> Sequence[str]:
+    """Those of the names that are marked, of whatever kind they are."""
+    return names.kept(marked) if isinstance(names, Names) else list(compress(names, marked.tolist()))
 
 
 class Index:

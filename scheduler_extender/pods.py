@@ -55,11 +55,27 @@ class Container(msgspec.Struct, rename="camel"):
     restart_policy: str | None = None
 
 
+class NodeAffinity(msgspec.Struct, rename="camel"):
+    preferred_during_scheduling_ignored_during_execution: list[msgspec.Raw] | None = None
+
+
+class Affinity(msgspec.Struct, rename="camel"):
+    node_affinity: NodeAffinity | None = None
+
+
+class Volume(msgspec.Struct, rename="camel"):
+    persistent_volume_claim: dict[str, msgspec.Raw] | None = None
+    ephemeral: dict[str, msgspec.Raw] | None = None
+
+
 class Spec(msgspec.Struct, rename="camel"):
     node_name: str | None = None
     priority: int | None = None
     containers: list[Container] | None = None
     init_containers: list[Container] | None = None
+    affinity: Affinity | None = None
+    resource_claims: list[msgspec.Raw] | None = None
+    volumes: list[Volume] | None = None
 
 
 class Condition(msgspec.Struct):
@@ -114,6 +130,17 @@ def read_pod(raw: PodObject | WatchedPod) -> Pod:
         ready=phase == "Running" if ready is None else ready,
         problems=tuple(problems),
         priority=spec.priority or 0,
+        has_wishes=_has_wishes(spec),
+    )
+
+
+def _has_wishes(spec: Spec) -> bool:
+    """Whether NodeAffinity, DynamicResources or VolumeBinding can add points for it."""
+    nodes = spec.affinity.node_affinity if spec.affinity else None
+    return bool(
+        (nodes and nodes.preferred_during_scheduling_ignored_during_execution)
+        or spec.resource_claims
+        or any(volume.persistent_volume_claim or volume.ephemeral is not None for volume in spec.volumes or ())
     )
 
 

@@ -18,6 +18,7 @@ KIND = "KubeSchedulerConfiguration"
 # Default plugins add up to 1,200 points (weights 3 + 2 + 2 + 2 + 1 + 1 + 1, each 0 to 100); an extender's 0 to 10 is
 # multiplied by 10 and its weight.
 LEAST_WEIGHT = 13
+DEFAULT_WEIGHT = 15  # five steps of a score outweigh what the default plugins can add for most pods (contest.py)
 LONGEST_TIMEOUT_S = 1.0
 
 
@@ -27,7 +28,7 @@ class Wanted:
 
     url: str = f"http://127.0.0.1:{EXTENDER_PORT}"
     scheduler_name: str = "splatfleet"
-    weight: int = LEAST_WEIGHT
+    weight: int = DEFAULT_WEIGHT
     ca_data: str = ""  # base64 of PEM
     certificate_file: str = ""  # as kube-scheduler sees it
     key_file: str = ""
@@ -84,6 +85,7 @@ def lint(configuration: Any, found_resources: Iterable[str] = ()) -> list[Findin
         findings += _transport(extender, where)
         findings += _resources(extender, where)
         managed.update(_names(extender))
+    findings += _others(configuration, len(extenders))
     for name, times in managed.items():
         if times > 1:
             text = f"{name} is managed {times} times: kube-scheduler refuses names that are not unique"
@@ -150,6 +152,25 @@ def _extender(extender: Mapping[str, Any], where: str) -> Iterable[Finding]:
             f"{where}.httpTimeout",
             f"is {extender.get('httpTimeout', 'not set (5s)')}, set 500ms: scheduling waits so long when we hang",
         )
+
+
+def _others(configuration: Mapping[str, Any], extenders: int) -> Iterable[Finding]:
+    """Who else adds points or is asked after us, which an extender that is told its weight does not reckon with."""
+    if extenders > 1:
+        text = f"there are {extenders}: one that is asked after ours sees those alone that can win by our scores"
+        yield Finding(False, "extenders", f"{text}; put ours last, or start it with --weight 0")
+    profiles = configuration.get("profiles")
+    for profile in profiles if isinstance(profiles, list) else ():
+        if not isinstance(profile, Mapping):
+            continue
+        name = profile.get("schedulerName", "default-scheduler")
+        plugins = profile.get("plugins")
+        weighed = isinstance(plugins, Mapping) and any(plugins.get(point) for point in ("score", "multiPoint"))
+        arguments = profile.get("pluginConfig")
+        named = [item.get("name") for item in arguments or () if isinstance(item, Mapping)]
+        if weighed or "NodeAffinity" in named:
+            text = "changes what its plugins can add to a node: start the extender with --weight 0"
+            yield Finding(False, f"profiles {name}: plugins", text)
 
 
 def _transport(extender: Mapping[str, Any], where: str) -> Iterable[Finding]:

@@ -21,6 +21,7 @@ from kube.tls import ReloadingContext, TlsFiles
 from scheduler_extender.app import Extender, make_app
 from scheduler_extender.cluster import Cluster
 from scheduler_extender.connections import BACKLOG, QUEUE, Connections, bounded
+from scheduler_extender.contest import Contest
 from scheduler_extender.garbage import collect_when_idle
 from scheduler_extender.journal import Journal, RecordedCluster
 from scheduler_extender.kubernetes import ClusterWatch
@@ -46,6 +47,7 @@ class Settings:
     most_decisions_bytes: int = 1 << 30
     decisions_file_bytes: int = 64 << 20
     watch: ClusterWatch | None = None
+    weight: int = 0
 
 
 def make_extender(settings: Settings) -> Extender:
@@ -57,7 +59,8 @@ def make_extender(settings: Settings) -> Extender:
         journal = Journal(settings.decisions, settings.most_decisions_bytes, settings.decisions_file_bytes)
         cluster = RecordedCluster(journal.write, nodes, settings.prices, settings.reservation_s)
     poller = DigestPoller(cluster, settings.urls, settings.poll_s, settings.poll_timeout_s, time.monotonic)
-    return Extender(cluster, poller, time.monotonic, settings.max_body_bytes, watch=settings.watch)
+    contest = Contest(settings.weight, taints_known=settings.watch is not None)
+    return Extender(cluster, poller, time.monotonic, settings.max_body_bytes, watch=settings.watch, contest=contest)
 
 
 class Server(uvicorn.Server):

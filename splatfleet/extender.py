@@ -50,6 +50,12 @@ class ExtenderSettings(VerbSettings):
         ge=0,
         description="Weight of the seconds that a node's warm scenes save, by the part of its places that a pod takes.",
     )
+    weight: int = Field(
+        0,
+        ge=0,
+        description="Weight of this extender in kube-scheduler's configuration: of more than 100 nodes that fit filter "
+        "names those that can still win then, whatever the default plugins say; 0 names all.",
+    )
     max_body_bytes: int = Field(16 << 20, gt=0, description="Largest body that is read.")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain; read again when it changes.")
     tls_key: Path | None = Field(None, description="PEM key of --tls-certificate, not encrypted.")
@@ -106,6 +112,7 @@ def run(settings: ExtenderSettings) -> None:
         settings.most_decisions_bytes,
         settings.decisions_file_bytes,
         _watch() if settings.kubernetes else None,
+        settings.weight,
     )
     try:
         server.serve(wanted, listen)

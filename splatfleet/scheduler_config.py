@@ -15,6 +15,7 @@ from pydantic_settings import SettingsConfigDict
 
 from fleet.digest import DIGEST_PATH
 from fleet.labels import EXTENDER_PORT, GPU_RESOURCE
+from scheduler_extender.scheduler_config import DEFAULT_WEIGHT, LEAST_WEIGHT
 from splatfleet.addresses import parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
@@ -28,7 +29,13 @@ class GenerateSettings(VerbSettings):
     node_digest: list[str] = Field([], description=DIGESTS_HELP)
     url: str = Field(f"http://127.0.0.1:{EXTENDER_PORT}", description="Where kube-scheduler reaches the extender.")
     scheduler_name: str = Field("splatfleet", description="schedulerName of the pods that are ours.")
-    weight: int = Field(13, ge=13, le=10_000, description="Weight of our scores: 13 outweighs all default plugins.")
+    weight: int = Field(
+        DEFAULT_WEIGHT,
+        ge=LEAST_WEIGHT,
+        le=10_000,
+        description="Weight of our scores: from 13 on their range outweighs all default plugins. "
+        "Tell it to the extender, too (extender --weight).",
+    )
     ca: Path | None = Field(None, description="PEM CA of the extender's certificate; becomes caData.")
     certificate_file: str = Field("", description="Client certificate as kube-scheduler's container sees it.")
     key_file: str = Field("", description="Key of --certificate-file, as seen there.")

@@ -39,7 +39,11 @@ class Flags:
     scene_agent: Sequence[str] = ()
     gateway: Sequence[str] = ()
     # Scenes of a local fleet come in a tenth of a second, those that a slice's price is for in seconds.
-    extender: Sequence[str] = ("--poll-s=1", "--fragmentation-s-per-slice=0.02")
+    extender: Sequence[str] = (
+        "--poll-s=1",
+        "--fragmentation-s-per-slice=0.02",
+        f"--weight={scheduler_config.DEFAULT_WEIGHT}",
+    )
     autoscaler: Sequence[str] = ()
     controllers: Sequence[str] = ()  # of kube-controller-manager
 

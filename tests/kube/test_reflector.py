@@ -216,3 +216,18 @@ def test_two_watches_of_one_resource_are_one_series(stub: StubServer, connection
     finally:
         for reflector in both:
             reflector.stop()
+
+
+def test_gathering_does_not_bound_how_many_events_are_read(stub: StubServer, connection: Connection) -> None:
+    timings = Timings(watch_s=20.0, gather_s=0.1)
+    with_pauses = Reflector(connection, PODS, Scope("default"), timings=timings).start()
+    try:
+        assert with_pauses.wait_synced(5)
+        eventually(lambda: with_pauses.counts.watches == 1)
+        begun_s = time.monotonic()
+        for index in range(200):
+            stub.put(pod(f"p{index}", 1))
+        eventually(lambda: len(with_pauses.items()) == 200)
+        assert time.monotonic() - begun_s < 200 * timings.gather_s / 4  # a pause for each would take all of them
+    finally:
+        with_pauses.stop()

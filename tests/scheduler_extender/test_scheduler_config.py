@@ -138,7 +138,7 @@ def test_generate_from_what_nodes_offer_then_lint(tmp_path: Path) -> None:
     done = splatfleet("lint", str(file), "--json", str(tmp_path / "findings.json"))
     assert (done.exit_code, "0 errors" in done.stdout) == (0, True)
     assert not any(finding["error"] for finding in json.loads((tmp_path / "findings.json").read_text()))
-    file.write_text(made.stdout.replace("weight: 13", "weight: 1"))
+    file.write_text(made.stdout.replace("weight: 15", "weight: 1"))
     done = splatfleet("lint", str(file))
     assert (done.exit_code, "error: extenders[0].weight is 1" in done.stdout) == (1, True)
 
@@ -157,3 +157,25 @@ def test_usage_errors(arguments: tuple[str, ...], message: str) -> None:
     done = splatfleet(*arguments)
     assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where"),
+    [
+        (
+            "extenders",
+            [*GOOD["extenders"], {**SECURE["extenders"][0], "managedResources": [{"name": "x.io/y"}]}],
+            "exten",
+        ),
+        ("profiles.0.plugins", {"score": {"enabled": [{"name": "NodeAffinity", "weight": 20}]}}, "profiles splatfleet"),
+        ("profiles.0.plugins", {"multiPoint": {"disabled": [{"name": "*"}]}}, "profiles splatfleet"),
+        ("profiles.0.pluginConfig", [{"name": "NodeAffinity", "args": {"addedAffinity": {}}}], "profiles splatfleet"),
+    ],
+)
+def test_who_else_adds_points_is_told(path: str, value: Any, where: str) -> None:
+    found = lint(changed(GOOD, path, value))
+    assert any(not each.error and each.where.startswith(where) and "--weight 0" in each.text for each in found)
+
+
+def test_plugins_without_points_are_nobodys_business() -> None:
+    assert lint(changed(GOOD, "profiles.0.plugins", {"filter": {"disabled": [{"name": "NodePorts"}]}})) == []
