@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,27 +38,26 @@ class Figures:
 
     folder: Path
     workers: int
-    until_s: float = math.inf  # of the monotonic clock: no trace begins later
 
     def rows(self, name: str) -> list[Row]:
         """What was played so far, training days too."""
         path = self.folder / f"{name}.jsonl"
         return [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def play(self, batches: Sequence[tuple[Setting, Sequence[Job]]]) -> bool:
-        """Play the jobs that have no row yet; False where time ran out before."""
+    def play(self, batches: Sequence[tuple[Setting, Sequence[Job]]]) -> None:
+        """Play the jobs that have no row yet, and say when a trace has all of its rows."""
+        began_s = time.perf_counter()
         left: list[Batch] = []
         for setting, jobs in batches:
             done = {(row.policy, row.knob, row.seed, row.training) for row in self.rows(setting.name)}
             if rest := [job for job in jobs if job not in done]:
                 left.append((setting, rest, self.folder / f"{setting.name}.jsonl"))
-        if left and time.monotonic() > self.until_s:
-            return False
         self.folder.mkdir(parents=True, exist_ok=True)
-        if left:
-            for _ in stream(left, self.workers):  # rows are in the files
-                pass
-        return True
+        missing = Counter({setting.name: len(jobs) for setting, jobs, _ in left})
+        for row in stream(left, self.workers) if left else ():  # rows are in the files
+            missing[row.trace] -= 1
+            if not missing[row.trace]:
+                print(f"{row.trace}: after {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
 
 
 def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds: int) -> None:
@@ -67,17 +66,15 @@ def measure(traces: dict[str, RateTrace], figures: Figures, policies: str, seeds
         name: Setting(trace, name, test_from_day=trace.duration_s / DAY_S - TEST_DAYS, bin_s=BIN_S, tick_s=TICK_S)
         for name, trace in traces.items()
     }
+    batches: list[tuple[Setting, Sequence[Job]]] = []
     for name, setting in settings.items():
-        began_s = time.perf_counter()
         # The knob of reactive rivals is what the comparison is with, and what a user would have taken of ours is told.
-        jobs = jobs_for(policies, seeds, 1, trained=("reactive", "ours"))
-        batches: list[tuple[Setting, Sequence[Job]]] = [(setting, jobs)]
+        batches.append((setting, jobs_for(policies, seeds, 1, trained=("reactive", "ours"))))
         for start_s in START_UPS_S if SENSITIVE[0] in choose_names(policies) else ():
             other = replace(setting, name=f"{name}@{start_s:g}", start_up=StartUp(start_s))
             batches.append((other, [(*SENSITIVE, 1, False)]))
-        if not figures.play(batches):
-            return
-        print(f"{name}: {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
+    # All traces in one go: ours of one are the work of one process, and nobody waits until they end.
+    figures.play(batches)
     batches = []
     for name, setting in settings.items():
         rows = [row for row in scored(figures.rows(name)) if row.seed == 1]
@@ -107,7 +104,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of ours and the two best rivals; others one")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--traces", default="", help="names with commas; else all of 14 days or more")
-    parser.add_argument("--limit-s", type=float, default=math.inf, help="begin nothing after so many seconds")
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args(arguments)
     folder = Path(os.environ.get(DATA_ENV, REPOSITORY.parent / "shared")) / "traces"
@@ -119,12 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     asked = given.traces.split(",") if given.traces else list(traces)
     long = {name: traces[name] for name in asked if traces[name].duration_s >= 14 * DAY_S}
-    figures = Figures(given.out, given.jobs, time.monotonic() + given.limit_s)
+    figures = Figures(given.out, given.jobs)
     measure(long, figures, given.policies, given.seeds)
     coverage = given.out / "forecast.json"
-    if not coverage.exists() and time.monotonic() < figures.until_s:
+    if not coverage.exists():
         forecast.main(coverage, given.jobs, 14 * DAY_S)
-    forecasts = json.loads(coverage.read_text())["rows"] if coverage.exists() else []
+    forecasts = json.loads(coverage.read_text())["rows"]
     names = [name for name in traces if figures.rows(name)]
     rows = {name: scored(figures.rows(name)) for name in names}
     start_ups = {
