@@ -44,7 +44,7 @@ PODS = "/api/v1/namespaces/default/pods"
 THREADS = 8
 BOUND_WITHIN_S = 300.0
 LOOK_EVERY_S = 0.5  # at the scheduler's metrics: writing them takes it 10 ms and more
-FRESH_S = 10.0  # of a digest; each is asked for every 5 s
+FRESH_S = 15.0  # of a digest; a quiet one is asked for every 10 s
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """GETs on connections that stay open: what polls of digests need, and no more, since there are hundreds a second.
 
 One connection is kept for each URL, as far as the descriptors of this process allow, and made again where the other
-end closed it meanwhile.
+end closed it meanwhile. Nearly every answer is a 304, which is read here; h11 reads the others.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+import h11
+
 from scheduler_extender.connections import KEPT_FOR_OTHERS, most_connections
 
 MOST_HEAD_BYTES = 64 << 10
 MOST_KEPT = 8192
+_END = b"\r\n\r\n"
 
 
 class ReplyError(ValueError):
@@ -33,19 +36,11 @@ class Reply:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """A connection on which nothing is under way."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-
 class DigestClient:
     """Asks http and https URLs directly, not through a proxy; beyond `most_kept` each question has a connection."""
 
     def __init__(self, most_kept: int | None = None) -> None:
-        self._kept: dict[str, _Open] = {}
+        self._kept: dict[str, _Connection] = {}
         self._most_kept = _descriptors_left() if most_kept is None else most_kept
 
     async def get(self, url: str, headers: Mapping[str, str], most_body_bytes: int) -> Reply:
@@ -62,39 +57,154 @@ class DigestClient:
         """Close the connection to a URL that will not be asked again."""
         kept = self._kept.pop(url, None)
         if kept is not None:
-            kept.writer.close()
+            kept.close()
 
     def close(self) -> None:
         """Close what is kept."""
         for url in list(self._kept):
             self.forget(url)
 
-    async def _ask(self, at: _Open, url: str, headers: Mapping[str, str], most_body_bytes: int) -> Reply:
+    async def _ask(self, at: _Connection, url: str, headers: Mapping[str, str], most_body_bytes: int) -> Reply:
         keep = False
         try:
-            parts = urlsplit(url)
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            fields = {"Host": parts.netloc.rpartition("@")[2], **headers}
-            lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-            at.writer.write(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
-            reply, more = await _read(at.reader, most_body_bytes)
-            keep = more and url not in self._kept and len(self._kept) < self._most_kept
+            reply = await at.ask(headers, most_body_bytes)
+            keep = at.reusable and url not in self._kept and len(self._kept) < self._most_kept
             return reply
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
-            raise ReplyError(f"the answer is no HTTP, or ends too soon: {error}") from error
         finally:
             if keep:
                 self._kept[url] = at
             else:
-                at.writer.close()
+                at.close()
 
 
-async def _connect(url: str) -> _Open:
+class _Connection(asyncio.Protocol):
+    """One connection to the host of a URL, which is asked one question at a time."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, url: str) -> None:
+        self.reusable = False  # whether it bears another question after the last one
+        self._url = url
+        self._headers: Mapping[str, str] | None = None
+        self._question = b""  # with `_headers`, which change once in many
+        self._most_body_bytes = 0
+        self._answer: asyncio.Future[Reply] | None = None
+        self._reading: _Reading | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    async def ask(self, headers: Mapping[str, str], most_body_bytes: int) -> Reply:
+        if self._transport.is_closing():
+            raise ConnectionResetError("the other end hung up")
+        if headers != self._headers:
+            self._headers, self._question = headers, _question(self._url, headers)
+        self.reusable, self._most_body_bytes = False, most_body_bytes
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(self._question)
+        return await self._answer
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            self._transport.abort()  # nobody asked
+            return
+        unchanged = _unchanged(data) if self._reading is None else None
+        if unchanged is not None:
+            self.reusable = unchanged.headers.get("connection", "").lower() != "close"
+            self._answer.set_result(unchanged)
+        else:
+            self._read(self._answer, data)
+
+    def eof_received(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._read(self._answer, b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError("the other end hung up"))
+
+    def _read(self, answer: asyncio.Future[Reply], data: bytes) -> None:
+        self._reading = self._reading or _Reading(self._most_body_bytes)
+        try:
+            reply = self._reading.feed(data)
+        except (h11.RemoteProtocolError, ReplyError) as error:
+            answer.set_exception(ReplyError(f"the answer is no HTTP, or ends too soon: {error}"))
+            return
+        if reply is not None:
+            self.reusable, self._reading = self._reading.reusable, None
+            answer.set_result(reply)
+
+
+class _Reading:
+    """An answer as h11 reads it."""
+
+    def __init__(self, most_body_bytes: int) -> None:
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD_BYTES)
+        # Another GET than was sent: how an answer is read follows from the verb alone.
+        self._parser.send(h11.Request(method="GET", target="/", headers=[("Host", "any")]))
+        self._parser.send(h11.EndOfMessage())
+        self._most_body_bytes = most_body_bytes
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> Reply | None:
+        """The answer once it is whole; no data is its end. Raises ReplyError and h11's RemoteProtocolError."""
+        self._parser.receive_data(data)
+        while (event := self._parser.next_event()) is not h11.NEED_DATA:
+            match event:
+                case h11.Response():
+                    self._status = event.status_code
+                    self._headers = {name.decode("latin-1"): text.decode("latin-1") for name, text in event.headers}
+                    if self._status not in (204, 304):
+                        self._bounded(int(self._headers.get("content-length", "0")))
+                case h11.Data():
+                    self._bounded(len(self._body) + len(event.data))
+                    self._body += event.data
+                case h11.EndOfMessage():
+                    return Reply(self._status, self._headers, bytes(self._body))
+                case h11.ConnectionClosed():
+                    raise ReplyError("the connection was closed")
+        return None
+
+    @property
+    def reusable(self) -> bool:
+        return self._parser.their_state is h11.DONE and not self._parser.trailing_data[0]
+
+    def _bounded(self, body_bytes: int) -> None:
+        if body_bytes > self._most_body_bytes:
+            raise ReplyError(f"body is over {self._most_body_bytes} bytes")
+
+
+def _question(url: str, headers: Mapping[str, str]) -> bytes:
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    fields = {"Host": parts.netloc.rpartition("@")[2], **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+
+def _unchanged(data: bytes) -> Reply | None:
+    """A 304 that came in one piece and alone, as nearly all do; None for whatever else it is."""
+    if not data.startswith(b"HTTP/1.1 304 ") or data.find(_END) != len(data) - len(_END):
+        return None
+    lines = data[: -len(_END)].decode("latin-1").split("\r\n")[1:]
+    fields = (line.partition(":") for line in lines)
+    return Reply(304, {name.strip().lower(): text.strip() for name, _, text in fields}, b"")
+
+
+async def _connect(url: str) -> _Connection:
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     context = _trusting() if secure else None
-    return _Open(*await asyncio.open_connection(parts.hostname, port, ssl=context, limit=MOST_HEAD_BYTES))
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: _Connection(url), parts.hostname or "", port, ssl=context)
+    return connection
 
 
 def _descriptors_left() -> int:
@@ -102,47 +212,6 @@ def _descriptors_left() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     left = MOST_KEPT if limit == resource.RLIM_INFINITY else limit - KEPT_FOR_OTHERS - most_connections()
     return max(0, min(MOST_KEPT, left))
-
-
-async def _read(reader: asyncio.StreamReader, most_body_bytes: int) -> tuple[Reply, bool]:
-    """The answer, and whether the connection bears another question."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    version, _, rest = head[0].partition(" ")
-    if not version.startswith("HTTP/1."):
-        raise ValueError(f"it begins with {head[0][:40]!r}")
-    status = int(rest[:3])
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
-    more = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
-    if status in (204, 304):
-        return Reply(status, headers, b""), more
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        return Reply(status, headers, await _chunks(reader, most_body_bytes)), more
-    announced = headers.get("content-length")
-    if announced is not None:
-        if int(announced) > most_body_bytes:
-            raise ValueError(f"body is over {most_body_bytes} bytes")
-        return Reply(status, headers, await reader.readexactly(int(announced))), more
-    body = bytearray()
-    while chunk := await reader.read(MOST_HEAD_BYTES):
-        _add(body, chunk, most_body_bytes)
-    return Reply(status, headers, bytes(body)), False
-
-
-async def _chunks(reader: asyncio.StreamReader, most_body_bytes: int) -> bytes:
-    body = bytearray()
-    while length := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
-        if length > most_body_bytes:
-            raise ValueError(f"body is over {most_body_bytes} bytes")
-        _add(body, (await reader.readexactly(length + 2))[:-2], most_body_bytes)
-    while await reader.readuntil(b"\r\n") != b"\r\n":
-        pass  # trailers
-    return bytes(body)
-
-
-def _add(body: bytearray, chunk: bytes, most_body_bytes: int) -> None:
-    body += chunk
-    if len(body) > most_body_bytes:
-        raise ValueError(f"body is over {most_body_bytes} bytes")
 
 
 @lru_cache(1)

@@ -1,5 +1,6 @@
 """Node digests by HTTP: every node is asked every few seconds with its last ETag, and each answer changes the cluster
-in one step. A node that does not answer keeps its last digest, which ages."""
+in one step. A node that does not answer keeps its last digest, which ages; one where nothing moves is asked half as
+often."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from scheduler_extender.digest_client import DigestClient, Reply
 MOST_DIGEST_BYTES = 64 << 20
 AT_ONCE = 64  # polls in flight
 WAVE_S = 0.02  # polls start at its multiples
+QUIET_POLLS = 12  # without a change, a minute by default, and a node is asked half as often: its digest stays fresh
 
 _decode = msgspec.json.Decoder(NodeDigest).decode
 log = structlog.get_logger()
@@ -46,7 +48,7 @@ def read_digest(body: bytes) -> NodeDigest:
 
 
 class DigestPoller:
-    """Asks each of `urls` (by node name) every `poll_s`; `clock` stamps when a digest was seen."""
+    """Asks each of `urls` (by node name) every `poll_s`, quiet nodes every other time; `clock` stamps what was seen."""
 
     def __init__(
         self, cluster: Cluster, urls: Mapping[str, str], poll_s: float, timeout_s: float, clock: Callable[[], float]
@@ -59,6 +61,7 @@ class DigestPoller:
         self._clock = clock
         self._client = DigestClient()
         self._etags: dict[str, str] = {}
+        self._unchanged: dict[str, int] = {}  # polls since a digest moved or could not be had
         self._failing: set[str] = set()
         self._misnamed: set[str] = set()  # warned of once
         self._polls: dict[str, asyncio.Task[None]] = {}
@@ -88,6 +91,7 @@ class DigestPoller:
         if self.urls.get(name, "") == url:
             return
         self._etags.pop(name, None)
+        self._unchanged.pop(name, None)
         self._client.forget(self.urls.get(name, ""))
         if url:
             self.urls[name] = url
@@ -108,15 +112,18 @@ class DigestPoller:
             self._cluster.expire(self._clock())
 
     async def _poll_one(self, turn: asyncio.Semaphore, name: str, offset_s: float) -> None:
-        pause_s = offset_s or self._poll_s  # the first round asks at once, later ones are spread over the interval
         clock_s = asyncio.get_running_loop().time
         while True:
             async with turn:
                 await self._ask(name)
+            # The first round asks at once, later ones are spread over the interval.
+            pause_s, offset_s = offset_s or self._pause_s(name), 0.0
             # Together with others: what runs several times in a row costs half of what runs now and then.
             wave = math.ceil((clock_s() + pause_s) / WAVE_S)
             await asyncio.sleep(wave * WAVE_S - clock_s())
-            pause_s = self._poll_s
+
+    def _pause_s(self, name: str) -> float:
+        return self._poll_s * (2 if self._unchanged.get(name, 0) >= QUIET_POLLS else 1)
 
     async def _ask(self, name: str) -> None:
         headers = {"If-None-Match": self._etags[name]} if name in self._etags else {}
@@ -125,12 +132,15 @@ class DigestPoller:
                 reply = await self._client.get(self.urls[name], headers, MOST_DIGEST_BYTES)
             if reply.status == 304 and headers:
                 self._cluster.confirm_digest(name, self._clock())
+                self._unchanged[name] = self._unchanged.get(name, 0) + 1
             else:
+                self._unchanged[name] = 0
                 self._apply(name, reply)
             if name in self._failing:
                 self._failing.discard(name)
                 log.info("node digest is back", node=name)
         except Exception as error:  # one node's trouble, whatever it is, must not stop the polls of the others
+            self._unchanged[name] = 0
             if name not in self._failing:
                 self._failing.add(name)
                 log.warning(

@@ -34,7 +34,12 @@ class ExtenderSettings(VerbSettings):
         description="Follow nodes, pods and DRA devices of the API server (KUBECONFIG, or the pod's own account).",
     )
     listen: str = Field(f"127.0.0.1:{EXTENDER_PORT}", description="HOST:PORT to listen on; port 0 takes a free one.")
-    poll_s: float = Field(5.0, gt=0, le=3600, description="Seconds between two asks for a node's digest.")
+    poll_s: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="Seconds between two asks for a node's digest; twice as many where twelve asks found no change.",
+    )
     poll_timeout_s: float = Field(2.0, gt=0, description="Seconds after which an ask is given up.")
     reservation_s: float = Field(30.0, gt=0, description="Seconds that a decision is held until its binding is seen.")
     fragmentation_s_per_slice: float = Field(

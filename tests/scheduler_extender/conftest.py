@@ -69,12 +69,14 @@ class Exporter:
         self.digest: NodeDigest | None = None
         self.fault: Fault | None = None
         self.answers: list[int] = []
+        self.asked_s: list[float] = []
         exporter = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                exporter.asked_s.append(time.monotonic())
                 if exporter.fault is not None:
                     exporter.fault(self)
                     return

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.digest import FetchingScene, PodDigest, ResidentScene, Slice
 from fleet.metrics import CATALOGUE, EXTENDER_CERTIFICATE_NOT_AFTER
+from scheduler_extender.state import QUIET_POLLS
 from tests.scheduler_extender.conftest import GB, Rig, digest, pod
 
 Start = Callable[..., Rig]
@@ -416,6 +418,19 @@ def test_unchanged_digests_cost_a_304_and_stay_fresh(rig: Start) -> None:
     started.until(lambda: started.exporters["one"].answers.count(304) >= 3)
     assert started.exporters["one"].answers.count(200) == 1
     assert started.metric('splatfleet_extender_node_digest_age_seconds{node="one"}') < 1
+
+
+def test_a_quiet_node_is_asked_half_as_often_until_it_moves(rig: Start) -> None:
+    poll_s = 0.2
+    started = rig(poll_s=poll_s, n=digest("n", {"moss": GB}))
+    exporter = started.exporters["n"]
+    started.until(lambda: len(exporter.asked_s) >= QUIET_POLLS + 5)
+    gaps_s = np.diff(exporter.asked_s)
+    assert np.median(gaps_s[1 : QUIET_POLLS - 1]) < 1.5 * poll_s < np.median(gaps_s[QUIET_POLLS + 1 :])
+    exporter.digest = digest("n", {"moss": GB, "fern": GB}, generation=2)
+    quiet = len(exporter.asked_s)
+    started.until(lambda: len(exporter.asked_s) >= quiet + 6)
+    assert np.median(np.diff(exporter.asked_s[quiet + 1 :])) < 1.5 * poll_s
 
 
 def test_metrics_are_those_of_the_catalogue(rig: Start) -> None:
