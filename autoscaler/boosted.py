@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from autoscaler.features import Features
 from autoscaler.observation import Floats
+from autoscaler.past import Past
 from autoscaler.trees import FitTask, Trees
 
 MOST_ROWS = 2160
@@ -24,10 +25,10 @@ class Boosted:
 
     name = "boosted"
 
-    def __init__(self, lead: int, seasons: tuple[int, ...], experts: int) -> None:
+    def __init__(self, lead: int, seasons: tuple[int, ...], experts: int, past: Past) -> None:
         self._lead = lead
         self._day = seasons[0] if seasons else 60 * lead
-        self._features = Features(lead, seasons, self._day, experts)
+        self._features = Features(lead, seasons, self._day, experts, past)
         self.stride = max(1, math.ceil(HISTORY_DAYS * self._day / MOST_ROWS))
         self._width = self._features.width
         self._rows: NDArray[np.float16] = np.zeros((0, self._width), dtype=np.float16)

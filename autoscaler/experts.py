@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autoscaler.diary import of_past_days
 from autoscaler.observation import Floats
+from autoscaler.past import Past
 
 
 class Expert(Protocol):
@@ -222,7 +223,7 @@ def _ahead(shape: Floats | NDArray[np.float32], start: int, bins: int) -> Floats
     return wrapped
 
 
-def make_experts(seasons: Sequence[int], bins: int, width: int) -> list[Expert]:
+def make_experts(seasons: Sequence[int], bins: int, width: int, past: Past) -> list[Expert]:
     """The panel for seasons given in bins (shortest first), a lead of `bins` and averages over `width` bins."""
     experts: list[Expert] = [
         Persistence(),
@@ -239,7 +240,7 @@ def make_experts(seasons: Sequence[int], bins: int, width: int) -> list[Expert]:
             if index == 0:
                 experts.append(HoltWinters(f"{label}_{name}", season, rates, damping, odd))
         if index == 0:
-            experts += of_past_days(season)
+            experts += of_past_days(season, past)
         if index == 1:
             _, rates, damping = _HOLT_WINTERS[1]
             odd = 2 * (max(width, seasons[0] // 60) // 2) + 1

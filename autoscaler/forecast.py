@@ -20,6 +20,7 @@ from autoscaler.decision import ForecastView
 from autoscaler.experts import make_experts
 from autoscaler.mixture import LOSS_HALF_LIFE_DAYS, PERSISTENCE, Blend, Mixture, new_calibrators, outcome_stride
 from autoscaler.observation import Floats
+from autoscaler.past import Past
 from autoscaler.trees import FitTask, Trees
 
 LEARNING_LEVEL = 0.9  # experts are gated and boosted at this quantile, whichever one the pool works with
@@ -90,8 +91,9 @@ class Forecaster:
         self._silent_bins = silent_bins
         self._sparse_bins = sparse_bins
         day = shape.seasons[0] if shape.seasons else 60 * shape.lead_bins
-        self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins)
-        self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts))
+        self._past = Past.of(shape.lead_bins, shape.seasons, day)
+        self._experts = make_experts(shape.seasons, shape.lead_bins, shape.average_bins, self._past)
+        self._boosted = Boosted(shape.lead_bins, shape.seasons, len(self._experts), self._past)
         self.names = (*(expert.name for expert in self._experts), Boosted.name)
         self._stride = outcome_stride(day)
         # Persistence stands alone where the mixture fails, so it keeps its coverage by itself. Of the others
@@ -127,6 +129,7 @@ class Forecaster:
         if level == level:
             self._highest = max(self._highest, level)
         to_come = self._sparse_bins - self.seen
+        self._past.add(level)
         for expert in self._experts:
             expert.update(rate, level)
         self._averages.append(level)

@@ -15,6 +15,7 @@ from autoscaler.diary import Diary, of_past_days
 from autoscaler.experts import HoltWinters
 from autoscaler.forecast import Forecaster, Shape, round_up, shape_for
 from autoscaler.mixture import Mixture
+from autoscaler.past import Past
 from fleet.traffic import parse_rate_trace
 
 
@@ -193,20 +194,22 @@ def test_a_timetable_to_the_minute_is_foreseen() -> None:
 
 
 def test_past_days_are_read_over_midnight_and_over_gaps() -> None:
-    diary = Diary(10)
+    past = Past.of(lead=3, seasons=(10,), day=10)
+    diary = Diary(10, past)
     for level in [*range(10), *range(100, 110), *range(200, 208)]:
-        diary.update(float(level))
+        past.add(float(level))
     assert diary.peaks(2) == [109.0, 9.0]
     assert diary.peaks(5) == [202.0, 102.0]  # the day after begins: that of yesterday is today
-    diary.update(math.nan)
+    past.add(math.nan)
     assert diary.peaks(1) == [109.0, 9.0]
-    one, *_ = experts = of_past_days(10)
+    past = Past.of(lead=3, seasons=(10,), day=10)
+    one, *_ = experts = of_past_days(10, past)
     assert [expert.peak(3) for expert in experts] == [None] * len(experts)
     for level in (1.0, math.nan, *range(2, 10)):
-        one.update(level, level)
+        past.add(level)
     assert one.peak(2) is None  # a part of yesterday is not known
-    one.update(5.0, 5.0)
-    one.update(5.0, 5.0)
+    past.add(5.0)
+    past.add(5.0)
     assert {expert.name: expert.peak(3) for expert in experts}["sharp_day"] == 4.0
 
 
