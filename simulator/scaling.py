@@ -6,9 +6,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from simulator.scene_queue import SceneQueue
 from simulator.scene_requests import SceneSetting
 from simulator.scene_world import SceneWorld
 from simulator.traffic import Service, play, scale_to_pods
+from simulator.workers import processes
 from simulator.world import StartUp
 
 # A third off for what is reserved, and as much is reserved as the mean demand keeps busy: a common shape of contract.
@@ -220,7 +220,7 @@ def stream(batches: Sequence[Batch], workers: int = 1) -> Iterator[Row]:
             yield from _play(setting, group, log)
         _cases.clear()
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with processes(workers) as pool:
         for done in as_completed([pool.submit(_play, *group) for group in groups]):
             yield from done.result()
 

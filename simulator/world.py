@@ -51,7 +51,7 @@ class StartUp:
         return self.stages[-1][0]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # each is one of its kind
 class SimulatedPod:
     """A pod from the ask to its removal."""
 
@@ -103,7 +103,8 @@ class World:
 
     @property
     def starting(self) -> list[SimulatedPod]:
-        self._starting = [pod for pod in self._starting if pod.ready_s > self.now_s]
+        now_s = self.now_s
+        self._starting = [pod for pod in self._starting if pod.ready_s > now_s]
         return self._starting
 
     def begin(self, ready_pods: int) -> None:
@@ -158,7 +159,7 @@ class World:
     def _victims(self, count: int, named: Sequence[str]) -> list[int]:
         if count <= 0:
             return []
-        numbers = {pod.uid: pod.number for pod in self.pods.values()}
+        numbers = {pod.uid: pod.number for pod in self.pods.values()} if named else {}
         chosen = [numbers[uid] for uid in named if uid in numbers]
         if len(chosen) < count:
             chosen += [pod.number for pod in sorted(self.starting, key=lambda pod: -pod.asked_s)]
