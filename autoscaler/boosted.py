@@ -28,6 +28,7 @@ class Boosted:
     def __init__(self, lead: int, seasons: tuple[int, ...], experts: int, past: Past) -> None:
         self._lead = lead
         self._day = seasons[0] if seasons else 60 * lead
+        self._past = past
         self._features = Features(lead, seasons, self._day, experts, past)
         self.stride = max(1, math.ceil(HISTORY_DAYS * self._day / MOST_ROWS))
         self._width = self._features.width
@@ -93,4 +94,4 @@ class Boosted:
         if self._trees is None:
             return math.nan
         peak = max(level + scale * self._trees.predict(row), 0.0)
-        return peak if peak <= 2.0 * self._features.highest + scale else math.nan
+        return peak if peak <= 2.0 * self._past.highest + scale else math.nan

@@ -31,13 +31,11 @@ class Features:
         self._days = np.arange(1, DAYS + 1 if seasons else 1) * day
         self._hours = np.arange(3 * max(1, day // 24))
         self._hour = len(self._hours) // 3
-        self._peaks = np.full(
-            len(past), math.nan, dtype=np.float32
-        )  # [bins] highest level over the lead after each bin
+        # [bins] highest level over the lead after each bin, by bin modulo size
+        self._peaks = np.full(len(past), math.nan, dtype=np.float32)
         self._rough = 0.0
         self._calm = 0.0
         self._last = math.nan
-        self.highest = 0.0  # level that was ever seen
         self.width = experts + 2 * len(self._back) + 3 * len(seasons[:2]) + 13
 
     def update(self, bin_index: int, level: float, outcome: float) -> None:
@@ -50,7 +48,6 @@ class Features:
             self._rough += 0.2 * (move - self._rough)
             self._calm += (move - self._calm) / max(self._day, 20)
             self._last = level
-            self.highest = max(self.highest, level)
 
     def row(self, bin_index: int, level: float, scale: float, mean: float, points: Floats) -> Floats:
         """[width] features of this moment; `points` [experts] is what the other experts say, nan where silent."""

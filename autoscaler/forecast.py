@@ -112,7 +112,6 @@ class Forecaster:
         self._pending: deque[_Issued] = deque()
         self._mean = math.nan
         self._mean_forget = 1.0 / max(day, 20)
-        self._highest = 0.0  # level that was ever seen
         self._outcomes_to_come = EARLY_DAYS * day
         self.seen = 0
         self._current: _Issued | None = None
@@ -126,8 +125,6 @@ class Forecaster:
         if rate == rate:
             step = max(self._mean_forget, 1.0 / self.seen)
             self._mean = rate if math.isnan(self._mean) else self._mean + step * (rate - self._mean)
-        if level == level:
-            self._highest = max(self._highest, level)
         to_come = self._sparse_bins - self.seen
         self._past.add(level)
         for expert in self._experts:
@@ -177,7 +174,7 @@ class Forecaster:
         gated = self._mixture.gated
         used = np.maximum.accumulate(expert_quantiles[PERSISTENCE]) if gated else blend.quantiles
         factor = HIGHEST_EARLY if self._outcomes_to_come > 0 else HIGHEST
-        used = np.minimum(used, factor * self._highest + scale)
+        used = np.minimum(used, factor * self._past.highest + scale)
         return _Issued(self.seen + self.shape.lead_bins, scale, points, expert_quantiles, blend, used)
 
     def _learn(self, issued: _Issued, actual: float) -> None:

@@ -21,7 +21,7 @@ from benchmarks.machine import describe
 from fleet.labels import DATA_ENV
 from fleet.traffic import Floats, parse_rate_trace
 from simulator.forecasts import days_near
-from simulator.workers import processes
+from simulator.workers import worker_pool
 
 HORIZONS_S = (600.0, 1800.0)
 QUANTILE = 0.9
@@ -115,7 +115,7 @@ def main(json_path: Path | None = None, workers: int = 1, shortest_s: float = 4 
     titles = f"{'pinball':>8} {'coverage':>9} {'worst day':>9} {'days near':>9} {'ms/step':>8}"
     print(f"{'trace':34} {'horizon':>8} {titles}", flush=True)
     rows = []
-    with processes(workers) as pool:
+    with worker_pool(workers) as pool:
         for row in filter(None, pool.map(_score_file, jobs)):
             rows.append(row)
             print(

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.types import Receive, Scope, Send
 
 from kube.watch_metrics import WatchCollector
 from scheduler_extender import wire
@@ -24,6 +23,7 @@ from scheduler_extender.cluster import Cluster, Decision
 from scheduler_extender.contest import Contest
 from scheduler_extender.explanation import Explanations, best_lines, explain
 from scheduler_extender.fit import FITS, REASONS
+from scheduler_extender.hot_routes import HotRoutes, Route
 from scheduler_extender.kubernetes import ClusterWatch
 from scheduler_extender.names import kept
 from scheduler_extender.observability import ExtenderMetrics
@@ -37,7 +37,6 @@ MORE_NODES = "more"
 LOG_AFTER_S = 0.05
 log = structlog.get_logger()
 Args = TypeVar("Args", wire.Args, wire.PreemptArgs)
-Route = Callable[[Request], Awaitable[Response]]
 
 
 class BodyError(ValueError):
@@ -195,27 +194,6 @@ class Extender:
             best=best_lines(decision, 3),
             took_s=round(took_s, 6),
         )
-
-
-class HotRoutes(FastAPI):
-    """FastAPI whose hot routes are reached before its middleware and its router: for these that is half of a call."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._hot: dict[str, Route] = {}
-
-    def add_hot_route(self, path: str, route: Route) -> None:
-        """A POST route that answers whatever goes wrong; other methods get the 405 of the router."""
-        self._hot[path] = route
-        self.router.add_route(path, route, methods=["POST"])
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if route is None:
-            await super().__call__(scope, receive, send)
-            return
-        response = await route(Request(scope, receive))
-        await response(scope, receive, send)
 
 
 def make_app(extender: Extender) -> HotRoutes:

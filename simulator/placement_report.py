@@ -15,7 +15,7 @@ from simulator.placement import Figures, Policy, demand_fragmentation, simulate
 from simulator.placement_oracles import BELADY, POOLED, Recorded, pooled, with_caches_that_know
 from simulator.placement_rivals import rivals
 from simulator.placement_workload import MIXES, WorkloadSpec, draw
-from simulator.workers import processes as worker_processes
+from simulator.workers import worker_pool
 
 OURS = "splatfleet"
 COST_ROW = "cost-0-4"
@@ -135,7 +135,7 @@ def _played(
     if processes <= 1:
         yield from map(run_one, names, specs, caches, priced, seeds)
         return
-    with worker_processes(processes) as pool:
+    with worker_pool(processes) as pool:
         yield from pool.map(run_one, names, specs, caches, priced, seeds)
 
 

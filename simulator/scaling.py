@@ -21,7 +21,7 @@ from simulator.scene_queue import SceneQueue
 from simulator.scene_requests import SceneSetting
 from simulator.scene_world import SceneWorld
 from simulator.traffic import Service, play, scale_to_pods
-from simulator.workers import processes
+from simulator.workers import worker_pool
 from simulator.world import StartUp
 
 # A third off for what is reserved, and as much is reserved as the mean demand keeps busy: a common shape of contract.
@@ -220,7 +220,7 @@ def stream(batches: Sequence[Batch], workers: int = 1) -> Iterator[Row]:
             yield from _play(setting, group, log)
         _cases.clear()
         return
-    with processes(workers) as pool:
+    with worker_pool(workers) as pool:
         for done in as_completed([pool.submit(_play, *group) for group in groups]):
             yield from done.result()
 

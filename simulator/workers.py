@@ -11,8 +11,8 @@ from multiprocessing import get_context
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
-def processes(count: int) -> ProcessPoolExecutor:
-    """So many, started anew, that end with this process however it ends: without that a kill leaves them at work."""
+def worker_pool(count: int) -> ProcessPoolExecutor:
+    """So many processes, started anew, that end with this one however it ends: a kill would leave them at work."""
     return ProcessPoolExecutor(count, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
 
 

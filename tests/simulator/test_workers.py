@@ -16,14 +16,14 @@ import pytest
 RUN = """
 import os, sys, time
 from pathlib import Path
-from simulator.workers import processes
+from simulator.workers import worker_pool
 
 def work() -> None:
     Path(sys.argv[1], str(os.getpid())).touch()
     time.sleep(60.0)
 
 if __name__ == "__main__":
-    with processes(2) as pool:
+    with worker_pool(2) as pool:
         for job in [pool.submit(work) for _ in range(4)]:
             job.result()
 """
