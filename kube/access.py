@@ -21,7 +21,7 @@ class Access:
     host: str
     namespace: str  # of the context, or of the pod that we are
     context: ssl.SSLContext | None  # None: the server speaks plain HTTP
-    proxy: str | None
+    proxy: str | None  # None: asked directly
     configuration: Any  # of the kubernetes package; it reads a mounted token again once a minute
 
     def authorization(self) -> str | None:
@@ -55,9 +55,7 @@ def load_access(kubeconfig: Path | None = None, context: str | None = None) -> A
         fix = "set KUBECONFIG to a file that kubectl works with, or run in a pod with a service account"
         raise ConfigError(f"{source}: {error}; {fix}") from error
     tls = None if configuration.host.startswith("http://") else _tls(configuration)
-    return Access(
-        configuration.host.rstrip("/"), namespace or "default", tls, configuration.proxy or None, configuration
-    )
+    return Access(configuration.host.rstrip("/"), namespace or "default", tls, _proxy(configuration), configuration)
 
 
 def _package() -> Any:
@@ -71,6 +69,15 @@ def _context_namespace(kubeconfig: str, context: str | None) -> str:
     contexts, active = _package().list_kube_config_contexts(kubeconfig)
     chosen = next((found for found in contexts if found["name"] == context), active)
     return str(chosen["context"].get("namespace") or "default")
+
+
+def _proxy(configuration: Any) -> str | None:
+    """The proxy of the kubeconfig or of the environment, where NO_PROXY does not name the server."""
+    from kubernetes.client.rest import should_bypass_proxies
+
+    if configuration.proxy and not should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
+        return str(configuration.proxy)
+    return None
 
 
 def _tls(configuration: Any) -> ssl.SSLContext:

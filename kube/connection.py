@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlencode
 
-import httpx2
+import urllib3
 
 from kube.access import Access, load_access
 from kube.errors import ConfigError, Unreachable, refused
@@ -17,6 +18,16 @@ from kube.errors import ConfigError, Unreachable, refused
 CONNECT_S = 3.0
 DEADLINE_S = 10.0
 AT_HAND_S = 0.001  # a part that comes within this was not waited for
+PART_BYTES = 1 << 16
+KEPT_CONNECTIONS = 64
+# A connection that nothing comes through, as that of a watch, is asked about: a lost peer is noticed within a minute.
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
 RELOAD_EVERY_S = 5.0  # at most, however often the server says 401
 USER_AGENT = "splatfleet"
 
@@ -41,18 +52,10 @@ class Connection:
         return cls(load_access(kubeconfig, context), kubeconfig, context)
 
     def _set(self, access: Access) -> None:
-        self._access = access
-        self._client = httpx2.Client(
-            base_url=access.host,
-            verify=access.context if access.context is not None else True,
-            proxy=access.proxy,
-            trust_env=False,  # the proxy was settled with the configuration
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=30.0),
-            headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
-        )
+        self._access, self._pool = access, _open_pool(access)
 
     def close(self) -> None:
-        self._client.close()
+        self._pool.clear()
 
     def request(
         self,
@@ -68,14 +71,14 @@ class Connection:
         content = {"Content-Type": content_type} if body is not None else {}
         for attempt in (1, 2):
             left_s = max(end_s - time.monotonic(), 0.05)
-            timeout = httpx2.Timeout(left_s, connect=min(left_s, CONNECT_S))
-            with self._answer(method, path, body, content, query, timeout) as response:
-                found = self._read(response, end_s)
-                if response.status_code == 401 and attempt == 1 and self._reload():
+            timeout = urllib3.Timeout(connect=min(left_s, CONNECT_S), read=left_s)
+            with self._answer(method, _with_query(path, query), body, content, timeout) as response:
+                found = _whole(response, end_s)
+                if response.status == 401 and attempt == 1 and self._reload():
                     continue
-                if response.is_success:
+                if 200 <= response.status < 300:
                     return found
-                raise refused(response.status_code, found, response.headers.get("Retry-After"))
+                raise refused(response.status, found, response.headers.get("Retry-After"))
         raise AssertionError("a second answer is returned or raised")
 
     def get(self, path: str, query: Mapping[str, str] | None = None, deadline_s: float = DEADLINE_S) -> bytes:
@@ -84,43 +87,42 @@ class Connection:
     @contextlib.contextmanager
     def stream(self, path: str, query: Mapping[str, str], silence_s: float) -> Iterator[Stream]:
         """A GET whose lines come as they are sent; `silence_s` without a byte is Unreachable."""
-        timeout = httpx2.Timeout(silence_s, connect=CONNECT_S)
-        with self._answer("GET", path, None, {}, query, timeout) as response:
-            if not response.is_success:
-                body = self._read(response, time.monotonic() + silence_s)
-                if response.status_code == 401:
+        timeout = urllib3.Timeout(connect=CONNECT_S, read=silence_s)
+        with self._answer("GET", _with_query(path, query), None, {}, timeout) as response:
+            if not 200 <= response.status < 300:
+                body = _whole(response, time.monotonic() + silence_s)
+                if response.status == 401:
                     self._reload()
-                raise refused(response.status_code, body, response.headers.get("Retry-After"))
+                raise refused(response.status, body, response.headers.get("Retry-After"))
             yield Stream(response)
 
     @contextlib.contextmanager
     def _answer(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None,
-        timeout: httpx2.Timeout,
-    ) -> Iterator[httpx2.Response]:
-        authorization = self._access.authorization()
-        sent = {**headers, **({"Authorization": authorization} if authorization else {})}
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout: urllib3.Timeout
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The head of an answer; its connection is kept where the whole body was read."""
+        access = self._access
+        authorization = access.authorization()
+        sent = {"User-Agent": USER_AGENT, "Accept": "application/json", **headers}
+        if authorization:
+            sent["Authorization"] = authorization
         try:
-            with self._client.stream(
-                method, path, content=body, params=query, headers=sent, timeout=timeout
-            ) as response:
-                yield response
-        except httpx2.HTTPError as error:
-            raise Unreachable(f"{method} {self.host}{path}: {type(error).__name__} {error}".rstrip()) from error
-
-    @staticmethod
-    def _read(response: httpx2.Response, end_s: float) -> bytes:
-        parts: list[bytes] = []
-        for part in response.iter_bytes():
-            parts.append(part)
-            if time.monotonic() > end_s:
-                raise Unreachable(f"{response.request.method} {response.request.url.path}: later than its deadline")
-        return b"".join(parts)
+            response = self._pool.urlopen(
+                method,
+                access.host + path,
+                body=body,
+                headers=sent,
+                timeout=timeout,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: a token that is no header
+            raise _unreachable(f"{method} {access.host}{path}", error) from error
+        try:
+            yield response
+        finally:
+            response.close()
 
     def _reload(self) -> bool:
         """Load the configuration again, as its files may have been rotated; False where that was just done."""
@@ -137,8 +139,9 @@ class Connection:
 class Stream:
     """The lines of one answer that does not end; `abort` may come from another thread."""
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self._response = response
+        self._socket = getattr(response.connection, "sock", None)
 
     def lines(self, gather_s: float = 0.0) -> Iterator[bytes]:
         """Each line without its end; a last line without one was cut off and is left out.
@@ -149,7 +152,7 @@ class Stream:
         """
         rest = b""
         asked_s = paused_s = time.monotonic()
-        for part in self._response.iter_bytes():
+        for part in _parts(self._response):
             came_s = time.monotonic()
             *whole, rest = (rest + part).split(b"\n")
             yield from (line for line in whole if line.strip())
@@ -160,8 +163,43 @@ class Stream:
 
     def abort(self) -> None:
         """End the stream now: the reader gets the end of it or Unreachable."""
-        network = self._response.extensions.get("network_stream")
-        raw = network.get_extra_info("socket") if network is not None else None
-        if raw is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(raw, socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, ValueError):
+            if self._socket is not None:  # of TLS, too: its own shutdown is not for another thread
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            else:  # the connection was let go of, as the server closes it after this answer
+                self._response.shutdown()
+
+
+def _open_pool(access: Access) -> urllib3.PoolManager:
+    settings = {"maxsize": KEPT_CONNECTIONS, "ssl_context": access.context, "socket_options": SOCKET_OPTIONS}
+    if access.proxy is None:
+        return urllib3.PoolManager(**settings)  # type: ignore[arg-type]
+    told = urllib3.util.parse_url(access.proxy).auth
+    credentials = urllib3.util.make_headers(proxy_basic_auth=unquote(told)) if told else None
+    return urllib3.ProxyManager(access.proxy, proxy_headers=credentials, **settings)  # type: ignore[arg-type]
+
+
+def _with_query(path: str, query: Mapping[str, str] | None) -> str:
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(query)}" if query else path
+
+
+def _parts(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """The body in parts as they come, each chunk that the server sends one of them; raises Unreachable."""
+    try:
+        while part := response.read1(PART_BYTES, decode_content=False):  # nothing encoded was asked for
+            yield part
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise _unreachable(f"rest of {response.geturl()}", error) from error
+
+
+def _whole(response: urllib3.BaseHTTPResponse, end_s: float) -> bytes:
+    parts: list[bytes] = []
+    for part in _parts(response):
+        parts.append(part)
+        if time.monotonic() > end_s:
+            raise Unreachable(f"{response.geturl()}: later than its deadline")
+    return b"".join(parts)
+
+
+def _unreachable(asked: str, error: Exception) -> Unreachable:
+    return Unreachable(f"{asked}: {type(error).__name__} {error}".rstrip())

@@ -40,7 +40,7 @@ from kube.writes import annotate
 from scheduler_extender.devices import DeviceKey, Served, gpus_of, holders_of, read_class, sharing_of
 from scheduler_extender.fit import FITS
 from scheduler_extender.forecasts import FORECASTS, FORECASTS_API, Forecast, PoolForecasts
-from scheduler_extender.pods import WATCHED_PODS, WatchedPod, read_pod
+from scheduler_extender.pods import WATCHED_PODS, WatchedPod, read_again, read_pod
 from scheduler_extender.selectors import SelectorError
 from scheduler_extender.wire import PodEvent, capacity_type_of
 
@@ -291,8 +291,13 @@ class ClusterWatch:
 
 
 def _pod(extender: Extender, change: Change[WatchedPod]) -> None:
-    pod = read_pod(change.object)
+    known = extender.cluster.pods.get(change.object.metadata.uid)
+    pod = (
+        read_pod(change.object)
+        if known is None or change.before is None
+        else read_again(known, change.before, change.object)
+    )
     if change.kind == "deleted":
         extender.apply(PodEvent("DELETED", (pod,)))
-    elif extender.cluster.pods.get(pod.uid) != pod:  # most changes of a status are none to us
+    elif known != pod:  # most changes of a status are none to us
         extender.apply(PodEvent("MODIFIED", (pod,)))

@@ -5,6 +5,7 @@ Null and absent are one, unknown fields are skipped, and what cannot be read bec
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -106,12 +107,11 @@ WATCHED_PODS = Resource("v1", "pods", WatchedPod)
 
 def read_pod(raw: PodObject | WatchedPod) -> Pod:
     """The pod as placement sees it; whatever cannot be read becomes a problem in words, never an error."""
-    meta, spec, status = raw.metadata or Meta(), raw.spec or Spec(), raw.status or Status()
+    meta, spec = raw.metadata or Meta(), raw.spec or Spec()
     problems: list[str] = []
     annotations = meta.annotations or {}
     asked = _requests(spec, problems)
-    phase = status.phase or ""
-    ready = next((item.status == "True" for item in status.conditions or () if item.type == "Ready"), None)
+    finished, ready = _state(raw.status)
     return Pod(
         uid=meta.uid or "",
         name=meta.name or "",
@@ -126,12 +126,38 @@ def read_pod(raw: PodObject | WatchedPod) -> Pod:
         gpu_memory_bytes=sum(_budget_bytes(container, problems) for container in spec.containers or ()),
         scenes=_scenes(annotations.get(SCENES_ANNOTATION, ""), problems),
         scene_bytes=_scene_bytes(annotations.get(SCENE_BYTES_ANNOTATION, ""), problems),
-        finished=phase in ("Succeeded", "Failed"),
-        ready=phase == "Running" if ready is None else ready,
+        finished=finished,
+        ready=ready,
         problems=tuple(problems),
         priority=spec.priority or 0,
         has_wishes=_has_wishes(spec),
     )
+
+
+def read_again(known: Pod, before: WatchedPod, now: WatchedPod) -> Pod:
+    """The pod as `read_pod` reads `now`, where `known` is what it read of `before`.
+
+    Most changes bind a pod or move its status, and leave what is costly to read as it was.
+    """
+    spec, then = now.spec or Spec(), before.spec or Spec()
+    same = (
+        now.metadata.uid == before.metadata.uid == known.uid
+        and now.metadata.labels == before.metadata.labels
+        and now.metadata.annotations == before.metadata.annotations
+        and msgspec.structs.replace(then, node_name=spec.node_name) == spec
+    )
+    if not same:
+        return read_pod(now)
+    finished, ready = _state(now.status)
+    return replace(known, node=spec.node_name or "", finished=finished, ready=ready)
+
+
+def _state(status: Status | None) -> tuple[bool, bool]:
+    """Whether it is finished, and whether it is ready."""
+    told = status or Status()
+    phase = told.phase or ""
+    ready = next((item.status == "True" for item in told.conditions or () if item.type == "Ready"), None)
+    return phase in ("Succeeded", "Failed"), phase == "Running" if ready is None else ready
 
 
 def _has_wishes(spec: Spec) -> bool:
