@@ -7,6 +7,7 @@ A pod renders one frame at a time, so a pool of c pods is a queue with c servers
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from autoscaler.observation import ServiceTime
 from autoscaler.pool import Objective
@@ -23,10 +24,29 @@ def erlang_c(servers: int, load: float) -> float:
         return 0.0
     if load >= servers:
         return 1.0
-    blocking = 1.0
-    for server in range(1, servers + 1):
-        blocking = load * blocking / (server + load * blocking)
+    blocking = _blocking(servers, load)
     return servers * blocking / (servers - load * (1.0 - blocking))
+
+
+def _blocking(servers: int, load: float) -> float:
+    """Erlang's B by its recursion."""
+    known = _blockings(load)
+    if servers in known:
+        return known[servers]
+    asked = len(known)
+    blocking = known[asked - 1]
+    for server in range(asked, servers + 1):
+        known[server] = blocking = load * blocking / (server + load * blocking)
+    return blocking
+
+
+@lru_cache(16)
+def _blockings(_load: float) -> dict[int, float]:
+    """Erlang's B of 0, 1, 2, … servers, as far as anybody asked: a tick asks for a few loads, of each several times.
+
+    Whoever adds to it writes what any other thread would.
+    """
+    return {0: 1.0}
 
 
 def wait_tail(wait_s: float, servers: int, rate_per_s: float, service: ServiceTime) -> float:
@@ -51,11 +71,10 @@ def replicas_for(rate_per_s: float, service: ServiceTime, objective: Objective, 
     load = rate_per_s * service.mean_s
     if load <= 0:
         return 0
-    blocking = 1.0
-    for servers in range(1, limit):
-        blocking = load * blocking / (servers + load * blocking)
-        if servers <= load:
-            continue
+    if not load < limit - 1:
+        return limit
+    for servers in range(int(load) + 1, limit):
+        blocking = _blocking(servers, load)
         waiting = servers * blocking / (servers - load * (1.0 - blocking))
         if waiting * _decay(objective.max_queue_wait_s, servers - load, service) <= objective.violation_ratio:
             return servers

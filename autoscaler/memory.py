@@ -13,7 +13,7 @@ from autoscaler.flaps import Flaps
 from autoscaler.forecast import Forecaster, Foresight, Shape
 from autoscaler.observation import Observation
 from autoscaler.pacing import Budget
-from autoscaler.pool import Pool
+from autoscaler.pool import ForecastSettings, Pool
 from autoscaler.scenes import SceneShares
 from autoscaler.warmup import WarmMemory
 
@@ -36,6 +36,7 @@ class Feeding:
     fed_until_s: float = -math.inf  # end of the last bin that the forecaster was fed
     successor: Foresight | None = None  # of another shape, still catching up with the history
     successor_until_s: float = -math.inf
+    told: tuple[ForecastSettings, float, float, float] | None = None  # what the shape followed from, where it is final
     building: bool = False  # the first forecaster is not done: nothing is known of the hours ahead
     allowance_bins: float = math.inf  # that may be fed to forecasters that catch up, in this tick
     unread: tuple[Pool, Observation, float] | None = None  # with the lead: a history of which the first forecaster

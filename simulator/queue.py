@@ -53,28 +53,68 @@ def _sift_up(free: Any, pods: Any, at: int) -> None:
 
 
 @numba.njit(cache=True)
+def _take_out(free: Any, pods: Any, size: int, pod: int) -> float:
+    """Remove a pod that is there; returns when it is free."""
+    at = 0
+    while pods[at] != pod:
+        at += 1
+    free_s, last = free[at], size - 1
+    if at != last:
+        free[at], pods[at] = free[last], pods[last]
+        _sift_down(free, pods, last, at)
+        _sift_up(free, pods, at)
+    return float(free_s)
+
+
+@numba.njit(cache=True)
+def _replace_first(free: Any, pods: Any, size: int, key: float) -> None:
+    """Let the pod at the top be free at `key` instead: down to a leaf and up again, as nearly all keys are late."""
+    pod, at, child = pods[0], 0, 1
+    while child + 1 < size:
+        child += free[child + 1] < free[child]
+        free[at], pods[at] = free[child], pods[child]
+        at, child = child, 2 * child + 1
+    if child < size:
+        free[at], pods[at] = free[child], pods[child]
+        at = child
+    while at > 0:
+        parent = (at - 1) >> 1
+        if free[parent] < key:
+            break
+        free[at], pods[at] = free[parent], pods[parent]
+        at = parent
+    free[at], pods[at] = key, pod
+
+
+@numba.njit(cache=True)
 def _serve(
     arrivals: Any, services: Any, free: Any, pods: Any, size: int, head: int, until_s: float, starting_until_s: float,
     max_wait_s: float, seconds: Any, days: Any, histogram: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Start every request that can start before `until_s`; returns the next request and the cold ones."""
-    count, table, last = arrivals.size, services.size, seconds.shape[0] - 1
+    count, last = arrivals.size, seconds.shape[0] - 1
+    turn = head % services.size
+    day, day_end_s = -1, 0.0
     cold = 0
     while head < count and size > 0:
         arrival = arrivals[head]
         start = max(free[0], arrival)
         if start >= until_s:
             break
-        service = services[head % table]
+        service = services[turn]
+        turn += 1
+        if turn == services.size:
+            turn = 0
         wait = start - arrival
-        free[0] = start + service
-        _sift_down(free, pods, size, 0)
+        _replace_first(free, pods, size, start + service)
         second = int(start)
         seconds[second, 0] += wait
         seconds[second, 1] += service
         seconds[second, 2] += 1.0
         seconds[min(int(start + service), last), 4] += 1.0
-        day = int(arrival / 86_400.0)
+        if arrival >= day_end_s:
+            day = int(arrival / 86_400.0)
+            day_end_s = (day + 1) * 86_400.0
         days[day, 0] += 1
         if wait > max_wait_s:
             days[day, 1] += 1
@@ -132,13 +172,8 @@ class RenderQueue:
 
     def remove(self, pod: int) -> float:
         """Take the pod away; returns the end of what it renders (the past where it is idle)."""
-        at = int(np.flatnonzero(self._pods[: self._size] == pod)[0])
-        free_s = float(self._free[at])
-        last = self._size = self._size - 1
-        if at != last:
-            self._free[at], self._pods[at] = self._free[last], self._pods[last]
-            _sift_down(self._free, self._pods, last, at)
-            _sift_up(self._free, self._pods, at)
+        free_s: float = _take_out(self._free, self._pods, self._size, pod)
+        self._size -= 1
         return free_s
 
     def advance(self, until_s: float, starting_until_s: float) -> None:

@@ -65,6 +65,7 @@ class SceneWorld(World):
                 pod.ready_s = ready_s
             elif pod.ready_s <= self.now_s:
                 pod.ready_s = self.now_s + self._scenes.setting.load_s
+            self._next_ready_s = min(self._next_ready_s, pod.ready_s)
 
     def _remove(self, number: int) -> None:
         super()._remove(number)

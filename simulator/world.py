@@ -6,6 +6,7 @@ and set a count. Whoever decides meets the same arrivals, the same service times
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -87,6 +88,7 @@ class World:
         self._random = np.random.default_rng((seed, 0x57A7))
         self._started: list[float] = []
         self._starting: list[SimulatedPod] = []
+        self._next_ready_s = math.inf  # until then all of them start
         self._states: tuple[PodState, ...] = ()
         self._states_of = (-1, -1, -1)  # pods ever made, pods now and ready ones that the states are of
         self._numbers = 0
@@ -103,8 +105,10 @@ class World:
 
     @property
     def starting(self) -> list[SimulatedPod]:
-        now_s = self.now_s
-        self._starting = [pod for pod in self._starting if pod.ready_s > now_s]
+        now_s = self.queue.now_s
+        if now_s >= self._next_ready_s:
+            self._starting = [pod for pod in self._starting if pod.ready_s > now_s]
+            self._next_ready_s = min((pod.ready_s for pod in self._starting), default=math.inf)
         return self._starting
 
     def begin(self, ready_pods: int) -> None:
@@ -148,6 +152,7 @@ class World:
         self.pods[pod.number] = pod
         if delay_s > 0:
             self._starting.append(pod)
+            self._next_ready_s = min(self._next_ready_s, pod.ready_s)
         self._enqueue(pod)
 
     def _enqueue(self, pod: SimulatedPod) -> None:
