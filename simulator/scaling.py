@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -184,11 +185,17 @@ def _case(setting: Setting, seed: int, training: bool) -> Case:
     return _cases[key]
 
 
-def _play(setting: Setting, jobs: Sequence[Job], log: Path | None) -> list[Row]:
+def _play(setting: Setting, jobs: Sequence[Job], log: Path | None, shelf: Path | None = None) -> list[Row]:
+    """`shelf`: where processes find each other's forecasts of the test days."""
     rows = []
     for policy, knob, seed, training in jobs:
         case = _case(setting, seed, training)
+        shared = shelf is not None and not training and FAMILIES[policy].pool is not None
+        if shared and shelf is not None:
+            case.forecasts.shelf = shelf
         rows.append(run(case, policy, knob, setting.name, training, setting.prices))
+        if shared:
+            case.forecasts.put_away()
         if log is not None:
             with log.open("a") as file:  # a line is written whole, so processes may share the file
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
@@ -196,12 +203,22 @@ def _play(setting: Setting, jobs: Sequence[Job], log: Path | None) -> list[Row]:
 
 
 def _together(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that one process should play one after another: ours share their forecasts."""
-    groups: dict[object, list[Job]] = {}
+    """Jobs that one process should play one after another.
+
+    Ours share their forecasts. Of the test days the first makes nearly all of them, and the others find them; those of
+    the training days stay together, as their arrivals are others.
+    """
+    test: list[list[Job]] = []
+    training: list[Job] = []
+    rest: list[list[Job]] = []
     for job in jobs:
-        own = FAMILIES[job[0]].pool is not None
-        groups.setdefault(job[3] if own else job, []).append(job)
-    return list(groups.values())
+        if FAMILIES[job[0]].pool is None:
+            rest.append([job])
+        elif job[3]:
+            training.append(job)
+        else:
+            test.append([job])
+    return [*test[:1], *([training] if training else ()), *test[1:], *rest]
 
 
 Batch = tuple[Setting, Sequence[Job], Path | None]  # the last: every row is a line of it at once
@@ -220,8 +237,9 @@ def stream(batches: Sequence[Batch], workers: int = 1) -> Iterator[Row]:
             yield from _play(setting, group, log)
         _cases.clear()
         return
-    with worker_pool(workers) as pool:
-        for done in as_completed([pool.submit(_play, *group) for group in groups]):
+    with TemporaryDirectory(prefix="splatfleet-forecasts-") as folder, worker_pool(workers) as pool:
+        shelves = {name: Path(mkdtemp(dir=folder)) for name in {setting.name for setting, _, _ in groups}}
+        for done in as_completed([pool.submit(_play, *group, shelves[group[0].name]) for group in groups]):
             yield from done.result()
 
 

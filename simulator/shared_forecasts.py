@@ -2,15 +2,21 @@
 
 What is forecast depends on the demand alone, never on what a player does, so one forecaster a shape runs along and its
 answers are kept bin by bin. The boosted trees are fitted when a fit is due and used from the next bin on: a run is a
-function of its seed, as no background thread would leave it.
+function of its seed, as no background thread would leave it. Processes that play the same traffic find them on a shelf,
+a folder of theirs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from autoscaler.boosting import fit
 from autoscaler.forecast import LEADS_AHEAD, LEARNING_LEVEL, Forecaster, Shape
@@ -32,11 +38,25 @@ class _Master:
     """One forecaster and all that it said; bins are numbered from the oldest of the history on."""
 
     def __init__(self, shape: Shape, silent_bins: int, history_bins: int) -> None:
-        self.forecaster = Forecaster(shape, silent_bins)
-        self._history_bins = history_bins
+        self.shape = shape
+        self._silent_bins, self._history_bins = silent_bins, history_bins
         self.answers: list[_Answer | None] = []
         self.rates: list[float] = []
         self.ms: list[float] = []  # what each bin cost, fits left out
+        self._forecaster: Forecaster | None = None  # None where what was said comes from the shelf
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_forecaster": None}
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """At the last of the bins."""
+        if self._forecaster is None:
+            rates, self.answers, self.rates, self.ms = self.rates, [], [], []
+            self._forecaster = Forecaster(self.shape, self._silent_bins)
+            for rate in rates:  # none, or those that another process read so far
+                self.advance(rate)
+        return self._forecaster
 
     def advance(self, rate: float) -> None:
         forecaster, before_s = self.forecaster, time.perf_counter()
@@ -61,14 +81,38 @@ class ForecastBook:
         self._levels = tuple(sorted({0.5, LEARNING_LEVEL, *levels}))
         self._history_bins, self._silent_bins = history_bins, silent_bins
         self._masters: dict[Shape, _Master] = {}
+        self.shelf: Path | None = None  # of this traffic alone
 
     def reader(self, shape: Shape, silent_bins: int, sparse_bins: int) -> Reader:
         """A forecaster of this shape for one player; how it reads the history is the book's."""
         del silent_bins, sparse_bins
         key = replace(shape, quantiles=self._levels, working=self._levels.index(LEARNING_LEVEL))
         if key not in self._masters:
-            self._masters[key] = _Master(key, self._silent_bins, self._history_bins)
+            self._masters[key] = self._shelved(key) or _Master(key, self._silent_bins, self._history_bins)
         return Reader(self._masters[key], shape)
+
+    def put_away(self) -> None:
+        """Put there what is not on the shelf yet; where there is no room, each process forecasts for itself."""
+        for shape, master in self._masters.items() if self.shelf is not None else ():
+            place = self._place(shape)
+            if not place.exists():
+                written = place.with_suffix(f".{os.getpid()}")
+                try:
+                    written.write_bytes(pickle.dumps(master, pickle.HIGHEST_PROTOCOL))
+                    written.rename(place)
+                except OSError:
+                    written.unlink(missing_ok=True)
+
+    def _shelved(self, shape: Shape) -> _Master | None:
+        if self.shelf is None or not self._place(shape).exists():
+            return None
+        found = pickle.loads(self._place(shape).read_bytes())  # written by a process of this very run
+        assert isinstance(found, _Master)
+        return found
+
+    def _place(self, shape: Shape) -> Path:
+        assert self.shelf is not None
+        return self.shelf / f"{hashlib.sha1(repr(shape).encode()).hexdigest()}.forecasts"
 
     @property
     def shapes(self) -> set[Shape]:
@@ -86,7 +130,7 @@ class Reader:
     def __init__(self, master: _Master, shape: Shape) -> None:
         self._master, self._shape = master, shape
         self._seen = 0
-        levels = master.forecaster.shape.quantiles
+        levels = master.shape.quantiles
         self._columns = [levels.index(level) for level in shape.quantiles]
         self._view: tuple[int, ForecastView | None] = (0, None)  # after so many bins: a bin is looked at more than once
 

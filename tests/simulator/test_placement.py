@@ -117,9 +117,13 @@ def test_locality_of_ours_is_far_above_packers_and_packing_far_above_affinity() 
 
 
 def test_ours_is_no_worse_than_time_and_eviction_alone_on_any_axis() -> None:
-    """The claim of docs/benchmarks/placement.md on a rig of a tenth, where noise is a point: with that slack."""
+    """The claim of docs/benchmarks/placement.md on a rig of a tenth, where one seed's hits scatter by a point.
+
+    The last bits of a price are the processor's, and who wins by them changes all that follows: three seeds were a
+    coin's throw.
+    """
     spec = WorkloadSpec(mix="uniform", nodes=12, arrivals=2500, warm_up=800, scenes=60)
-    ours, row = ([played(name, spec, seed) for seed in range(3)] for name in (OURS, COST_ROW))
+    ours, row = ([played(name, spec, seed) for seed in range(24)] for name in (OURS, COST_ROW))
 
     def mean(figures: list[Figures], name: str) -> float:
         return float(np.mean([getattr(one, name) for one in figures]))
