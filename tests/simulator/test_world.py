@@ -6,6 +6,7 @@ import heapq
 import math
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,6 +295,51 @@ def test_forecasts_are_shared_and_stay_the_same() -> None:
     assert first[1].cost_ratio == again.cost_ratio
     assert first[0].cost_ratio < first[1].cost_ratio
     assert together.forecasts.shapes == alone.forecasts.shapes
+
+
+def test_what_another_process_forecast_is_found_and_can_be_gone_on_from(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    rates = (10.0 + 5.0 * np.sin(np.arange(900) / 10.0) + random.random(900)).tolist()
+    shape = shape_for(600.0, 60.0, 120.0, (3600.0,), 0.9, None)
+
+    def said(book: ForecastBook, bins: int) -> list[str]:
+        reader, found = book.reader(shape, 0, 0), []
+        for rate in rates[:bins]:
+            reader.update(rate)
+            found.append(f"{reader.quantiles()} {reader.later(2)} {reader.view()}")
+        return found
+
+    def book() -> ForecastBook:
+        made = ForecastBook([0.9], history_bins=10, silent_bins=0)
+        made.shelf = tmp_path
+        return made
+
+    first = book()
+    half = said(first, 450)
+    first.put_away()
+    other = book()
+    assert said(other, 450) == half
+    assert other.step_ms() == first.step_ms()  # nothing was forecast again
+    whole = said(other, 900)
+    assert whole[:450] == half
+    alone = ForecastBook([0.9], history_bins=10, silent_bins=0)
+    assert whole == said(alone, 900)
+    first.shelf = tmp_path / "full disk"  # nothing can be written there
+    first.put_away()
+
+
+def test_two_processes_play_what_one_plays() -> None:
+    setting = Setting(
+        day_shape(4, seed=3), "made", test_from_day=3.0, train_days=1.0, mean_pods=2.0, bin_s=120.0, tick_s=120.0
+    )
+    jobs = [job for job in jobs_for("splatfleet,keda", 2, 1, trained=("ours",)) if job[1] in (0.5, 0.95)]
+    alone, together = play_all(setting, jobs), play_all(setting, jobs, workers=2)
+
+    def plain(row: Row) -> Row:
+        return replace(row, wall_s=0.0, decision_ms_p99=0.0)
+
+    assert list(map(plain, alone)) == list(map(plain, together))
+    assert {row.policy for row in alone} == {"splatfleet", "keda"}
 
 
 def test_a_reader_that_saw_other_demand_is_refused() -> None:
