@@ -72,12 +72,20 @@ def _context_namespace(kubeconfig: str, context: str | None) -> str:
 
 
 def _proxy(configuration: Any) -> str | None:
-    """The proxy of the kubeconfig or of the environment, where NO_PROXY does not name the server."""
+    """The proxy of the kubeconfig or the environment, where NO_PROXY does not name the server; raises ConfigError."""
     from kubernetes.client.rest import should_bypass_proxies
 
-    if configuration.proxy and not should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
-        return str(configuration.proxy)
-    return None
+    found = str(configuration.proxy or "")
+    if not found or should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
+        return None
+    url = found if "://" in found else f"http://{found}"  # as curl reads it
+    if not url.startswith(("http://", "https://")):
+        scheme = url.partition("://")[0]
+        raise ConfigError(
+            f"proxy of {configuration.host} is {scheme}://...: expected http:// or https://; name another in "
+            "HTTPS_PROXY or proxy-url, or the server in NO_PROXY"
+        )
+    return url
 
 
 def _tls(configuration: Any) -> ssl.SSLContext:

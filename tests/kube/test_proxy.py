@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from kube.connection import Connection
-from kube.errors import Unreachable
+from kube.errors import ConfigError, Unreachable
 from tests.kube.stub_server import StubServer, kubeconfig, pod, stub_server
 
 
@@ -120,8 +120,24 @@ def test_the_environment_names_a_proxy_and_whom_it_is_not_for(
         connection.get("/api/v1/pods/x")
         connection.close()
         assert len(heads) == 1
+        monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{port}")  # as curl takes it, too
+        connection = Connection.open(found)
+        connection.get("/api/v1/pods/x")
+        connection.close()
+        assert len(heads) == 2
         monkeypatch.setenv("NO_PROXY", "kubernetes.default.svc,127.0.0.0/8")
         connection = Connection.open(found)
         connection.get("/api/v1/pods/x")
         connection.close()
-        assert len(heads) == 1
+        assert len(heads) == 2
+
+
+def test_a_proxy_that_cannot_be_used_names_the_fix(tls_stub: tuple[StubServer, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"socks5://\.\.\.: expected http:// or https://.*NO_PROXY"):
+        Connection.open(through(tls_stub[1], "socks5://user:secret@127.0.0.1:1080"))
+    with connect_proxy() as (port, _):
+        pass  # nobody listens there any more
+    connection = Connection.open(through(tls_stub[1], f"http://127.0.0.1:{port}"))
+    with pytest.raises(Unreachable, match="[Pp]roxy"):
+        connection.get("/version")
+    connection.close()
