@@ -191,8 +191,9 @@ def _play(setting: Setting, jobs: Sequence[Job], log: Path | None, shelf: Path |
     for policy, knob, seed, training in jobs:
         case = _case(setting, seed, training)
         shared = shelf is not None and not training and FAMILIES[policy].pool is not None
-        if shared and shelf is not None:
+        if shared:
             case.forecasts.shelf = shelf
+            case.forecasts.take_down()
         rows.append(run(case, policy, knob, setting.name, training, setting.prices))
         if shared:
             case.forecasts.put_away()
@@ -202,23 +203,22 @@ def _play(setting: Setting, jobs: Sequence[Job], log: Path | None, shelf: Path |
     return rows
 
 
-def _together(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that one process should play one after another.
+def _together(jobs: Sequence[Job]) -> list[tuple[int, list[Job]]]:
+    """Jobs that one process should play one after another, and their turn.
 
-    Ours share their forecasts. Of the test days the first makes nearly all of them, and the others find them; those of
-    the training days stay together, as their arrivals are others.
+    Ours share their forecasts: the first on the test days makes nearly all, and the others, whose turn is the last,
+    find them. Those of the training days stay together, as their arrivals are others.
     """
-    test: list[list[Job]] = []
+    groups: list[tuple[int, list[Job]]] = []
     training: list[Job] = []
-    rest: list[list[Job]] = []
     for job in jobs:
         if FAMILIES[job[0]].pool is None:
-            rest.append([job])
+            groups.append((1, [job]))
         elif job[3]:
             training.append(job)
         else:
-            test.append([job])
-    return [*test[:1], *([training] if training else ()), *test[1:], *rest]
+            groups.append((2 if any(turn != 1 for turn, _ in groups) else 0, [job]))
+    return [*groups, (0, training)] if training else groups
 
 
 Batch = tuple[Setting, Sequence[Job], Path | None]  # the last: every row is a line of it at once
@@ -229,8 +229,8 @@ def stream(batches: Sequence[Batch], workers: int = 1) -> Iterator[Row]:
 
     Settings are told apart by their names. What takes longest begins first: ours, which are played one after another.
     """
-    groups = [(setting, group, log) for setting, jobs, log in batches for group in _together(jobs)]
-    groups.sort(key=lambda group: FAMILIES[group[1][0][0]].pool is None)
+    turns = [(turn, (setting, group, log)) for setting, jobs, log in batches for turn, group in _together(jobs)]
+    groups = [group for _, group in sorted(turns, key=lambda each: each[0])]
     _cases.clear()
     if workers <= 1:
         for setting, group, log in groups:

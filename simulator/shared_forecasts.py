@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from autoscaler.boosting import fit
 from autoscaler.forecast import LEADS_AHEAD, LEARNING_LEVEL, Forecaster, Shape
@@ -38,25 +37,11 @@ class _Master:
     """One forecaster and all that it said; bins are numbered from the oldest of the history on."""
 
     def __init__(self, shape: Shape, silent_bins: int, history_bins: int) -> None:
-        self.shape = shape
-        self._silent_bins, self._history_bins = silent_bins, history_bins
+        self.forecaster = Forecaster(shape, silent_bins)
+        self._history_bins = history_bins
         self.answers: list[_Answer | None] = []
         self.rates: list[float] = []
         self.ms: list[float] = []  # what each bin cost, fits left out
-        self._forecaster: Forecaster | None = None  # None where what was said comes from the shelf
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_forecaster": None}
-
-    @property
-    def forecaster(self) -> Forecaster:
-        """At the last of the bins."""
-        if self._forecaster is None:
-            rates, self.answers, self.rates, self.ms = self.rates, [], [], []
-            self._forecaster = Forecaster(self.shape, self._silent_bins)
-            for rate in rates:  # none, or those that another process read so far
-                self.advance(rate)
-        return self._forecaster
 
     def advance(self, rate: float) -> None:
         forecaster, before_s = self.forecaster, time.perf_counter()
@@ -82,37 +67,45 @@ class ForecastBook:
         self._history_bins, self._silent_bins = history_bins, silent_bins
         self._masters: dict[Shape, _Master] = {}
         self.shelf: Path | None = None  # of this traffic alone
+        self._put_away: dict[Shape, int] = {}  # bins that are on the shelf, as far as this process knows
+        self._looked_at: set[str] = set()  # files there
 
     def reader(self, shape: Shape, silent_bins: int, sparse_bins: int) -> Reader:
         """A forecaster of this shape for one player; how it reads the history is the book's."""
         del silent_bins, sparse_bins
         key = replace(shape, quantiles=self._levels, working=self._levels.index(LEARNING_LEVEL))
         if key not in self._masters:
-            self._masters[key] = self._shelved(key) or _Master(key, self._silent_bins, self._history_bins)
+            self._masters[key] = _Master(key, self._silent_bins, self._history_bins)
         return Reader(self._masters[key], shape)
 
     def put_away(self) -> None:
         """Put there what is not on the shelf yet; where there is no room, each process forecasts for itself."""
-        for shape, master in self._masters.items() if self.shelf is not None else ():
-            place = self._place(shape)
-            if not place.exists():
-                written = place.with_suffix(f".{os.getpid()}")
-                try:
-                    written.write_bytes(pickle.dumps(master, pickle.HIGHEST_PROTOCOL))
-                    written.rename(place)
-                except OSError:
-                    written.unlink(missing_ok=True)
+        if self.shelf is None:
+            return
+        for shape, master in self._masters.items():
+            bins = len(master.rates)
+            if self._put_away.get(shape, 0) >= bins:
+                continue
+            place = self.shelf / f"{hashlib.sha1(repr(shape).encode()).hexdigest()}-{bins}.forecasts"
+            written = place.with_suffix(f".{os.getpid()}")
+            try:
+                written.write_bytes(pickle.dumps((shape, master), pickle.HIGHEST_PROTOCOL))
+                written.rename(place)
+            except OSError:
+                written.unlink(missing_ok=True)
+            self._put_away[shape] = bins
+            self._looked_at.add(place.name)
 
-    def _shelved(self, shape: Shape) -> _Master | None:
-        if self.shelf is None or not self._place(shape).exists():
-            return None
-        found = pickle.loads(self._place(shape).read_bytes())  # written by a process of this very run
-        assert isinstance(found, _Master)
-        return found
-
-    def _place(self, shape: Shape) -> Path:
-        assert self.shelf is not None
-        return self.shelf / f"{hashlib.sha1(repr(shape).encode()).hexdigest()}.forecasts"
+    def take_down(self) -> None:
+        """Take what others put on the shelf and is further than what this process has."""
+        for path in self.shelf.glob("*.forecasts") if self.shelf is not None else ():
+            if path.name not in self._looked_at:
+                self._looked_at.add(path.name)
+                shape, master = pickle.loads(path.read_bytes())  # written by a process of this very run
+                known = self._masters.get(shape)
+                if known is None or len(known.rates) < len(master.rates):
+                    self._masters[shape] = master
+                    self._put_away[shape] = len(master.rates)
 
     @property
     def shapes(self) -> set[Shape]:
@@ -130,7 +123,7 @@ class Reader:
     def __init__(self, master: _Master, shape: Shape) -> None:
         self._master, self._shape = master, shape
         self._seen = 0
-        levels = master.shape.quantiles
+        levels = master.forecaster.shape.quantiles
         self._columns = [levels.index(level) for level in shape.quantiles]
         self._view: tuple[int, ForecastView | None] = (0, None)  # after so many bins: a bin is looked at more than once
 

@@ -318,6 +318,7 @@ def test_what_another_process_forecast_is_found_and_can_be_gone_on_from(tmp_path
     half = said(first, 450)
     first.put_away()
     other = book()
+    other.take_down()
     assert said(other, 450) == half
     assert other.step_ms() == first.step_ms()  # nothing was forecast again
     whole = said(other, 900)
