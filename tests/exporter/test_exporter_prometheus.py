@@ -39,9 +39,12 @@ class Prometheus:
     def query(self, text: str) -> dict[tuple[tuple[str, str], ...], float]:
         """An instant query: labels without job, instance and name, to the value."""
         try:
-            answer = httpx2.get(f"{self.url}/api/v1/query", params={"query": text}, trust_env=False, timeout=5).json()
+            response = httpx2.get(f"{self.url}/api/v1/query", params={"query": text}, trust_env=False, timeout=5)
         except httpx2.HTTPError:
             return {}
+        if response.status_code == 503:  # it listens before its storage is open
+            return {}
+        answer = response.json()
         assert answer["status"] == "success", answer
         hidden = ("job", "instance", "__name__")
         return {
