@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kube.errors import ConfigError
 
@@ -79,11 +80,16 @@ def _proxy(configuration: Any) -> str | None:
     if not found or should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
         return None
     url = found if "://" in found else f"http://{found}"  # as curl reads it
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:  # what it is holds a password
         scheme = url.partition("://")[0]
         raise ConfigError(
-            f"proxy of {configuration.host} is {scheme}://...: expected http:// or https://; name another in "
-            "HTTPS_PROXY or proxy-url, or the server in NO_PROXY"
+            f"proxy of {configuration.host} cannot be used ({scheme}://...): expected http://HOST:PORT or "
+            "https://HOST:PORT in proxy-url or HTTPS_PROXY, or the server in NO_PROXY"
         )
     return url
 

@@ -20,13 +20,13 @@ DEADLINE_S = 10.0
 AT_HAND_S = 0.001  # a part that comes within this was not waited for
 PART_BYTES = 1 << 16
 KEPT_CONNECTIONS = 64
-# A connection that nothing comes through, as that of a watch, is asked about: a lost peer is noticed within a minute.
+# A connection that nothing comes through, as that of a watch, is asked about: a lost peer is noticed within a minute,
+# where the system lets it be told how often.
+_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _KEEPALIVE if hasattr(socket, name)),
 ]
 RELOAD_EVERY_S = 5.0  # at most, however often the server says 401
 USER_AGENT = "splatfleet"
@@ -117,8 +117,10 @@ class Connection:
                 redirect=False,
                 preload_content=False,
             )
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: a token that is no header
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _unreachable(f"{method} {access.host}{path}", error) from error
+        except ValueError:  # its text holds the token
+            raise Unreachable(f"{method} {access.host}{path}: the credentials are no header that can be sent") from None
         try:
             yield response
         finally:
@@ -141,7 +143,8 @@ class Stream:
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self._response = response
-        self._socket = getattr(response.connection, "sock", None)
+        found = getattr(response.connection, "sock", None)
+        self._socket = getattr(found, "socket", found)  # of TLS inside the TLS of a proxy, the one below both
 
     def lines(self, gather_s: float = 0.0) -> Iterator[bytes]:
         """Each line without its end; a last line without one was cut off and is left out.
@@ -163,10 +166,12 @@ class Stream:
 
     def abort(self) -> None:
         """End the stream now: the reader gets the end of it or Unreachable."""
-        with contextlib.suppress(OSError, ValueError):
-            if self._socket is not None:  # of TLS, too: its own shutdown is not for another thread
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-            else:  # the connection was let go of, as the server closes it after this answer
+        if isinstance(self._socket, socket.socket):
+            if self._response.connection is not None:  # else it was read to its end, and the socket may serve others
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # TLS's own is not for another thread
+        else:  # let go of, as the server closes it after this answer
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
                 self._response.shutdown()
 
 

@@ -54,10 +54,12 @@ def _sift_up(free: Any, pods: Any, at: int) -> None:
 
 @numba.njit(cache=True)
 def _take_out(free: Any, pods: Any, size: int, pod: int) -> float:
-    """Remove a pod that is there; returns when it is free."""
+    """Remove a pod; returns when it is free. Raises IndexError where it is not there."""
     at = 0
-    while pods[at] != pod:
+    while at < size and pods[at] != pod:
         at += 1
+    if at == size:
+        raise IndexError("no such pod")
     free_s, last = free[at], size - 1
     if at != last:
         free[at], pods[at] = free[last], pods[last]

@@ -227,7 +227,7 @@ Batch = tuple[Setting, Sequence[Job], Path | None]  # the last: every row is a l
 def stream(batches: Sequence[Batch], workers: int = 1) -> Iterator[Row]:
     """Play the jobs of several settings, in so many processes; rows as they come, those of the training days too.
 
-    Settings are told apart by their names. What takes longest begins first: ours, which are played one after another.
+    Settings are told apart by their names. The first of ours begins, and the others come last and find its forecasts.
     """
     turns = [(turn, (setting, group, log)) for setting, jobs, log in batches for turn, group in _together(jobs)]
     groups = [group for _, group in sorted(turns, key=lambda each: each[0])]

@@ -101,7 +101,10 @@ class ForecastBook:
         for path in self.shelf.glob("*.forecasts") if self.shelf is not None else ():
             if path.name not in self._looked_at:
                 self._looked_at.add(path.name)
-                shape, master = pickle.loads(path.read_bytes())  # written by a process of this very run
+                try:
+                    shape, master = pickle.loads(path.read_bytes())  # written by a process of this very run
+                except OSError:
+                    continue
                 known = self._masters.get(shape)
                 if known is None or len(known.rates) < len(master.rates):
                     self._masters[shape] = master

@@ -32,6 +32,29 @@ def test_a_rotated_token_is_read_again_after_a_401(stub: StubServer, tmp_path: P
     connection.close()
 
 
+def test_credentials_that_are_no_header_are_not_told(stub: StubServer, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("sec\nret")
+    connection = Connection.open(kubeconfig(tmp_path / "kubeconfig", stub.address, token))
+    with pytest.raises(Unreachable, match="no header") as unreachable:
+        connection.get("/version")
+    assert "ret" not in str(unreachable.value).replace("header", "")
+    assert unreachable.value.__cause__ is None
+    connection.close()
+
+
+def test_a_stream_that_has_ended_may_still_be_aborted(stub: StubServer, connection: Connection) -> None:
+    query = {"watch": "1", "resourceVersion": "0", "timeoutSeconds": "0.1"}
+    with connection.stream("/api/v1/pods", query, silence_s=5.0) as stream:
+        assert list(stream.lines()) == []
+        stream.abort()
+    connection.get("/version")  # on a connection that the abort left alone
+    stub.faults.append(("watch", 200, {"Connection": "close"}, {"reason": "no watch"}))
+    with connection.stream("/api/v1/pods", query, silence_s=5.0) as stream:
+        list(stream.lines())
+        stream.abort()
+
+
 def test_a_hung_server_costs_the_deadline_and_no_more(stub: StubServer, connection: Connection) -> None:
     stub.faults.append(("GET", "hang", 10.0))
     begun_s = time.monotonic()

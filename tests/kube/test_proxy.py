@@ -133,8 +133,10 @@ def test_the_environment_names_a_proxy_and_whom_it_is_not_for(
 
 
 def test_a_proxy_that_cannot_be_used_names_the_fix(tls_stub: tuple[StubServer, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"socks5://\.\.\.: expected http:// or https://.*NO_PROXY"):
-        Connection.open(through(tls_stub[1], "socks5://user:secret@127.0.0.1:1080"))
+    for url in ("socks5://user:secret@127.0.0.1:1080", "http://user:secret@proxy:port", "https://", "http://[::1"):
+        with pytest.raises(ConfigError, match=r"cannot be used.*expected http://HOST:PORT.*NO_PROXY") as refused:
+            Connection.open(through(tls_stub[1], url))
+        assert "secret" not in str(refused.value)
     with connect_proxy() as (port, _):
         pass  # nobody listens there any more
     connection = Connection.open(through(tls_stub[1], f"http://127.0.0.1:{port}"))
