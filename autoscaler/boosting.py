@@ -135,7 +135,8 @@ class Refitter:
                 done.exception()
 
     def close(self) -> None:
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        """Begin no more fits. One under way, which may take long at its priority, holds up the process alone."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
 
 def _low_priority() -> None:
