@@ -106,6 +106,7 @@ class Connection:
         sent = {"User-Agent": USER_AGENT, "Accept": "application/json", **headers}
         if authorization:
             sent["Authorization"] = authorization
+        asked = f"{method} {access.host}{path.partition('?')[0]}"
         try:
             response = self._pool.urlopen(
                 method,
@@ -118,9 +119,9 @@ class Connection:
                 preload_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unreachable(f"{method} {access.host}{path}", error) from error
+            raise _unreachable(asked, error) from error
         except ValueError:  # its text holds the token
-            raise Unreachable(f"{method} {access.host}{path}: the credentials are no header that can be sent") from None
+            raise Unreachable(f"{asked}: the credentials are no header that can be sent") from None
         try:
             yield response
         finally:
