@@ -25,8 +25,12 @@ def feed(pool: Pool, observation: Observation, memory: Feeding, lead_s: float) -
         return None
     end_s = observation.now_s - observation.data_age_s
     current = memory.forecaster
-    told = (pool.forecast, pool.tick_s, lead_s, observation.bin_s)
-    if current is not None and told == memory.told and not _new_bins(memory.fed_until_s, end_s, observation.bin_s):
+    inputs = (pool.forecast, pool.tick_s, lead_s, observation.bin_s)
+    if (
+        current is not None
+        and inputs == memory.shape_inputs
+        and not _new_bins(memory.fed_until_s, end_s, observation.bin_s)
+    ):
         memory.fed_until_s = end_s
         return current  # most ticks bring no bin
     shape = _shape(pool, observation, lead_s)
@@ -36,7 +40,7 @@ def feed(pool: Pool, observation: Observation, memory: Feeding, lead_s: float) -
         _extend(current, counts, _new_bins(memory.fed_until_s, end_s, shape.bin_s))
         current = _succeed(current, shape, counts, end_s, memory)
     memory.forecaster, memory.fed_until_s, memory.building = current, end_s, current is None
-    memory.told = told if memory.successor is None else None
+    memory.shape_inputs = inputs if memory.successor is None else None
     memory.unread = (pool, observation, lead_s) if current is None else None
     return current
 

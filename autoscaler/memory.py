@@ -36,7 +36,8 @@ class Feeding:
     fed_until_s: float = -math.inf  # end of the last bin that the forecaster was fed
     successor: Foresight | None = None  # of another shape, still catching up with the history
     successor_until_s: float = -math.inf
-    told: tuple[ForecastSettings, float, float, float] | None = None  # what the shape followed from, where it is final
+    # What the forecaster's shape followed from, its mean demand apart; None while another one is on its way.
+    shape_inputs: tuple[ForecastSettings, float, float, float] | None = None
     building: bool = False  # the first forecaster is not done: nothing is known of the hours ahead
     allowance_bins: float = math.inf  # that may be fed to forecasters that catch up, in this tick
     unread: tuple[Pool, Observation, float] | None = None  # with the lead: a history of which the first forecaster

@@ -185,40 +185,32 @@ def _case(setting: Setting, seed: int, training: bool) -> Case:
     return _cases[key]
 
 
-def _play(setting: Setting, jobs: Sequence[Job], log: Path | None, shelf: Path | None = None) -> list[Row]:
-    """`shelf`: where processes find each other's forecasts of the test days."""
+def _play(setting: Setting, jobs: Sequence[Job], log: Path | None, forecasts: Path) -> list[Row]:
+    """`forecasts`: the folder where processes, and cases that were dropped meanwhile, find those of the test days."""
     rows = []
     for policy, knob, seed, training in jobs:
         case = _case(setting, seed, training)
-        shared = shelf is not None and not training and FAMILIES[policy].pool is not None
-        if shared:
-            case.forecasts.shelf = shelf
-            case.forecasts.take_down()
+        if FAMILIES[policy].pool is not None and not training:
+            case.forecasts.folder = forecasts
+            case.forecasts.load()
         rows.append(run(case, policy, knob, setting.name, training, setting.prices))
-        if shared:
-            case.forecasts.put_away()
+        case.forecasts.save()
         if log is not None:
             with log.open("a") as file:  # a line is written whole, so processes may share the file
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
     return rows
 
 
-def _together(jobs: Sequence[Job]) -> list[tuple[int, list[Job]]]:
-    """Jobs that one process should play one after another, and their turn.
+def _turns(jobs: Sequence[Job]) -> tuple[list[list[Job]], ...]:
+    """Three turns of jobs, each in groups that one process should play one after another.
 
     Ours share their forecasts: the first on the test days makes nearly all, and the others, whose turn is the last,
     find them. Those of the training days stay together, as their arrivals are others.
     """
-    groups: list[tuple[int, list[Job]]] = []
-    training: list[Job] = []
-    for job in jobs:
-        if FAMILIES[job[0]].pool is None:
-            groups.append((1, [job]))
-        elif job[3]:
-            training.append(job)
-        else:
-            groups.append((2 if any(turn != 1 for turn, _ in groups) else 0, [job]))
-    return [*groups, (0, training)] if training else groups
+    ours = [job for job in jobs if FAMILIES[job[0]].pool is not None]
+    test, training = [[job] for job in ours if not job[3]], [job for job in ours if job[3]]
+    rivals = [[job] for job in jobs if FAMILIES[job[0]].pool is None]
+    return [*test[:1], *([training] if training else ())], rivals, test[1:]
 
 
 Batch = tuple[Setting, Sequence[Job], Path | None]  # the last: every row is a line of it at once
@@ -229,18 +221,19 @@ def stream(batches: Sequence[Batch], workers: int = 1) -> Iterator[Row]:
 
     Settings are told apart by their names. The first of ours begins, and the others come last and find its forecasts.
     """
-    turns = [(turn, (setting, group, log)) for setting, jobs, log in batches for turn, group in _together(jobs)]
-    groups = [group for _, group in sorted(turns, key=lambda each: each[0])]
+    dealt = [(setting, _turns(jobs), log) for setting, jobs, log in batches]
+    groups = [(setting, group, log) for turn in range(3) for setting, turns, log in dealt for group in turns[turn]]
     _cases.clear()
-    if workers <= 1:
-        for setting, group, log in groups:
-            yield from _play(setting, group, log)
-        _cases.clear()
-        return
-    with TemporaryDirectory(prefix="splatfleet-forecasts-") as folder, worker_pool(workers) as pool:
-        shelves = {name: Path(mkdtemp(dir=folder)) for name in {setting.name for setting, _, _ in groups}}
-        for done in as_completed([pool.submit(_play, *group, shelves[group[0].name]) for group in groups]):
-            yield from done.result()
+    with TemporaryDirectory(prefix="splatfleet-forecasts-") as folder:
+        folders = {name: Path(mkdtemp(dir=folder)) for name in {setting.name for setting, _, _ in groups}}
+        if workers <= 1:
+            for setting, group, log in groups:
+                yield from _play(setting, group, log, folders[setting.name])
+            _cases.clear()
+            return
+        with worker_pool(workers) as pool:
+            for done in as_completed([pool.submit(_play, *group, folders[group[0].name]) for group in groups]):
+                yield from done.result()
 
 
 def play_all(

@@ -2,8 +2,8 @@
 
 What is forecast depends on the demand alone, never on what a player does, so one forecaster a shape runs along and its
 answers are kept bin by bin. The boosted trees are fitted when a fit is due and used from the next bin on: a run is a
-function of its seed, as no background thread would leave it. Processes that play the same traffic find them on a shelf,
-a folder of theirs.
+function of its seed, as no background thread would leave it. Processes that play the same traffic find
+them in a folder.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import pickle
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,9 +67,7 @@ class ForecastBook:
         self._levels = tuple(sorted({0.5, LEARNING_LEVEL, *levels}))
         self._history_bins, self._silent_bins = history_bins, silent_bins
         self._masters: dict[Shape, _Master] = {}
-        self.shelf: Path | None = None  # of this traffic alone
-        self._put_away: dict[Shape, int] = {}  # bins that are on the shelf, as far as this process knows
-        self._looked_at: set[str] = set()  # files there
+        self.folder: Path | None = None  # of this traffic alone; None: nobody else is to find them
 
     def reader(self, shape: Shape, silent_bins: int, sparse_bins: int) -> Reader:
         """A forecaster of this shape for one player; how it reads the history is the book's."""
@@ -78,37 +77,32 @@ class ForecastBook:
             self._masters[key] = _Master(key, self._silent_bins, self._history_bins)
         return Reader(self._masters[key], shape)
 
-    def put_away(self) -> None:
-        """Put there what is not on the shelf yet; where there is no room, each process forecasts for itself."""
-        if self.shelf is None:
+    def save(self) -> None:
+        """Write what goes further than the folder's; where there is no room, each process forecasts for itself."""
+        if self.folder is None:
             return
         for shape, master in self._masters.items():
-            bins = len(master.rates)
-            if self._put_away.get(shape, 0) >= bins:
+            path = self.folder / f"{_name(shape)}-{len(master.rates)}.forecasts"
+            if path.exists():
                 continue
-            place = self.shelf / f"{hashlib.sha1(repr(shape).encode()).hexdigest()}-{bins}.forecasts"
-            written = place.with_suffix(f".{os.getpid()}")
+            part = path.with_suffix(f".{os.getpid()}")
             try:
-                written.write_bytes(pickle.dumps((shape, master), pickle.HIGHEST_PROTOCOL))
-                written.rename(place)
+                part.write_bytes(pickle.dumps((shape, master), pickle.HIGHEST_PROTOCOL))
+                part.rename(path)
             except OSError:
-                written.unlink(missing_ok=True)
-            self._put_away[shape] = bins
-            self._looked_at.add(place.name)
+                part.unlink(missing_ok=True)
 
-    def take_down(self) -> None:
-        """Take what others put on the shelf and is further than what this process has."""
-        for path in self.shelf.glob("*.forecasts") if self.shelf is not None else ():
-            if path.name not in self._looked_at:
-                self._looked_at.add(path.name)
-                try:
+    def load(self) -> None:
+        """Take from the folder what goes further than what is here."""
+        if self.folder is None:
+            return
+        bins_of = {_name(shape): len(master.rates) for shape, master in self._masters.items()}
+        for path in self.folder.glob("*.forecasts"):
+            name, bins = path.stem.rsplit("-", 1)
+            if int(bins) > bins_of.get(name, 0):
+                with suppress(OSError):
                     shape, master = pickle.loads(path.read_bytes())  # written by a process of this very run
-                except OSError:
-                    continue
-                known = self._masters.get(shape)
-                if known is None or len(known.rates) < len(master.rates):
-                    self._masters[shape] = master
-                    self._put_away[shape] = len(master.rates)
+                    self._masters[shape], bins_of[name] = master, int(bins)
 
     @property
     def shapes(self) -> set[Shape]:
@@ -118,6 +112,10 @@ class ForecastBook:
     def step_ms(self) -> list[float]:
         """Milliseconds of every bin that was forecast, of all shapes."""
         return [ms for master in self._masters.values() for ms in master.ms[self._history_bins :]]
+
+
+def _name(shape: Shape) -> str:
+    return hashlib.sha1(repr(shape).encode()).hexdigest()
 
 
 class Reader:

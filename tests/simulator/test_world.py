@@ -311,22 +311,22 @@ def test_what_another_process_forecast_is_found_and_can_be_gone_on_from(tmp_path
 
     def book() -> ForecastBook:
         made = ForecastBook([0.9], history_bins=10, silent_bins=0)
-        made.shelf = tmp_path
+        made.folder = tmp_path
         return made
 
     first = book()
     half = said(first, 450)
-    first.put_away()
+    first.save()
     other = book()
-    other.take_down()
+    other.load()
     assert said(other, 450) == half
     assert other.step_ms() == first.step_ms()  # nothing was forecast again
     whole = said(other, 900)
     assert whole[:450] == half
     alone = ForecastBook([0.9], history_bins=10, silent_bins=0)
     assert whole == said(alone, 900)
-    first.shelf = tmp_path / "full disk"  # nothing can be written there
-    first.put_away()
+    first.folder = tmp_path / "full disk"  # nothing can be written there
+    first.save()
 
 
 def test_two_processes_play_what_one_plays() -> None:
