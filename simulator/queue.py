@@ -207,11 +207,11 @@ class RenderQueue:
     def window(self, column: int, seconds: float) -> tuple[float, float]:
         """Sum of a column over the last `seconds`, and the seconds that it covers (fewer at the start)."""
         first = max(0, self._summed - round(seconds))
-        return float(self._sums[self._summed, column] - self._sums[first, column]), float(self._summed - first)
+        return self._sums.item(self._summed, column) - self._sums.item(first, column), float(self._summed - first)
 
     def total(self, column: int) -> float:
         """Sum of a column since the start."""
-        return float(self._sums[self._summed, column])
+        return self._sums.item(self._summed, column)
 
     def finish(self) -> None:
         """Count those who never started as having waited until the end."""

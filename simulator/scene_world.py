@@ -66,6 +66,7 @@ class SceneWorld(World):
             elif pod.ready_s <= self.now_s:
                 pod.ready_s = self.now_s + self._scenes.setting.load_s
             self._next_ready_s = min(self._next_ready_s, pod.ready_s)
+        self._last_ready_s = max((pod.ready_s for pod in starting), default=0.0)
 
     def _remove(self, number: int) -> None:
         super()._remove(number)

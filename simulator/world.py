@@ -17,6 +17,7 @@ from simulator.queue import BUSY, IN_SYSTEM, MISSED, STARTED, WAIT, RenderQueue
 from simulator.traffic import Traffic
 
 STARTS_REMEMBERED = 50
+STARTS_DRAWN = 256  # at once
 SCENE_STAGES = ("fetching", "loading")  # of a start-up: these bring the scenes
 
 
@@ -33,14 +34,19 @@ class StartUp:
         ("loading", 0.15),
     )
 
+    @property
+    def share_before_it_runs(self) -> float:
+        """Of a start, until the pod's process runs: the stages of the scenes come last."""
+        return sum(share for name, share in self.stages if name not in SCENE_STAGES)
+
     def until_it_runs(self) -> StartUp:
         """The stages before a pod's process runs, for a world in which pods fetch and load their scenes themselves."""
-        before = [(name, share) for name, share in self.stages if name not in SCENE_STAGES]
-        whole = sum(share for _, share in before)
+        before, whole = [each for each in self.stages if each[0] not in SCENE_STAGES], self.share_before_it_runs
         return StartUp(self.median_s * whole, self.sigma, tuple((name, share / whole) for name, share in before))
 
-    def draw_s(self, random: np.random.Generator) -> float:
-        return float(self.median_s * np.exp(self.sigma * random.standard_normal()))
+    def draws_s(self, random: np.random.Generator, count: int) -> list[float]:
+        drawn: list[float] = (self.median_s * np.exp(self.sigma * random.standard_normal(count))).tolist()
+        return drawn
 
     def stage_at(self, age_s: float, total_s: float) -> str:
         """The stage that a pod of this age is in."""
@@ -88,7 +94,8 @@ class World:
         self._random = np.random.default_rng((seed, 0x57A7))
         self._started: list[float] = []
         self._starting: list[SimulatedPod] = []
-        self._next_ready_s = math.inf  # until then all of them start
+        self._next_ready_s, self._last_ready_s = math.inf, 0.0  # of those: until the first all of them start
+        self._draws_s: list[float] = []  # of starts to come
         self._states: tuple[PodState, ...] = ()
         self._states_of = (-1, -1, -1)  # pods ever made, pods now and ready ones that the states are of
         self._numbers = 0
@@ -118,12 +125,12 @@ class World:
 
     def advance(self, until_s: float) -> None:
         """Play until `until_s`."""
-        before_s = self.now_s
         starting, asked = self.starting, len(self.pods)
-        self.ledger.seconds_at[asked] = self.ledger.seconds_at.get(asked, 0.0) + until_s - before_s
-        self.queue.advance(until_s, max((pod.ready_s for pod in starting), default=0.0))
+        self.ledger.seconds_at[asked] = self.ledger.seconds_at.get(asked, 0.0) + until_s - self.now_s
+        self.queue.advance(until_s, self._last_ready_s if starting else 0.0)
         self._look_at(starting)
-        self._started += [pod.ready_s - pod.asked_s for pod in starting if before_s < pod.ready_s <= until_s]
+        if until_s >= self._next_ready_s:
+            self._started += [pod.ready_s - pod.asked_s for pod in starting if pod.ready_s <= until_s]
 
     def resize(self, replicas: int, victims: Sequence[str] = ()) -> None:
         """Set the count: new pods start; the named victims go first, then the youngest that start, then the idle."""
@@ -135,7 +142,7 @@ class World:
         self.ledger.reversals += direction == 1 and self._direction == -1
         self._direction = direction
         for _ in range(change):
-            self._add(self.start_up.draw_s(self._random))
+            self._add(self._draw_s())
         for number in self._victims(-change, victims):
             self._remove(number)
         self.ledger.highest = max(self.ledger.highest, len(self.pods))
@@ -150,10 +157,16 @@ class World:
         self._numbers += 1
         pod = SimulatedPod(self._numbers, self.now_s, self.now_s + delay_s)
         self.pods[pod.number] = pod
+        self._enqueue(pod)
         if delay_s > 0:
             self._starting.append(pod)
             self._next_ready_s = min(self._next_ready_s, pod.ready_s)
-        self._enqueue(pod)
+            self._last_ready_s = max(self._last_ready_s, pod.ready_s)
+
+    def _draw_s(self) -> float:
+        if not self._draws_s:
+            self._draws_s = self.start_up.draws_s(self._random, STARTS_DRAWN)[::-1]
+        return self._draws_s.pop()
 
     def _enqueue(self, pod: SimulatedPod) -> None:
         self.queue.add(pod.number, pod.ready_s)
@@ -180,6 +193,8 @@ class World:
         starting = pod.ready_s > self.now_s
         if starting:
             self._starting.remove(pod)
+            if pod.ready_s >= self._last_ready_s:
+                self._last_ready_s = max((pod.ready_s for pod in self._starting), default=0.0)
         self.ledger.aborted_starts += starting
         self.ledger.pod_seconds += (self.now_s if starting else max(self.now_s, free_s)) - pod.asked_s
 
@@ -251,11 +266,9 @@ class Seen:
     @property
     def pending_pods(self) -> int:
         """Pods without a container yet, in phase Pending; those that fetch and load run, and export no metric yet."""
-        stage_at = self._world.start_up.stage_at
-        return sum(
-            stage_at(self.now_s - pod.asked_s, pod.ready_s - pod.asked_s) in ("provisioning", "image")
-            for pod in self._world.starting
-        )
+        now_s, share = self.now_s, self._world.start_up.share_before_it_runs
+        starts = self._world.starting
+        return sum([now_s - pod.asked_s < share * (pod.ready_s - pod.asked_s) for pod in starts])
 
     @property
     def queued(self) -> int:
