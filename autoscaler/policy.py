@@ -23,6 +23,9 @@ from autoscaler.schedule import limits_at
 from autoscaler.victims import choose_victims
 from autoscaler.warmup import plan_new_pods, plan_warm_asks
 from fleet.scene import SceneId
+from fleet.traffic import DAY_S
+
+SETTLE_STARTUPS, SETTLE_DAYS = 6.0, 1.0 / 72.0  # measured: docs/decisions/0030
 
 
 def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision:
@@ -171,10 +174,12 @@ def _settle(pool: Pool, observation: Observation, memory: PoolMemory, evidence: 
 
 
 def settle_s(pool: Pool, startup_s: float) -> float:
-    """How long a pod must have been superfluous before it goes."""
+    """How long a pod must have been superfluous before it goes: what starts in a moment is let go of as quickly."""
     if pool.mode is Mode.REACTIVE:
         return pool.behavior.down_window_s
-    return startup_s if pool.behavior.settle_s is None else pool.behavior.settle_s
+    if pool.behavior.settle_s is not None:
+        return pool.behavior.settle_s
+    return max(startup_s, min(SETTLE_STARTUPS * startup_s, SETTLE_DAYS * min(pool.forecast.season_s, default=DAY_S)))
 
 
 def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, lowest: int) -> bool:

@@ -53,9 +53,7 @@ class Behavior:
     """How fast the count may move."""
 
     down_window_s: float = 300.0  # reactive mode: a pod goes when it was not needed for this long (HPA's default)
-    settle_s: float | None = (
-        None  # predictive mode: the same, short, because the forecast looks ahead; None: a start-up
-    )
+    settle_s: float | None = None  # predictive mode: the same; None: six start-ups, in a day of 24 h at most 20 minutes
     max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down; see flaps.py
     stale_after_s: float = 180.0  # demand older than this is no reason to shrink
     blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
