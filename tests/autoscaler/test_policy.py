@@ -13,7 +13,7 @@ from autoscaler.decision import Decision, Reason
 from autoscaler.flaps import Flaps
 from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, PodState, ServiceTime, StartingPod
-from autoscaler.policy import decide
+from autoscaler.policy import decide, settle_s
 from autoscaler.pool import Behavior, ForecastSettings, Mode, Objective, Pool, Triggers
 from fleet.scene import SceneId
 
@@ -152,6 +152,19 @@ def test_surplus_goes_once_it_has_settled() -> None:
     assert Reason.SETTLING in reasons
     assert reasons[-1] is Reason.SURPLUS
     assert reasons.index(Reason.SURPLUS) >= 6  # the down window
+
+
+@pytest.mark.parametrize(
+    ("startup_s", "day_s", "settles_s"),
+    [(30.0, 86_400.0, 180.0), (180.0, 86_400.0, 1080.0), (420.0, 86_400.0, 1200.0), (5.0, 40.0, 5.0)],
+)
+def test_a_surplus_settles_for_six_start_ups_and_a_72nd_of_the_day_at_most(
+    startup_s: float, day_s: float, settles_s: float
+) -> None:
+    pool = Pool("p", startup_s=startup_s, forecast=ForecastSettings(season_s=(day_s,)))
+    assert settle_s(pool, startup_s) == pytest.approx(settles_s)
+    told = replace(pool, behavior=Behavior(settle_s=0.0))
+    assert settle_s(told, startup_s) == 0.0
 
 
 def test_a_pod_needed_again_within_a_start_up_is_kept() -> None:
