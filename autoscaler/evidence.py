@@ -123,7 +123,7 @@ def _at_zero(pool: Pool, observation: Observation, evidence: Evidence) -> Eviden
         return evidence
     if not is_quiet(observation.demand, max(1, math.ceil(pool.behavior.idle_s / observation.bin_s))):
         return evidence
-    day = max(1, round(min(pool.forecast.season_s, default=86_400.0) / observation.bin_s))
+    day = max(1, round(pool.forecast.day_s / observation.bin_s))
     # A pod that runs is kept where it would have to be started again within a start-up.
     ahead_s = evidence.lead_s + (evidence.startup_s if observation.desired > 0 else 0.0)
     ahead = max(1, math.ceil(ahead_s / observation.bin_s))
@@ -132,7 +132,7 @@ def _at_zero(pool: Pool, observation: Observation, evidence: Evidence) -> Eviden
 
 def _paced(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> tuple[float, Objective]:
     """The forecast's margin and the objective of one moment after what was late; 1 and the pool's without a count."""
-    day_s = min(pool.forecast.season_s, default=86_400.0)
+    day_s = pool.forecast.day_s
     memory.budget.spend(observation.late, observation.served, math.exp(-pool.tick_s / day_s))
     objective, budget = pool.objective, memory.budget
     budget.pace(objective.violation_ratio, pool.behavior.spend, min(pool.tick_s / lead_s, 1.0))

@@ -114,7 +114,7 @@ def _lost(until_s: float, end_s: float, counts: Floats, bin_s: float) -> bool:
 
 
 def _shape(pool: Pool, observation: Observation, lead_s: float) -> Shape:
-    day = max(1, round(min(pool.forecast.season_s, default=86_400.0) / observation.bin_s))
+    day = max(1, round(pool.forecast.day_s / observation.bin_s))
     settings = pool.forecast
     return shape_for(
         mean_count=_mean(observation.demand[-day:]),

@@ -23,7 +23,6 @@ from autoscaler.schedule import limits_at
 from autoscaler.victims import choose_victims
 from autoscaler.warmup import plan_new_pods, plan_warm_asks
 from fleet.scene import SceneId
-from fleet.traffic import DAY_S
 
 SETTLE_STARTUPS, SETTLE_DAYS = 6.0, 1.0 / 72.0  # measured: docs/decisions/0030
 
@@ -128,7 +127,7 @@ def _choose(pool: Pool, observation: Observation, memory: PoolMemory, evidence: 
         awake = evidence.wake is not None and evidence.wake >= pool.behavior.wake_probability
         want, reason = (max(1, evidence.need or 0), Reason.WAKE) if awake else (0, Reason.SURPLUS)
     _settle(pool, observation, memory, evidence, want)
-    memory.flaps.need(want, pool.tick_s, min(pool.forecast.season_s, default=86_400.0))
+    memory.flaps.need(want, pool.tick_s, pool.forecast.day_s)
     memory.flaps.save(current, pool.tick_s)
     if want > current:
         return want, reason
@@ -179,7 +178,7 @@ def settle_s(pool: Pool, startup_s: float) -> float:
         return pool.behavior.down_window_s
     if pool.behavior.settle_s is not None:
         return pool.behavior.settle_s
-    return max(startup_s, min(SETTLE_STARTUPS * startup_s, SETTLE_DAYS * min(pool.forecast.season_s, default=DAY_S)))
+    return max(startup_s, min(SETTLE_STARTUPS * startup_s, SETTLE_DAYS * pool.forecast.day_s))
 
 
 def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, lowest: int) -> bool:
@@ -187,7 +186,7 @@ def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, evidenc
 
     What is foreseen to be saved until then counts as far as it came true before.
     """
-    flaps, day_s = memory.flaps, min(pool.forecast.season_s, default=86_400.0)
+    flaps, day_s = memory.flaps, pool.forecast.day_s
     surplus = observation.desired - lowest
     flaps.hold(surplus, pool.tick_s)
     price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, lowest)

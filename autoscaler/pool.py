@@ -10,6 +10,8 @@ from enum import StrEnum
 from functools import cache
 from zoneinfo import available_timezones as _read_timezones
 
+from fleet.traffic import DAY_S
+
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 
 
@@ -68,9 +70,14 @@ class Behavior:
 class ForecastSettings:
     """The forecaster's few knobs; everything else adapts."""
 
-    season_s: tuple[float, ...] = (86_400.0, 604_800.0)  # shortest first; the first is "a day"
+    season_s: tuple[float, ...] = (DAY_S, 7 * DAY_S)  # shortest first; the first is "a day"
     quantile: float = 0.9  # of the highest demand inside the lead window: what the pool is sized for
     average_s: float | None = None  # demand is averaged over this; None: as few bins as hold about 100 requests
+
+    @property
+    def day_s(self) -> float:
+        """The shortest season, after which demand repeats; one of 24 h where there is none."""
+        return min(self.season_s, default=DAY_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 What is forecast depends on the demand alone, never on what a player does, so one forecaster a shape runs along and its
 answers are kept bin by bin. The boosted trees are fitted when a fit is due and used from the next bin on: a run is a
-function of its seed, as no background thread would leave it. Processes that play the same traffic find
-them in a folder.
+function of its seed, as no background thread would leave it. Processes that play the same traffic find them
+in a folder.
 """
 
 from __future__ import annotations
