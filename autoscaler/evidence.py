@@ -22,9 +22,9 @@ MIN_SERVICE_SAMPLES = 20
 DRAIN_SHARE = 1.0  # of a lead: the line that will have formed is to be worked off within it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Evidence:
-    """What the decision stands on, in one place."""
+    """What the decision stands on, in one place: filled by `gather`, read by all others."""
 
     objective: Objective  # of one moment: the pool's, with the leeway that its late requests leave
     service: ServiceTime
@@ -86,12 +86,15 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     forecaster = feed(pool, observation, memory, lead_s)
     quantiles = forecaster.quantiles() if forecaster is not None else None
     if forecaster is None or quantiles is None:
-        return replace(evidence, building=memory.building)
-    evidence = _at_zero(pool, observation, evidence)
-    return _with_forecast(pool, evidence, forecaster, quantiles)
+        evidence.building = memory.building
+        return evidence
+    _look_at_zero(pool, observation, evidence)
+    _look_ahead(pool, evidence, forecaster, quantiles)
+    return evidence
 
 
-def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight, quantiles: Floats) -> Evidence:
+def _look_ahead(pool: Pool, evidence: Evidence, forecaster: Foresight, quantiles: Floats) -> None:
+    """What the forecast asks for now and would keep."""
     shape = forecaster.shape
     median = shape.quantiles.index(0.5)
     middle, working = float(quantiles[median]), float(quantiles[shape.working])
@@ -104,8 +107,8 @@ def _with_forecast(pool: Pool, evidence: Evidence, forecaster: Foresight, quanti
         need = replicas_for(roomy, evidence.service, evidence.objective, limit)
     if evidence.drain:
         need, reason = min(need + evidence.drain, limit), Reason.BACKLOG
-    keep = replicas_for(forecaster.later(2) or 0.0, evidence.service, evidence.objective, limit)
-    return replace(evidence, need=need, need_reason=reason, keep=keep, view=forecaster.view())
+    evidence.need, evidence.need_reason, evidence.view = need, reason, forecaster.view()
+    evidence.keep = replicas_for(forecaster.later(2) or 0.0, evidence.service, evidence.objective, limit)
 
 
 def _plausible(observation: Observation) -> Observation:
@@ -117,17 +120,17 @@ def _plausible(observation: Observation) -> Observation:
     return replace(observation, pending=pending, queue_to_compute=ratio)
 
 
-def _at_zero(pool: Pool, observation: Observation, evidence: Evidence) -> Evidence:
+def _look_at_zero(pool: Pool, observation: Observation, evidence: Evidence) -> None:
     """What speaks for and against zero, where zero is allowed."""
     if pool.min_replicas > 0 or observation.pending or evidence.rate_per_s:
-        return evidence
+        return
     if not is_quiet(observation.demand, max(1, math.ceil(pool.behavior.idle_s / observation.bin_s))):
-        return evidence
+        return
     day = max(1, round(pool.forecast.day_s / observation.bin_s))
     # A pod that runs is kept where it would have to be started again within a start-up.
     ahead_s = evidence.lead_s + (evidence.startup_s if observation.desired > 0 else 0.0)
     ahead = max(1, math.ceil(ahead_s / observation.bin_s))
-    return replace(evidence, quiet=True, wake=wake_probability(observation.demand, day, ahead))
+    evidence.quiet, evidence.wake = True, wake_probability(observation.demand, day, ahead)
 
 
 def _paced(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> tuple[float, Objective]:
@@ -170,10 +173,12 @@ def startup_quantile(pool: Pool, observation: Observation) -> float:
 
 def upper_quantile(seconds: Sequence[float], quantile: float, configured_s: float) -> float:
     """A quantile of the newest 20; before there are three, the configured time and no less than any of them."""
-    recent = [value for value in seconds[-50:] if value >= 0]
+    recent = [value for value in seconds[-20:] if value >= 0]
+    if len(recent) < 20:
+        recent = [value for value in seconds[-50:] if value >= 0][-20:]
     if len(recent) < 3:
         return max([configured_s, *recent])
-    ordered = sorted(recent[-20:])
+    ordered = sorted(recent)
     place = quantile * (len(ordered) - 1)
     low = int(place)
     above = ordered[min(low + 1, len(ordered) - 1)]

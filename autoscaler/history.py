@@ -95,11 +95,11 @@ def _extend(forecaster: Foresight, counts: Floats, behind: int, step: int | None
     missing = max(0, behind - counts.size)
     bins = counts[counts.size - (behind - missing) :][: None if step is None else max(0, step - missing)]
     # A count that cannot be one (negative, infinite) is a bin without data.
-    rates = np.where(np.isfinite(bins) & (bins >= 0), bins, np.nan) / forecaster.shape.bin_s
+    bin_s = forecaster.shape.bin_s
     for _ in range(missing if step is None else min(missing, step)):
         forecaster.update(math.nan)
-    for rate in rates.tolist():
-        forecaster.update(rate)
+    for count in bins.tolist():
+        forecaster.update(count / bin_s if 0 <= count < math.inf else math.nan)
 
 
 def _new_bins(until_s: float, end_s: float, bin_s: float) -> int:

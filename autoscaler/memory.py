@@ -50,7 +50,8 @@ class PoolMemory(Feeding):
 
     ahead: Feeding = field(default_factory=Feeding)  # looks as much further as a node takes, where nodes are asked for
     correction: float = 1.0  # of the service time, learned from the waiting that was observed
-    wants: deque[tuple[float, int]] = field(default_factory=deque)  # (now_s, count wanted), for the settling window
+    # (now_s, count wanted) of the settling window: each count with none as high after it, so the first is the highest.
+    wants: deque[tuple[float, int]] = field(default_factory=deque)
     line: StandingLine = field(default_factory=StandingLine)
     flaps: Flaps = field(default_factory=Flaps)
     last_replicas: int | None = None

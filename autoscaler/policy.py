@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autoscaler.backlog import backlog
-from autoscaler.capacity import replicas_for, wait_tail
+from autoscaler.capacity import wait_tail
 from autoscaler.capacity_types import split
 from autoscaler.decision import Decision, Reason
 from autoscaler.evidence import Evidence, gather
@@ -148,7 +148,7 @@ def _down(
     lowest, reason = want, Reason.SURPLUS
     if evidence.quiet and want == 0:
         return 0, reason
-    settled = max(count for _, count in memory.wants)
+    settled = memory.wants[0][1]
     if settled > lowest:
         lowest, reason = settled, Reason.SETTLING
     if pool.mode is Mode.PREDICTIVE:
@@ -163,13 +163,16 @@ def _down(
 
 
 def _settle(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, want: int) -> None:
-    """Remember what was wanted for as long as it keeps pods."""
-    if memory.last_replicas is None and settle_s(pool, evidence.startup_s) > 0:
+    """Remember what was wanted for as long as it keeps pods: what a later want was no less than is forgotten."""
+    wants, now_s, window_s = memory.wants, observation.now_s, settle_s(pool, evidence.startup_s)
+    if memory.last_replicas is None and window_s > 0 and observation.desired > want:
         # Just started: what the past wanted is not known, so the count that stands is taken for it.
-        memory.wants.append((observation.now_s, observation.desired))
-    memory.wants.append((observation.now_s, want))
-    while memory.wants[0][0] < observation.now_s - settle_s(pool, evidence.startup_s):
-        memory.wants.popleft()
+        wants.append((now_s, observation.desired))
+    while wants and wants[-1][1] <= want:
+        wants.pop()
+    wants.append((now_s, want))
+    while wants[0][0] < now_s - window_s:
+        wants.popleft()
 
 
 def settle_s(pool: Pool, startup_s: float) -> float:
@@ -192,14 +195,14 @@ def _must_hold(pool: Pool, observation: Observation, memory: PoolMemory, evidenc
     price = flaps.price_pod_s(observation.now_s, day_s, pool.behavior.max_reversals, lowest)
     if price == 0.0:
         return False
-    saving = surplus * _until_needed_s(pool, evidence, memory, observation.desired)
+    saving = surplus * _until_needed_s(evidence, memory, observation.desired)
     if flaps.held_pod_s + flaps.belief * saving < price:
         return True
     flaps.promise(observation.desired, saving)
     return False
 
 
-def _until_needed_s(pool: Pool, evidence: Evidence, memory: PoolMemory, count: int) -> float:
+def _until_needed_s(evidence: Evidence, memory: PoolMemory, count: int) -> float:
     """Seconds until the forecast's median wants `count` pods again, as far as it looks; 0 where none is trusted."""
     forecaster = memory.forecaster
     if forecaster is None or evidence.view is None or evidence.view.gated:
@@ -207,7 +210,7 @@ def _until_needed_s(pool: Pool, evidence: Evidence, memory: PoolMemory, count: i
     free = 0
     for leads in LEADS_AHEAD:
         rate = forecaster.later(leads)
-        if rate is None or replicas_for(rate, evidence.service, evidence.objective, pool.max_replicas + 1) >= count:
+        if rate is None or not _suffices(count - 1, rate, evidence):
             break
         free = leads
     return free * evidence.lead_s
@@ -220,11 +223,15 @@ def _what_if(pool: Pool, observation: Observation, evidence: Evidence, lowest: i
     """
     rate = (evidence.rate_per_s or 0.0) + backlog(observation) / max(evidence.lead_s, pool.tick_s)
     for count in range(lowest, observation.desired):
-        serving = min(observation.ready, count)
-        tail = wait_tail(evidence.objective.max_queue_wait_s, serving, rate, evidence.service)
-        if tail <= evidence.objective.violation_ratio:
+        if _suffices(min(observation.ready, count), rate, evidence):
             return count
     return observation.desired
+
+
+def _suffices(serving: int, rate_per_s: float, evidence: Evidence) -> bool:
+    """Whether so many pods meet the objective of this moment."""
+    tail = wait_tail(evidence.objective.max_queue_wait_s, serving, rate_per_s, evidence.service)
+    return tail <= evidence.objective.violation_ratio
 
 
 def _clamp(pool: Pool, want: int, reason: Reason) -> tuple[int, Reason]:

@@ -34,6 +34,8 @@ class SceneShares:
 
     def forecast(self, total_per_s: float) -> dict[SceneId, float]:
         """Requests/s of each scene when the pool sees `total_per_s`, hottest first, ties by id."""
+        if not self._weights:
+            return {}
         whole = sum(self._weights.values())
         ordered = sorted(self._weights.items(), key=lambda item: (-item[1], item[0]))
         return {scene: total_per_s * weight / whole for scene, weight in ordered}

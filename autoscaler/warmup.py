@@ -84,6 +84,8 @@ def plan_warm_asks(
     """At most `pool.warm_asks_per_tick` asks, hottest first; one is repeated after two leads at the earliest."""
     now_s = observation.now_s
     memory.asked_s = {ask: at for ask, at in memory.asked_s.items() if now_s - at < 2 * lead_s}
+    if not demand:
+        return ()
     total = sum(demand.values())
     asks = _awaited_asks(pool, observation, demand, lead_s, memory)
     for scene in sorted(demand, key=lambda scene: (-demand[scene], scene)):

@@ -65,10 +65,12 @@ class SimulatedPod:
     number: int
     asked_s: float
     ready_s: float
+    uid: str = field(init=False)
+    states: tuple[PodState, PodState] = field(init=False)  # until it is ready, and from then on
 
-    @property
-    def uid(self) -> str:
-        return f"pod-{self.number:06d}"
+    def __post_init__(self) -> None:
+        self.uid = f"pod-{self.number:06d}"
+        self.states = (PodState(self.uid, ready=False), PodState(self.uid, ready=True))
 
 
 @dataclass(slots=True)
@@ -238,8 +240,8 @@ class World:
         """The pods as a watch shows them; made anew when a pod came, went or became ready."""
         now = (self._numbers, len(self.pods), len(self.pods) - len(self.starting))
         if now != self._states_of:
-            self._states_of = now
-            self._states = tuple(PodState(pod.uid, ready=pod.ready_s <= self.now_s) for pod in self.pods.values())
+            self._states_of, now_s = now, self.now_s
+            self._states = tuple([pod.states[pod.ready_s <= now_s] for pod in self.pods.values()])
         return self._states
 
     def scale(self, pool: Pool, decision: Decision) -> None:
