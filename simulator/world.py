@@ -65,12 +65,18 @@ class SimulatedPod:
     number: int
     asked_s: float
     ready_s: float
-    uid: str = field(init=False)
-    states: tuple[PodState, PodState] = field(init=False)  # until it is ready, and from then on
+    _seen: PodState | None = None  # what a watch showed last
 
-    def __post_init__(self) -> None:
-        self.uid = f"pod-{self.number:06d}"
-        self.states = (PodState(self.uid, ready=False), PodState(self.uid, ready=True))
+    @property
+    def uid(self) -> str:
+        return f"pod-{self.number:06d}"
+
+    def state(self, now_s: float) -> PodState:
+        """As a watch shows it."""
+        ready = self.ready_s <= now_s
+        if self._seen is None or self._seen.ready is not ready:
+            self._seen = PodState(self.uid, ready=ready)
+        return self._seen
 
 
 @dataclass(slots=True)
@@ -241,7 +247,7 @@ class World:
         now = (self._numbers, len(self.pods), len(self.pods) - len(self.starting))
         if now != self._states_of:
             self._states_of, now_s = now, self.now_s
-            self._states = tuple([pod.states[pod.ready_s <= now_s] for pod in self.pods.values()])
+            self._states = tuple([pod.state(now_s) for pod in self.pods.values()])
         return self._states
 
     def scale(self, pool: Pool, decision: Decision) -> None:
