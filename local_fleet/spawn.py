@@ -30,6 +30,7 @@ def spawn(command: Sequence[str], log: Path, folder: Path, environment: Mapping[
     """Start a command in a session of its own, output appended to `log`; it is killed when this process ends.
 
     The parent-death signal follows the thread that started the child, so all are started by one that lives on.
+    It is reaped the moment it ends: a Triton stub that has not read our model yet takes a zombie for a living server.
     """
     global _launcher
     with _launcher_lock:
@@ -38,7 +39,9 @@ def spawn(command: Sequence[str], log: Path, folder: Path, environment: Mapping[
             _launcher.start()
     done: Future[subprocess.Popen[bytes]] = Future()
     _orders.put((_Order(command, log, folder, environment), done))
-    return done.result()
+    process = done.result()
+    threading.Thread(target=process.wait, name="reaper", daemon=True).start()
+    return process
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from kube.watch_metrics import WatchCollector
 from scheduler_extender import wire
-from scheduler_extender.cluster import Cluster, Decision
+from scheduler_extender.cluster import Cluster
 from scheduler_extender.contest import Contest
+from scheduler_extender.decision import Decision
 from scheduler_extender.explanation import Explanations, best_lines, explain
 from scheduler_extender.fit import FITS, REASONS
 from scheduler_extender.hot_routes import HotRoutes, Route

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from fleet.digest import NodeDigest
 from fleet.scene import SceneId
 from fleet.snapshot import Gpu, Node, Pod, Sharing, Snapshot
+from scheduler_extender.decision import Bound, Decision
 from scheduler_extender.demand import Demand
 from scheduler_extender.departed import Departed
 from scheduler_extender.fit import FITS, REASONS, Reason, fits
 from scheduler_extender.names import kept
+from scheduler_extender.node_gpus import NodeGpus
 from scheduler_extender.node_table import UNKNOWN_ROW, NodeTable
-from scheduler_extender.placement import NOTHING_EXPECTED, Basis, Costs, cost_s, expected_shares
+from scheduler_extender.placement import NOTHING_EXPECTED, Basis, cost_s, expected_shares
 from scheduler_extender.prices import Prices
 from scheduler_extender.recent_requests import RecentRequests
 from scheduler_extender.reservations import Reservation, Reservations
@@ -29,40 +31,6 @@ from scheduler_extender.scene_table import Tier
 from scheduler_extender.scores import scores
 
 FORESEEN_FOR_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """A prioritize call answered: entry i of everything is about `names[i]`."""
-
-    pod: Pod
-    names: Sequence[str]
-    verdict: NDArray[np.int8]  # FITS or an index into REASONS
-    costs: Costs
-    total_s: NDArray[np.float64]  # infinite where the pod does not fit
-    scores: NDArray[np.int64]
-    age_s: NDArray[np.float64]  # of each digest; NaN where there was none
-    winner: str  # empty where no node fits
-    now_s: float  # when it was priced
-    expected: Mapping[SceneId, float]  # the scenes that stood for those the pod does not name, by share
-    contenders: NDArray[np.bool_] | None = None  # whom filter named, where it left out who cannot win
-
-    @property
-    def named_scores(self) -> NDArray[np.int64]:
-        """The scores of those that filter named."""
-        return self.scores if self.contenders is None else self.scores[self.contenders]
-
-    def reason(self, index: int) -> Reason | None:
-        verdict = int(self.verdict[index])
-        return None if verdict == FITS else REASONS[verdict]
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A pod seen on its node for the first time."""
-
-    pod: Pod
-    tier: str  # where its scenes lay there: resident, disk, fetching, peer, remote; none where it names none
 
 
 class Cluster:
@@ -83,8 +51,7 @@ class Cluster:
         self._requests = RecentRequests()
         self._expected: dict[str, dict[SceneId, float]] = {}  # pool -> scene -> share of its forecast demand
         self._unsettled: set[str] = set()  # nodes whose rows lag behind a reservation
-        self._seen_gpus: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as its digest says
-        self._inventory: dict[str, tuple[Gpu, ...]] = {}  # node -> its GPUs as the API server knows them
+        self._gpus = NodeGpus()
         self._sharing: dict[str, Sharing] = {}
         self._freed: set[str] = set()  # nodes where something changed since `take_freed`
         self._changes = 0  # of anything that a price follows from
@@ -102,14 +69,13 @@ class Cluster:
     def _take_digest(self, name: str, digest: NodeDigest, now_s: float) -> None:
         node = Node.from_digest(name, digest, now_s)
         self._departed.drop_unnamed(node, now_s)
-        self._seen_gpus[name] = node.gpus
-        gpus = _merged(node.gpus, self._inventory.get(name, ()))
-        self._set_node(replace(node, gpus=gpus, sharing=self._sharing.get(name)))
+        self._gpus.seen[name] = node.gpus
+        self._set_node(replace(node, gpus=self._gpus.of(name), sharing=self._sharing.get(name)))
 
     def add_node(self, name: str) -> None:
         """A node came that may have no digest yet; one that is known stays as it is."""
         if name not in self.nodes:
-            self._set_node(Node(name, self._inventory.get(name, ()), sharing=self._sharing.get(name)))
+            self._set_node(Node(name, self._gpus.of(name), sharing=self._sharing.get(name)))
 
     def remove_node(self, name: str) -> None:
         """A node is gone, and whatever it held; pods that were bound to it go by events of their own."""
@@ -122,7 +88,7 @@ class Cluster:
         del self.nodes[name]
         self.table.drop(name)
         self._changes += 1
-        self._seen_gpus.pop(name, None)
+        self._gpus.seen.pop(name, None)
         self._sharing.pop(name, None)
         self._freed.discard(name)
 
@@ -131,10 +97,10 @@ class Cluster:
 
         A digest that names GPUs wins on what exists and on its health: it saw them.
         """
-        self._inventory[name] = gpus
+        self._gpus.inventory[name] = gpus
         node = self.nodes.get(name)
         if node is not None:
-            self._set_node(replace(node, gpus=_merged(self._seen_gpus.get(name, ()), gpus)))
+            self._set_node(replace(node, gpus=self._gpus.of(name)))
 
     def set_sharing(self, name: str, sharing: Sharing | None) -> None:
         """Take how a node's whole GPUs are shared, as its labels say; None where they are not."""
@@ -419,28 +385,3 @@ class Cluster:
             yield
         finally:
             self._refresh(places)
-
-
-def _merged(seen: tuple[Gpu, ...], inventory: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-    """The GPUs that a digest saw with holders that only the API server knows; the latter's GPUs where it saw none.
-
-    GPUs that are cut when they are asked for are the API server's alone, but for their health.
-    """
-    if any(gpu.partitions is not None for gpu in inventory):
-        sick = {gpu.uuid for gpu in seen if not gpu.healthy}
-        return tuple(gpu.sick() if gpu.uuid in sick else gpu for gpu in inventory)
-    if not seen or not inventory:
-        return seen or inventory
-    holders = {
-        (gpu.uuid, cut.profile, cut.start): cut.pod_uid for gpu in inventory for cut in gpu.slices if cut.pod_uid
-    }
-    return tuple(
-        replace(
-            gpu,
-            slices=tuple(
-                replace(cut, pod_uid=cut.pod_uid or holders.get((gpu.uuid, cut.profile, cut.start), ""))
-                for cut in gpu.slices
-            ),
-        )
-        for gpu in seen
-    )

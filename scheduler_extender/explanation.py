@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from scheduler_extender.cluster import Cluster, Decision
+from scheduler_extender.cluster import Cluster
+from scheduler_extender.decision import Decision
 
 TERMS = ("time_to_ready", "fragmentation", "eviction", "crowding", "node")
 MOST_NODES_KEPT = 200_000  # over all remembered decisions, some 120 bytes each

@@ -19,7 +19,8 @@ import structlog
 from fleet.digest import NodeDigest
 from fleet.scene import SceneId
 from fleet.snapshot import Gpu, Pod, Sharing
-from scheduler_extender.cluster import Bound, Cluster, Decision
+from scheduler_extender.cluster import Cluster
+from scheduler_extender.decision import Bound, Decision
 from scheduler_extender.explanation import best_lines
 from scheduler_extender.prices import Prices
 

@@ -14,7 +14,8 @@ from fleet.digest import CachedScene, FetchingScene, NodeDigest, PodDigest, Resi
 from fleet.mig import PARTS, MigProfile
 from fleet.scene import SceneId
 from fleet.snapshot import Pod
-from scheduler_extender.cluster import Bound, Cluster
+from scheduler_extender.cluster import Cluster
+from scheduler_extender.decision import Bound
 from scheduler_extender.demand import demand_of
 from scheduler_extender.fit import FITS, REASONS
 from scheduler_extender.node_table import NodeTable, ProfileColumns
