@@ -6,6 +6,7 @@ neighbours. Each carries `splatfleet/<kind>: <message>` for renderer.client to r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -13,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,11 +46,13 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the pod's scenes; a pod that cannot is never Ready, and its log says why in one line."""
-        threading.Thread(target=_end_with_server, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+        server_pid = os.getppid()
+        threading.Thread(target=_end_with_server, args=(server_pid,), name="parent-watch", daemon=True).start()
         self._sessions = sessions_of(json.loads(args["model_config"]).get("sequence_batching"))
         try:
             settings = read_settings(os.environ)
-            self._pod = RendererPod(settings, PodMetrics(triton, settings.budget_bytes))
+            with _ending_with_loader(server_pid):
+                self._pod = RendererPod(settings, PodMetrics(triton, settings.budget_bytes))
         except (PodSettingsError, CannotStart) as error:
             line = " ".join(str(error).split())
             print(f"splatfleet: renderer cannot start: {line}", file=sys.stderr, flush=True)
@@ -96,6 +99,27 @@ class TritonPythonModel:
         return self._sessions.parameters(request.correlation_id(), given, starts, ends, time.monotonic())
 
 
+@contextlib.contextmanager
+def _ending_with_loader(server_pid: int) -> Iterator[None]:
+    """The kernel ends this process with the thread of Triton that loads it, for as long as that waits for us.
+
+    A metric that is registered waits for Triton's answer and holds the interpreter's lock meanwhile, for ever where
+    Triton died: no thread of ours gets to look then.
+    """
+    _ask_for_death_signal(signal.SIGKILL)
+    try:
+        if os.getppid() != server_pid or not _is_triton(server_pid):
+            os._exit(1)  # it died before the kernel was asked
+        yield
+    finally:
+        _ask_for_death_signal(0)
+
+
+def _ask_for_death_signal(number: int) -> None:
+    """Of this thread's: sent to the process when the thread that it is a child of ends; 0 takes it back."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
 def _end_with_server(server_pid: int) -> None:
     """End this process when Triton died: the stub's own watch takes a server that nobody reaped for alive.
 
@@ -107,7 +131,7 @@ def _end_with_server(server_pid: int) -> None:
     if _is_triton(server_pid):  # else it died before this stub came to look
         while os.getppid() == server_pid:
             if not asked and _is_child_of_thread(server_pid):
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                _ask_for_death_signal(signal.SIGKILL)
                 asked = True
                 print(f"splatfleet: the kernel ends this process with Triton ({server_pid})", flush=True)
                 continue  # it may have died a moment before

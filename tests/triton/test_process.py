@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -144,6 +145,35 @@ def test_server_killed_while_it_starts_leaves_nobody(make_server: MakeServer, af
     everybody = family(server.pid)
     os.kill(server.pid, signal.SIGKILL)
     assert gone(everybody)
+
+
+def test_stub_that_waits_for_a_dead_server_s_answer_is_gone(make_server: MakeServer) -> None:
+    server = make_server(**{labels.SCENES_ENV: "knot"})
+    server.start()
+    assert eventually(lambda: bool(_that_imported("numpy", family(server.pid)))), "the stub imports nothing"
+    everybody = family(server.pid)
+    (stub,) = _that_imported("numpy", everybody)
+    os.kill(server.pid, signal.SIGSTOP)  # so the first metric is registered with nobody, under the interpreter's lock
+    assert eventually(lambda: _is_idle(stub)), "it waits for nothing"
+    os.kill(server.pid, signal.SIGKILL)
+    assert gone(everybody), "it waits for ever"
+
+
+def _that_imported(module: str, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have a library of the module in their memory."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(OSError):  # it went meanwhile
+            found += [process] if module in Path(f"/proc/{process.pid}/maps").read_text() else []
+    return found
+
+
+def _is_idle(process: psutil.Process) -> bool:
+    """Whether it used no processor time for a second."""
+    before = process.cpu_times()
+    time.sleep(1.0)
+    after = process.cpu_times()
+    return (after.user, after.system) == (before.user, before.system)
 
 
 def test_several_start_at_once_and_stop_clean(make_server: MakeServer) -> None:
