@@ -94,10 +94,10 @@ def _extend(forecaster: Foresight, counts: Floats, behind: int, step: int | None
         return
     missing = max(0, behind - counts.size)
     bins = counts[counts.size - (behind - missing) :][: None if step is None else max(0, step - missing)]
-    # A count that cannot be one (negative, infinite) is a bin without data.
     bin_s = forecaster.shape.bin_s
     for _ in range(missing if step is None else min(missing, step)):
         forecaster.update(math.nan)
+    # A count that cannot be one (negative, infinite) is a bin without data.
     for count in bins.tolist():
         forecaster.update(count / bin_s if 0 <= count < math.inf else math.nan)
 

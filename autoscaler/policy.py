@@ -163,7 +163,7 @@ def _down(
 
 
 def _settle(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, want: int) -> None:
-    """Remember what was wanted for as long as it keeps pods: what a later want was no less than is forgotten."""
+    """Remember what was wanted for as long as it keeps pods; a want is forgotten once a later one is as high."""
     wants, now_s, window_s = memory.wants, observation.now_s, settle_s(pool, evidence.startup_s)
     if memory.last_replicas is None and window_s > 0 and observation.desired > want:
         # Just started: what the past wanted is not known, so the count that stands is taken for it.

@@ -30,7 +30,7 @@ def spawn(command: Sequence[str], log: Path, folder: Path, environment: Mapping[
     """Start a command in a session of its own, output appended to `log`; it is killed when this process ends.
 
     The parent-death signal follows the thread that started the child, so all are started by one that lives on.
-    It is reaped the moment it ends: a Triton stub that has not read our model yet takes a zombie for a living server.
+    The child is reaped the moment it ends: a Triton stub that has not read our model yet takes a zombie for alive.
     """
     global _launcher
     with _launcher_lock:

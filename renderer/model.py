@@ -29,7 +29,7 @@ from renderer.request import BadRequest
 from renderer.scene_cache import StillLoading
 from renderer.sessions import sessions_of
 
-_WATCH_S = 0.5
+_WATCH_S, _FIRST_WATCH_S = 0.5, 0.05  # before the kernel was asked nothing else looks
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _OF_TRITON = ("sequence_id", "sequence_start", "sequence_end")  # it reads these and hands them on all the same
 
@@ -103,8 +103,8 @@ class TritonPythonModel:
 def _ending_with_loader(server_pid: int) -> Iterator[None]:
     """The kernel ends this process with the thread of Triton that loads it, for as long as that waits for us.
 
-    A metric that is registered waits for Triton's answer and holds the interpreter's lock meanwhile, for ever where
-    Triton died: no thread of ours gets to look then.
+    Who registers or counts a metric waits for Triton's answer and holds the interpreter's lock meanwhile, for ever
+    where Triton died: no thread of ours gets to look then.
     """
     _ask_for_death_signal(signal.SIGKILL)
     try:
@@ -116,7 +116,7 @@ def _ending_with_loader(server_pid: int) -> Iterator[None]:
 
 
 def _ask_for_death_signal(number: int) -> None:
-    """Of this thread's: sent to the process when the thread that it is a child of ends; 0 takes it back."""
+    """Set this thread's parent-death signal, sent when the thread ends that started this process; 0 takes it back."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
@@ -135,7 +135,7 @@ def _end_with_server(server_pid: int) -> None:
                 asked = True
                 print(f"splatfleet: the kernel ends this process with Triton ({server_pid})", flush=True)
                 continue  # it may have died a moment before
-            time.sleep(_WATCH_S)
+            time.sleep(_WATCH_S if asked else _FIRST_WATCH_S)
     os._exit(1)
 
 

@@ -3,6 +3,8 @@
 `renderer.gateway.routing.Router` is what is played, asked after every event; a test plays both on the same arrivals.
 What its load bound says of two requests a pod at most is that an idle pod goes before one that renders, so the bound
 itself is not needed. Unlike the real gateway it sees at once what a pod holds, and it refuses nobody.
+
+numba's cache looks at the file of a loop alone: after an edit here touch scene_queue.py.
 """
 
 from __future__ import annotations

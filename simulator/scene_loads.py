@@ -4,6 +4,8 @@ The renderer's rules, counted in scenes of one size. A node fetches one scene af
 what is only asked onto the disk; what runs is put back for it and keeps what it has. A pod reads any number of scenes
 at once, beside its frames; the ones that it is told at its start one after another. Memory is renderer.eviction's
 S3-FIFO. A scene that a frame uses goes last of all, and its room is free when the frame ends.
+
+numba's cache looks at the file of a loop alone: after an edit here touch scene_queue.py.
 """
 
 from __future__ import annotations

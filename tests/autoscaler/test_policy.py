@@ -154,6 +154,15 @@ def test_surplus_goes_once_it_has_settled() -> None:
     assert reasons.index(Reason.SURPLUS) >= 6  # the down window
 
 
+@given(st.lists(st.floats(0.0, 60.0), min_size=1, max_size=40))
+def test_the_first_that_is_remembered_is_the_most_that_was_wanted(demands: list[float]) -> None:
+    memory, wanted = PoolMemory(last_replicas=5), []
+    for second, demand in enumerate(demands):
+        ask(REACTIVE, seen(np.full(10, demand), 5, now_s=1000.0 + second), memory)
+        wanted.append(memory.wants[-1][1])
+        assert memory.wants[0][1] == max(wanted[-7:])  # a down window of six seconds, and its first
+
+
 @pytest.mark.parametrize(
     ("startup_s", "day_s", "settles_s"),
     [(30.0, 86_400.0, 180.0), (180.0, 86_400.0, 1080.0), (420.0, 86_400.0, 1200.0), (5.0, 40.0, 5.0)],

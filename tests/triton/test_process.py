@@ -112,7 +112,7 @@ def test_killed_server_is_told_apart(make_server: MakeServer) -> None:
     server.wait_ready()
     everybody = family(server.pid)
     os.kill(server.pid, signal.SIGKILL)
-    assert gone(everybody), "the stub outlived its server"  # which is a zombie as long as nobody reaps it
+    assert gone(everybody), "the stub outlived its server"
     # Its first thread is a zombie a moment before the last one has ended, and only then is there a code to reap.
     assert eventually(lambda: server.exit_code() is not None)
     assert (server.exit_code(), server.ready) == (-signal.SIGKILL, False)
