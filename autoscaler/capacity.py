@@ -73,11 +73,10 @@ def replicas_for(rate_per_s: float, service: ServiceTime, objective: Objective, 
         return 0
     if not load < limit - 1:
         return limit
-    known, allowed = _blockings(load), objective.violation_ratio
     for servers in range(int(load) + 1, limit):
-        blocking = known[servers] if servers in known else _blocking(servers, load)
+        blocking = _blocking(servers, load)
         waiting = servers * blocking / (servers - load * (1.0 - blocking))
-        if waiting * _decay(objective.max_queue_wait_s, servers - load, service) <= allowed:
+        if waiting * _decay(objective.max_queue_wait_s, servers - load, service) <= objective.violation_ratio:
             return servers
     return limit
 

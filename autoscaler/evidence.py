@@ -173,12 +173,10 @@ def startup_quantile(pool: Pool, observation: Observation) -> float:
 
 def upper_quantile(seconds: Sequence[float], quantile: float, configured_s: float) -> float:
     """A quantile of the newest 20; before there are three, the configured time and no less than any of them."""
-    recent = [value for value in seconds[-20:] if value >= 0]
-    if len(recent) < 20:
-        recent = [value for value in seconds[-50:] if value >= 0][-20:]
+    recent = [value for value in seconds[-50:] if value >= 0]
     if len(recent) < 3:
         return max([configured_s, *recent])
-    ordered = sorted(recent)
+    ordered = sorted(recent[-20:])
     place = quantile * (len(ordered) - 1)
     low = int(place)
     above = ordered[min(low + 1, len(ordered) - 1)]

@@ -206,6 +206,9 @@ class Pool:
                 raise ValueError(f"pool {self.name!r}: {name} is {value!r}, expected {valid}")
 
     def _list_checks(self) -> Iterator[tuple[bool, str, object, str]]:
+        for name in ("down_window_s", "settle_s", "stale_after_s", "blind_after_s", "idle_s"):
+            seconds = getattr(self.behavior, name)
+            yield seconds is None or seconds >= 0, f"behavior.{name}", seconds, "seconds, 0 or more"
         for calendar in self.calendars:
             path = f"calendars[{calendar.name}]"
             for name, clock in (("begin", calendar.begin), ("end", calendar.end)):

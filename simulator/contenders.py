@@ -173,11 +173,6 @@ def _roomy(level: float) -> Callable[[Pool, float], Pool]:
     return lambda pool, share: _ours(pool, level, headroom=share)
 
 
-def _patient(pool: Pool, settle_s: float) -> Pool:
-    """Ours at a level that the forecasts have, with more time until a surplus goes: for bursts that come in rows."""
-    return _ours(pool, 0.95, settle_s=settle_s)
-
-
 def _ablation(change: Callable[[Pool, float], Pool]) -> Family:
     return Family("ablation", "forecast quantile", (0.95,), pool=change)
 
@@ -191,7 +186,12 @@ FAMILIES: dict[str, Family] = {
     "splatfleet-spend": Family("ours", "share of the objective to spend", (0.35, 0.6), pool=_spending),
     "splatfleet-headroom": Family("ours", "share kept free", (0.15, 0.3, 0.5), pool=_roomy(0.9)),
     "splatfleet-median-headroom": Family("ours", "share kept free", (0.2, 0.3, 0.5), pool=_roomy(SPENDING_LEVEL)),
-    "splatfleet-settle": Family("ours", "s until a surplus goes", (3600.0, 7200.0), pool=_patient),
+    "splatfleet-settle": Family(
+        "ours",
+        "s until a surplus goes",
+        (3600.0, 7200.0),
+        pool=lambda pool, settle_s: _ours(pool, 0.95, settle_s=settle_s),
+    ),
     "splatfleet-reactive": Family(
         "ablation",
         "share of capacity",

@@ -65,18 +65,10 @@ class SimulatedPod:
     number: int
     asked_s: float
     ready_s: float
-    _seen: PodState | None = None  # what a watch showed last
 
     @property
     def uid(self) -> str:
         return f"pod-{self.number:06d}"
-
-    def state(self, now_s: float) -> PodState:
-        """As a watch shows it."""
-        ready = self.ready_s <= now_s
-        if self._seen is None or self._seen.ready is not ready:
-            self._seen = PodState(self.uid, ready=ready)
-        return self._seen
 
 
 @dataclass(slots=True)
@@ -246,8 +238,8 @@ class World:
         """The pods as a watch shows them; made anew when a pod came, went or became ready."""
         now = (self._numbers, len(self.pods), len(self.pods) - len(self.starting))
         if now != self._states_of:
-            self._states_of, now_s = now, self.now_s
-            self._states = tuple([pod.state(now_s) for pod in self.pods.values()])
+            self._states_of = now
+            self._states = tuple(PodState(pod.uid, ready=pod.ready_s <= self.now_s) for pod in self.pods.values())
         return self._states
 
     def scale(self, pool: Pool, decision: Decision) -> None:

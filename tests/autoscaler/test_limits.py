@@ -149,6 +149,8 @@ def test_a_pause_holds_until_it_ends() -> None:
         ({"calendars": (Calendar("c", "08:00", "18:00", weekdays=(7,)),)}, "0 \\(Monday\\) to 6"),
         ({"overrides": (Override(until_s=math.inf),)}, "an override always ends"),
         ({"capacity_types": (CapacityType("r", 1.0, reserved=True),)}, "how many are reserved"),
+        ({"behavior": Behavior(settle_s=-5.0)}, "behavior.settle_s is -5.0, expected seconds, 0 or more"),
+        ({"behavior": Behavior(idle_s=math.nan)}, "behavior.idle_s is nan"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(changes: dict[str, object], said: str) -> None:

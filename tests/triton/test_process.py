@@ -147,7 +147,7 @@ def test_server_killed_while_it_starts_leaves_nobody(make_server: MakeServer, af
     assert gone(everybody)
 
 
-def test_stub_that_waits_for_a_dead_server_s_answer_is_gone(make_server: MakeServer) -> None:
+def test_stub_that_waits_for_an_answer_ends_with_its_server(make_server: MakeServer) -> None:
     server = make_server(**{labels.SCENES_ENV: "knot"})
     server.start()
     assert eventually(lambda: bool(_that_imported("numpy", family(server.pid)))), "the stub imports nothing"
