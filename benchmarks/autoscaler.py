@@ -10,7 +10,7 @@ import copy
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,10 +95,14 @@ class Fleet:
         del pool, asks
 
 
-def measure(count: int, ticks: int) -> Figures:
-    """Read some histories, copy what they taught, then tick with refits in the background."""
+def measure(count: int, ticks: int, report: Callable[[str], None] = lambda _: None) -> Figures:
+    """Read some histories, copy what they taught, then tick with refits in the background.
+
+    `report` is told how far that is.
+    """
     fleet, memory = Fleet(count, ticks), Memory()
     now_s = HISTORY * BIN_S + 3 * TICK_S  # the newest bin is oldest just before the next
+    report(f"reading {min(KINDS, count)} histories in full")
     kinds, build_s = _read_histories(fleet, min(KINDS, count), now_s)
     fit(FitTask(np.zeros((100, 2)), np.zeros(100), np.ones(100), 0.9))  # imports what it needs
     begin_s = time.thread_time()
@@ -109,12 +113,14 @@ def measure(count: int, ticks: int) -> Figures:
     for index, pool in enumerate(fleet.pools()):
         memory.pools[pool.name] = copy.deepcopy(kinds[index % len(kinds)])
     sample = min(count, RESTARTED)
-    restart_s, slowest_s = _restart(sample)
+    report(f"a history is read in {build_s:.1f} s of CPU; now {sample} pools as after a restart, in real time")
+    restart_s, slowest_s = _restart(sample, report)
     refitter, adopted = Refitter(), []
     refitter.adopted = lambda name, _: adopted.append(name)
     cpu_s, wall_s = [], []
     try:
         for index in range(ticks):
+            report(f"tick {index + 1} of {ticks} over {count} pools")
             now_s += TICK_S
             fleet.known = HISTORY + 1 + index // 4
             refitter.exchange(memory)
@@ -139,7 +145,7 @@ def measure(count: int, ticks: int) -> Figures:
     )
 
 
-def _restart(sample: int) -> tuple[float, float]:
+def _restart(sample: int, report: Callable[[str], None]) -> tuple[float, float]:
     """Seconds of the wall clock until a runner that knows nothing has forecasts for all pools, and its slowest tick."""
     fleet, walls = Fleet(sample, 4), []
     runner = Runner(fleet, TICK_S, DecisionMetrics())
@@ -148,7 +154,9 @@ def _restart(sample: int) -> tuple[float, float]:
 
     def looked(decisions: Sequence[Decision]) -> None:
         walls.append(runner.tick_s)
-        if all(decision.forecast is not None for decision in decisions):
+        known = sum(decision.forecast is not None for decision in decisions)
+        report(f"after {time.monotonic() - begin_s:.0f} s {known} of {sample} pools are forecast")
+        if known == sample:
             runner.stopping.set()
 
     try:
@@ -168,9 +176,11 @@ def _read_histories(fleet: Fleet, kinds: int, now_s: float) -> tuple[list[PoolMe
     return list(memory.pools.values()), (time.thread_time() - begin_s) / kinds
 
 
-def main(pools: int = 1000, ticks: int = 12, json_path: Path | None = None) -> Figures:
+def main(
+    pools: int = 1000, ticks: int = 12, json_path: Path | None = None, report: Callable[[str], None] = lambda _: None
+) -> Figures:
     """Measure, print, and write the figures."""
-    figures = measure(pools, ticks)
+    figures = measure(pools, ticks, report)
     for name, value in asdict(figures).items():
         print(f"{name:18} {value:10.3f}" if isinstance(value, float) else f"{name:18} {value:10d}")
     if json_path is not None:

@@ -178,7 +178,7 @@ def autoscaler(settings: AutoscalerSettings) -> None:
     """Seconds of CPU and bytes of memory that a tick over many pools takes."""
     from benchmarks.autoscaler import main
 
-    main(settings.pools, settings.ticks, settings.json_file)
+    main(settings.pools, settings.ticks, settings.json_file, lambda line: click.echo(line, err=True))
 
 
 class KubernetesSettings(PlainSettings):
