@@ -30,6 +30,7 @@ TICK_S = 15.0
 DAY = 1440
 HISTORY = 14 * DAY
 RESTARTED = 60  # pools whose histories are read as after a restart: three intervals or so
+MOST_RESTART_MIN = 60
 KINDS = 2  # histories that are read in full
 
 
@@ -50,11 +51,12 @@ class Figures:
 
 
 class Fleet:
-    """Pools with a daily cycle each; nothing that is decided changes them."""
+    """Pools with a daily cycle each, and a bin more every minute; nothing that is decided changes them."""
 
-    def __init__(self, count: int, ticks: int) -> None:
+    def __init__(self, count: int, minutes: int) -> None:
+        """So many minutes can be played after the histories."""
         random = np.random.default_rng(1)
-        bins = np.arange(HISTORY + 1 + ticks)
+        bins = np.arange(HISTORY + 1 + minutes)
         self.demand: dict[str, Floats] = {}
         self._pools = []
         for index in range(count):
@@ -64,7 +66,6 @@ class Fleet:
             name = f"pool-{index:04d}"
             self.demand[name] = random.poisson(mean).astype(np.float64)
             self._pools.append(Pool(name, max_replicas=200, tick_s=TICK_S))
-        self.known = HISTORY
         self.shown = count
         self.desired = dict.fromkeys(self.demand, 8)
 
@@ -72,12 +73,12 @@ class Fleet:
         return self._pools[: self.shown]
 
     def observe(self, pool: Pool, now_s: float) -> Observation:
-        count = self.desired[pool.name]
+        count, known = self.desired[pool.name], int(now_s // BIN_S)
         return Observation(
             pool.name,
             now_s,
             BIN_S,
-            self.demand[pool.name][self.known - HISTORY : self.known],
+            self.demand[pool.name][known - HISTORY : known],
             ready=count,
             desired=count,
             starting=(StartingPod("s", 20.0, "loading"),),
@@ -85,7 +86,7 @@ class Fleet:
             queue_to_compute=0.1,
             service=ServiceTime(0.25, 0.5, 1000),
             startup_s=(170.0, 180.0, 190.0),
-            data_age_s=now_s - self.known * BIN_S,
+            data_age_s=now_s - known * BIN_S,
         )
 
     def scale(self, pool: Pool, decision: Decision) -> None:
@@ -100,7 +101,7 @@ def measure(count: int, ticks: int, report: Callable[[str], None] = lambda _: No
 
     `report` is told how far that is.
     """
-    fleet, memory = Fleet(count, ticks), Memory()
+    fleet, memory = Fleet(count, ticks // 4 + 1), Memory()
     now_s = HISTORY * BIN_S + 3 * TICK_S  # the newest bin is oldest just before the next
     report(f"reading {min(KINDS, count)} histories in full")
     kinds, build_s = _read_histories(fleet, min(KINDS, count), now_s)
@@ -122,7 +123,6 @@ def measure(count: int, ticks: int, report: Callable[[str], None] = lambda _: No
         for index in range(ticks):
             report(f"tick {index + 1} of {ticks} over {count} pools")
             now_s += TICK_S
-            fleet.known = HISTORY + 1 + index // 4
             refitter.exchange(memory)
             begin_cpu_s, begin_s = time.thread_time(), time.monotonic()
             tick(fleet, memory, now_s)
@@ -147,7 +147,7 @@ def measure(count: int, ticks: int, report: Callable[[str], None] = lambda _: No
 
 def _restart(sample: int, report: Callable[[str], None]) -> tuple[float, float]:
     """Seconds of the wall clock until a runner that knows nothing has forecasts for all pools, and its slowest tick."""
-    fleet, walls = Fleet(sample, 4), []
+    fleet, walls = Fleet(sample, MOST_RESTART_MIN), []
     runner = Runner(fleet, TICK_S, DecisionMetrics())
     now_s = HISTORY * BIN_S + 3 * TICK_S
     begin_s = time.monotonic()
@@ -155,9 +155,12 @@ def _restart(sample: int, report: Callable[[str], None]) -> tuple[float, float]:
     def looked(decisions: Sequence[Decision]) -> None:
         walls.append(runner.tick_s)
         known = sum(decision.forecast is not None for decision in decisions)
-        report(f"after {time.monotonic() - begin_s:.0f} s {known} of {sample} pools are forecast")
+        spent_s = time.monotonic() - begin_s
+        report(f"after {spent_s:.0f} s {known} of {sample} pools are forecast")
         if known == sample:
             runner.stopping.set()
+        elif spent_s > 60.0 * (MOST_RESTART_MIN - 1):
+            raise RuntimeError(f"{known} of {sample} pools are forecast {spent_s:.0f} s after a restart")
 
     try:
         runner.run(looked, lambda: now_s + time.monotonic() - begin_s)

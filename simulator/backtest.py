@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from autoscaler.loop import Objective, Pool
+from autoscaler.loop import Behavior, Objective, Pool
 from fleet.traffic import DAY_S, RateTrace
 from simulator.comparison import pareto
 from simulator.contenders import FAMILIES
-from simulator.scaling import Row, Setting, play_all
+from simulator.scaling import Row, Setting, play_all, preference
 from simulator.traffic import Service
 from simulator.world import StartUp
 
@@ -21,6 +21,7 @@ CONTENDERS = [
     *(("splatfleet", level) for level in (0.8, 0.95, 0.99)),
     ("splatfleet-headroom", 0.3),
     ("splatfleet-median-headroom", 0.3),
+    ("splatfleet-settle", 3600.0),
     *(("keda", share) for share in (0.35, 0.5, 0.7, 0.85)),
     *(("static", level) for level in (0.95, 1.0)),
     ("oracle-clairvoyant", 0.95),
@@ -33,7 +34,8 @@ class Backtest:
 
     rows: list[Row]
     front: list[Row]
-    recommended: Row | None  # ours, the cheapest that meets the objective; None: none does
+    recommended: Row  # ours, the cheapest that meets the objective, else the one that misses it least
+    met: bool  # it meets the objective
     settings: dict[str, object]
     days: float  # that were played
 
@@ -60,8 +62,7 @@ def backtest(
         trace, "history", service, start_up, objective, pods, first, train_days=0.0, bin_s=60.0, tick_s=60.0
     )
     rows = play_all(setting, [(policy, knob, 1, False) for policy, knob in CONTENDERS], report=report)
-    ours = [row for row in rows if row.kind == "ours" and row.violation_ratio <= objective.violation_ratio]
-    best = min(ours, key=lambda row: row.cost_ratio, default=None)
+    best = min((row for row in rows if row.kind == "ours"), key=lambda row: preference(row, objective))
     # Twice what was ever needed: a limit for accidents, not for demand.
     highest = max((row.highest_pods for row in rows if row.policy == "static"), default=1)
     peak = max(highest, int(np.ceil(_peak_pods(trace, service))))
@@ -74,20 +75,23 @@ def backtest(
         "startup_s": start_up.median_s,
         "objective": {"max_queue_wait_s": objective.max_queue_wait_s, "violation_ratio": objective.violation_ratio},
     }
-    if best is not None and days >= REACTIVE_DAYS:
-        settings |= _told(best)
+    if days >= REACTIVE_DAYS:
+        settings |= settings_of(best.policy, best.knob)
     else:
         settings["mode"] = "reactive"
-    return Backtest(rows, pareto([row for row in rows if row.kind != "oracle"]), best, settings, days - first)
+    front = pareto([row for row in rows if row.kind != "oracle"])
+    return Backtest(rows, front, best, best.violation_ratio <= objective.violation_ratio, settings, days - first)
 
 
-def _told(best: Row) -> dict[str, object]:
-    """What a pool is told to be as the row was: the quantile, and the share kept free where there is one."""
-    make = FAMILIES[best.policy].pool
+def settings_of(policy: str, knob: float) -> dict[str, object]:
+    """What a pool is told to be as a row of ours was: the quantile, and what of its behaviour is not the default."""
+    make = FAMILIES[policy].pool
     assert make is not None  # ours have one
-    pool = make(Pool("told"), best.knob)
+    pool = make(Pool("told"), knob)
+    default = asdict(Behavior())
+    behavior = {name: value for name, value in asdict(pool.behavior).items() if value != default[name]}
     told: dict[str, object] = {"forecast": {"quantile": pool.forecast.quantile}}
-    return told | ({"behavior": {"headroom": pool.behavior.headroom}} if pool.behavior.headroom else {})
+    return told | ({"behavior": behavior} if behavior else {})
 
 
 def _peak_pods(trace: RateTrace, service: Service) -> float:

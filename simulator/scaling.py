@@ -259,7 +259,7 @@ def play_all(
 def chosen_in_training(rows: Sequence[Row], kind: str, objective: Objective) -> tuple[str, float] | None:
     """Policy and knob, of all of a kind, that the training days choose; None where none of them played there."""
     trained = [row for row in rows if row.training and row.kind == kind]
-    best = min(trained, key=lambda row: _preference(row, objective), default=None)
+    best = min(trained, key=lambda row: preference(row, objective), default=None)
     return None if best is None else (best.policy, best.knob)
 
 
@@ -269,11 +269,12 @@ def tuned_knobs(rows: Sequence[Row], objective: Objective) -> dict[str, float]:
     for row in rows:
         if row.training:
             best = chosen.get(row.policy)
-            if best is None or _preference(row, objective) < _preference(best, objective):
+            if best is None or preference(row, objective) < preference(best, objective):
                 chosen[row.policy] = row
     return {policy: row.knob for policy, row in chosen.items()}
 
 
-def _preference(row: Row, objective: Objective) -> tuple[float, float]:
+def preference(row: Row, objective: Objective) -> tuple[float, float]:
+    """Least for the cheapest row within the objective, else for the one that misses it least."""
     missed = max(0.0, row.violation_ratio - objective.violation_ratio)
     return (missed, row.cost_ratio if missed == 0.0 else math.inf)

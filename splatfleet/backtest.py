@@ -100,10 +100,11 @@ def run(settings: BacktestSettings) -> int:
         settings.json_file.write_text(json.dumps(report, indent=1) + "\n")
     if settings.plot is not None:
         plot(result.rows, settings.plot, "your traffic")
-    if result.recommended is None:
+    if not result.met:
         click.echo(
-            f"no forecast quantile and no share kept free kept violations within {100 * settings.violation_ratio:g} %; "
-            "a shorter start-up or a longer --max-wait would help",
+            f"none of ours kept violations within {100 * settings.violation_ratio:g} %; the one that misses it least, "
+            f"with {100 * result.recommended.violation_ratio:.2g} %, is recommended. "
+            "A shorter start-up, a longer --max-wait or more pods at all times (min_replicas) would help",
             err=True,
         )
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from autoscaler.prometheus import PrometheusError
-from fleet.traffic import day_shape
+from fleet.traffic import RateTrace, day_shape
+from simulator.backtest import settings_of
 from simulator.prometheus_history import read_history
 from splatfleet.__main__ import main
 from tests.autoscaler.wire import Wire, serving
@@ -35,11 +37,15 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["backtest", *(str(argument) for argument in arguments)])
 
 
-def test_recommends_settings_from_a_csv(tmp_path: Path) -> None:
-    made = day_shape(2, seed=2, mean_per_s=2.0)
-    path, out = tmp_path / "demand.csv", tmp_path / "out.json"
+def write(made: RateTrace, path: Path) -> Path:
     rows = [f"{index * made.bin_s:g},{count:.0f}" for index, count in enumerate(made.counts)]
     path.write_text("timestamp_s,requests\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_recommends_settings_from_a_csv(tmp_path: Path) -> None:
+    made, out = day_shape(2, seed=2, mean_per_s=2.0), tmp_path / "out.json"
+    path = write(made, tmp_path / "demand.csv")
     result = call("--trace", path, "--service", 1.0, "--max-wait", 1.0, "--json", out)
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
@@ -51,6 +57,32 @@ def test_recommends_settings_from_a_csv(tmp_path: Path) -> None:
         row["cost_ratio"] >= ours[chosen]["cost_ratio"] for row in ours.values() if row["violation_ratio"] <= 0.01
     )
     assert "# recommended\npools:\n- name: renderer" in result.output
+
+
+def test_where_no_setting_is_enough_the_nearest_is_recommended(tmp_path: Path) -> None:
+    made, out = day_shape(2, seed=2, mean_per_s=2.0), tmp_path / "out.json"
+    counts = made.counts.copy()
+    counts[-600::60] = 40 * counts.max()  # a minute each hour that no pod is there for
+    path = write(replace(made, counts=counts), tmp_path / "demand.csv")
+    result = call("--trace", path, "--service", 1.0, "--violation-ratio", 0.0001, "--json", out)
+    assert (result.exit_code, "the one that misses it least" in result.output) == (1, True), result.output
+    report = json.loads(out.read_text())
+    ours = [row for row in report["rows"] if row["kind"] == "ours"]
+    least = min(ours, key=lambda row: row["violation_ratio"])
+    assert settings_of(least["policy"], least["knob"]).items() <= report["recommended"].items()
+    assert "mode" not in report["recommended"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "knob", "told"),
+    [
+        ("splatfleet", 0.99, {"forecast": {"quantile": 0.99}}),
+        ("splatfleet-headroom", 0.3, {"forecast": {"quantile": 0.9}, "behavior": {"headroom": 0.3}}),
+        ("splatfleet-settle", 3600.0, {"forecast": {"quantile": 0.95}, "behavior": {"settle_s": 3600.0}}),
+    ],
+)
+def test_a_pool_is_told_what_the_row_was_played_with(policy: str, knob: float, told: dict[str, object]) -> None:
+    assert settings_of(policy, knob) == told
 
 
 def test_history_from_prometheus_keeps_gaps(prometheus: Wire) -> None:
