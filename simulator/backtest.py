@@ -16,6 +16,7 @@ from simulator.traffic import Service
 from simulator.world import StartUp
 
 SCORED_DAYS = 3.0
+MOST_REQUESTS = 1e8  # a row plays them in seconds, and a gigabyte holds them; a day is played however many there are
 REACTIVE_DAYS = 2.0  # below, a day has not been seen twice and nothing is recommended but the reactive policy
 CONTENDERS = [
     *(("splatfleet", level) for level in (0.8, 0.95, 0.99)),
@@ -47,7 +48,7 @@ def backtest(
     objective: Objective,
     report: Callable[[Row], None] = lambda _: None,
 ) -> Backtest:
-    """Play the last three days (at most half of the history) at the demand that was, with a tick and bins of 60 s.
+    """Play the last days at the demand that was, with a tick and bins of 60 s.
 
     Raises ValueError where there is less than half a day, or no demand.
     """
@@ -57,7 +58,7 @@ def backtest(
     pods = trace.mean_per_s * service.mean_s
     if not pods > 0:
         raise ValueError("the history has no request, nothing to play")
-    first = days - min(SCORED_DAYS, days / 2.0)
+    first = days - played_days(trace)
     setting = Setting(
         trace, "history", service, start_up, objective, pods, first, train_days=0.0, bin_s=60.0, tick_s=60.0
     )
@@ -81,6 +82,12 @@ def backtest(
         settings["mode"] = "reactive"
     front = pareto([row for row in rows if row.kind != "oracle"])
     return Backtest(rows, front, best, best.violation_ratio <= objective.violation_ratio, settings, days - first)
+
+
+def played_days(trace: RateTrace) -> float:
+    """The last three days, fewer where they hold more requests than are played; at most half of the history."""
+    enough = max(1.0, MOST_REQUESTS / (trace.mean_per_s * DAY_S))
+    return min(SCORED_DAYS, enough, trace.duration_s / DAY_S / 2.0)
 
 
 def settings_of(policy: str, knob: float) -> dict[str, object]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from autoscaler.prometheus import PrometheusError
 from fleet.traffic import RateTrace, day_shape
-from simulator.backtest import settings_of
+from simulator.backtest import played_days, settings_of
 from simulator.prometheus_history import read_history
 from splatfleet.__main__ import main
 from tests.autoscaler.wire import Wire, serving
@@ -83,6 +83,15 @@ def test_where_no_setting_is_enough_the_nearest_is_recommended(tmp_path: Path) -
 )
 def test_a_pool_is_told_what_the_row_was_played_with(policy: str, knob: float, told: dict[str, object]) -> None:
     assert settings_of(policy, knob) == told
+
+
+@pytest.mark.parametrize(
+    ("days", "mean_per_s", "played"),
+    [(14, 10.0, 3.0), (4, 10.0, 2.0), (14, 600.0, 1.93), (14, 9000.0, 1.0), (1, 9e3, 0.5)],
+)
+def test_days_that_are_played(days: int, mean_per_s: float, played: float) -> None:
+    trace = RateTrace(3600.0, np.full(24 * days, 3600.0 * mean_per_s))
+    assert played_days(trace) == pytest.approx(played, abs=0.01)
 
 
 def test_history_from_prometheus_keeps_gaps(prometheus: Wire) -> None:
