@@ -96,7 +96,7 @@ class Refitter:
         self._waiting = waiting
         self._worker = ThreadPoolExecutor(1, "refit", initializer=_low_priority)
         self._fits: list[tuple[str, Foresight, Future[Trees]]] = []
-        self.adopted: Callable[[str, Trees], None] | None = None  # told of trees that a pool's forecaster takes
+        self.adopted: Callable[[str, int, Trees], None] | None = None  # told of trees that a pool's forecaster takes
         self._turn = 0
         self.failures = 0
 
@@ -110,8 +110,8 @@ class Refitter:
             if len(self._fits) >= self._waiting:
                 return
             name = names[(self._turn + step) % len(names)]
-            asking = memory.pools[name].forecaster
-            if asking is None or not asking.refit_due:
+            asking = next((f for f in _forecasters(memory, name) if f is not None and f.refit_due), None)
+            if asking is None:
                 continue
             self._turn = (self._turn + step + 1) % len(names)
             self._fits.append((name, asking, self._worker.submit(fit, asking.refit_task())))
@@ -119,11 +119,13 @@ class Refitter:
     def _take(self, memory: Memory, name: str, forecaster: Foresight, done: Future[Trees]) -> None:
         if done.cancelled() or done.exception() is not None:
             self.failures += 1
-        elif memory.pools[name].forecaster is forecaster:  # else another shape took its place meanwhile
+            return
+        asking = _forecasters(memory, name)
+        if forecaster in asking:  # else another shape took its place meanwhile
             trees = done.result()
             forecaster.adopt(trees)
             if self.adopted is not None:
-                self.adopted(name, trees)
+                self.adopted(name, asking.index(forecaster), trees)
 
     def settle(self, memory: Memory) -> None:
         """Fit and adopt all that is due, waiting for it: for a process that decides once."""
@@ -137,6 +139,12 @@ class Refitter:
     def close(self) -> None:
         """Begin no more fits. One under way, which may take long at its priority, holds up the process alone."""
         self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+def _forecasters(memory: Memory, name: str) -> list[Foresight | None]:
+    """Those of a pool: of its lead, and of what a node takes where nodes are asked for; none of a pool that is gone."""
+    state = memory.pools.get(name)
+    return [] if state is None else [state.forecaster, state.ahead.forecaster]
 
 
 def _low_priority() -> None:

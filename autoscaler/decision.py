@@ -30,11 +30,11 @@ class Reason(StrEnum):
     PAUSED = "paused"  # hold: an override says so, until it ends
     SURPLUS = "surplus"  # down: more than are needed
     AT_MAX = "at_max"  # more are needed than max_replicas allows
-    AT_MIN = "at_min"  # fewer would do, min_replicas keeps them
+    AT_MIN = "at_min"  # fewer would do, min_replicas or an override that holds the way down keeps them
     NO_DATA = "no_data"  # hold: there is no demand data
     STALE = "stale"  # hold: the demand data are too old to shrink by
     BLIND = "blind"  # the reactive floor alone, never down: no data for long
-    OBSERVE_FAILED = "observe_failed"  # hold: the pool could not be observed
+    OBSERVE_FAILED = "observe_failed"  # hold: the pool could not be observed, or its decision failed
     ACT_FAILED = "act_failed"  # the decision could not be carried out
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 import msgspec
@@ -31,10 +32,14 @@ class DecisionLogError(ValueError):
 
 
 class DecisionLog:
-    """Appends to an open file. Set `Memory.record` to `record` before the first tick of that memory."""
+    """Appends to an open file. Set `Memory.record` to `record` before the first tick of that memory.
 
-    def __init__(self, file: TextIO, memory: Memory) -> None:
-        self._file = file
+    It ends where the file takes no more (a full disk): decisions go on without it.
+    """
+
+    def __init__(self, file: TextIO, memory: Memory, ended: Callable[[OSError], None] = lambda _: None) -> None:
+        """`ended` is told once, of what the file refused."""
+        self._file, self._ended = file, ended
         self._pools: dict[str, str] = {}
         self._demand: dict[str, Floats] = {}
         self._write({"log": KIND, "version": VERSION, "gpu_budget": memory.gpu_budget, "build_bins": memory.build_bins})
@@ -45,16 +50,19 @@ class DecisionLog:
             settings = json.dumps(dataclasses.asdict(look.pool))
             if self._pools.get(look.pool.name) != settings:
                 self._pools[look.pool.name] = settings
-                self._file.write(f'{{"pool":{settings}}}\n')
+                self._append(f'{{"pool":{settings}}}\n')
         looks = [self._look(look) for look in seen]
         self._write({"now_s": now_s, "looks": looks, "decisions": [as_plain(decision) for decision in decisions]})
-        self._file.flush()
+        if len(self._demand) > len(seen):  # pools that went, or could not be read: they begin anew
+            here = {look.pool.name for look in seen}
+            self._demand = {name: demand for name, demand in self._demand.items() if name in here}
+            self._pools = {name: settings for name, settings in self._pools.items() if name in here}
 
-    def adopted(self, pool: str, trees: Trees) -> None:
-        """A fit was adopted between two ticks."""
+    def adopted(self, pool: str, forecaster: int, trees: Trees) -> None:
+        """A fit was adopted between two ticks, by the forecaster of the lead (0) or the one that looks further (1)."""
         fields = {field.name: getattr(trees, field.name) for field in dataclasses.fields(trees)}
         plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
-        self._write({"adopted": pool, "trees": plain})
+        self._write({"adopted": pool, "forecaster": forecaster, "trees": plain})
 
     def read_on(self, bins: Mapping[str, int]) -> None:
         """So many bins of unread histories were fed between two ticks."""
@@ -75,7 +83,18 @@ class DecisionLog:
         return {"pool": name, "observation": plain, "kept": kept, "new": demand[kept:].tolist()}
 
     def _write(self, line: object) -> None:
-        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self._append(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def _append(self, text: str) -> None:
+        if self._file.closed:
+            return
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._file.close()  # tries once more to write what is left
+            self._ended(error)
 
 
 def as_plain(decision: Decision) -> dict[str, Any]:
@@ -144,7 +163,8 @@ def replay(lines: Iterable[str]) -> Replay:
             elif "read_on" in line:
                 read_on(memory, sum(line["read_on"].values()))
             elif "adopted" in line:
-                forecaster = memory.pools[line["adopted"]].forecaster
+                state = memory.pools[line["adopted"]]
+                forecaster = (state, state.ahead)[line.get("forecaster", 0)].forecaster
                 if forecaster is not None:
                     forecaster.adopt(_trees(line["trees"]))
             else:

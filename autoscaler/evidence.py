@@ -19,6 +19,8 @@ from autoscaler.pool import Mode, Objective, Pool
 from autoscaler.wake import is_quiet, wake_probability
 
 MIN_SERVICE_SAMPLES = 20
+FAILING = "failing"  # a stage of pods that start
+LATEST_STARTUPS = 6.0  # after so many a pod that starts is counted on no more
 DRAIN_SHARE = 1.0  # of a lead: the line that will have formed is to be worked off within it
 
 
@@ -65,7 +67,7 @@ def gather(pool: Pool, observation: Observation, memory: PoolMemory) -> Evidence
     drain = drain_replicas(waiting, service.mean_s, DRAIN_SHARE * lead_s)
     demanded = _demanded(pool, objective, service, rate)
     busy = observation.ready if rate is None else max(demanded, standing)
-    floor, floor_reason = _floor(pool, observation, service, demanded, busy + drain)
+    floor, floor_reason = _floor(pool, observation, service, (demanded, busy + drain), startup_s)
     evidence = Evidence(
         objective,
         service,
@@ -136,9 +138,9 @@ def _look_at_zero(pool: Pool, observation: Observation, evidence: Evidence) -> N
 def _paced(pool: Pool, observation: Observation, memory: PoolMemory, lead_s: float) -> tuple[float, Objective]:
     """The forecast's margin and the objective of one moment after what was late; 1 and the pool's without a count."""
     day_s = pool.forecast.day_s
-    memory.budget.spend(observation.late, observation.served, math.exp(-pool.tick_s / day_s))
     objective, budget = pool.objective, memory.budget
-    budget.pace(objective.violation_ratio, pool.behavior.spend, min(pool.tick_s / lead_s, 1.0))
+    if budget.spend(observation.late, observation.served, math.exp(-pool.tick_s / day_s)):
+        budget.pace(objective.violation_ratio, pool.behavior.spend, min(pool.tick_s / lead_s, 1.0))
     if budget.leeway > 1.0:
         objective = replace(objective, violation_ratio=objective.violation_ratio * budget.leeway)
     return min(budget.margin, pool.behavior.max_margin), objective
@@ -156,7 +158,7 @@ def _service(
     seen = observation.service
     measured = seen is not None and seen.samples >= MIN_SERVICE_SAMPLES and seen.mean_s > 0
     plain = seen if measured and seen is not None else ServiceTime(pool.service_s, pool.service_cv)
-    if rate and observation.ready > 0 and not observation.starting:
+    if rate and observation.ready > 0 and not _starting(observation, lead_s - pool.tick_s):
         share = min(pool.tick_s / lead_s, 1.0)
         foreseen = expected_queue_to_compute(observation.ready, rate, plain)
         adequate = replicas_for(rate, plain, objective, pool.max_replicas + 1)
@@ -206,14 +208,21 @@ def _demanded(pool: Pool, objective: Objective, service: ServiceTime, rate: floa
     return replicas_for(rate, service, objective, limit)
 
 
-def _floor(pool: Pool, observation: Observation, service: ServiceTime, demanded: int, most: int) -> tuple[int, Reason]:
+def _starting(observation: Observation, startup_s: float) -> bool:
+    """Whether a pod is on its way; one that fails, or takes six times as long as most, is not."""
+    return any(p.stage != FAILING and p.age_s <= LATEST_STARTUPS * startup_s for p in observation.starting)
+
+
+def _floor(
+    pool: Pool, observation: Observation, service: ServiceTime, counts: tuple[int, int], startup_s: float
+) -> tuple[int, Reason]:
     """What reacting alone asks for: the largest of the triggers.
 
-    Requests that wait never ask for more than `most`, what the demand takes and the line needs to drain: while pods
-    start the line grows, and a count in proportion to the line alone runs away to the maximum.
+    `counts` are what the demand takes, and that with what the line needs to drain. Requests that wait never ask for
+    more than the latter: while pods start the line grows, and a count in proportion to it alone runs away.
     """
     limit = pool.max_replicas + 1
-    floor, reason = demanded, Reason.DEMAND
+    (floor, most), reason = counts, Reason.DEMAND
     if observation.pending:
         per_pod = pool.triggers.pending_per_pod or pool.objective.max_queue_wait_s / service.mean_s
         asked = min(math.ceil(observation.pending / max(per_pod, 1.0) - 1e-9), most, limit)
@@ -221,7 +230,7 @@ def _floor(pool: Pool, observation: Observation, service: ServiceTime, demanded:
             floor, reason = asked, Reason.PENDING
     threshold = pool.triggers.queue_to_compute
     ratio = observation.queue_to_compute
-    if threshold is not None and ratio is not None and ratio > threshold and not observation.starting:
+    if threshold is not None and ratio is not None and ratio > threshold and not _starting(observation, startup_s):
         asked = min(observation.ready + 1, limit)
         if asked > floor and observation.pending != 0:
             floor, reason = asked, Reason.QUEUE_RATIO

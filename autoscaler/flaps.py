@@ -74,7 +74,7 @@ class Flaps:
         if budget <= 0:
             return 0.0
         if self.priced_s is not None:
-            passed = (now_s - self.priced_s) / day_s
+            passed = max(0.0, now_s - self.priced_s) / day_s  # a clock may be set back
             self.price = max(self.price * math.exp(-STEP * TARGET * budget * passed), LOWEST)
         self.priced_s = now_s
         if self.direction != 1:

@@ -8,19 +8,21 @@ from collections.abc import Sequence
 from autoscaler.decision import Decision, Reason
 from autoscaler.pool import Pool
 
-HELD = frozenset({Reason.NO_DATA, Reason.STALE, Reason.BLIND, Reason.OBSERVE_FAILED, Reason.PAUSED})
+HELD = frozenset({Reason.NO_DATA, Reason.STALE, Reason.BLIND, Reason.OBSERVE_FAILED})
 
 
-def share_gpus(pools: Sequence[Pool], decisions: Sequence[Decision], budget: float) -> list[int]:
+def share_gpus(
+    pools: Sequence[Pool], decisions: Sequence[Decision], budget: float, firm: Sequence[int] = ()
+) -> list[int]:
     """Replicas for each pool within `budget` GPUs: minimums, then what reacting needs, then what is foreseen.
 
     Inside a step a higher priority is served first, equal ones in turn, one pod each. A pool that is held because it
-    cannot be seen keeps what it has before any other pool grows.
+    cannot be seen keeps what it has before any other pool grows. `firm` [pools] is had whatever the budget says.
     """
     wanted = [max(decision.replicas, 0) for decision in decisions]
-    if sum(pool.gpus_per_pod * count for pool, count in zip(pools, wanted, strict=True)) <= budget + 1e-9:
+    given = list(firm) or [0] * len(pools)
+    if sum(pool.gpus_per_pod * max(each) for pool, *each in zip(pools, wanted, given, strict=True)) <= budget + 1e-9:
         return wanted
-    given = [0] * len(pools)
     held = [d.replicas if d.reason in HELD else 0 for d in decisions]
     steps = (
         [min(pool.min_replicas, want) for pool, want in zip(pools, wanted, strict=True)],
@@ -28,7 +30,7 @@ def share_gpus(pools: Sequence[Pool], decisions: Sequence[Decision], budget: flo
         [min(decision.floor, want) for decision, want in zip(decisions, wanted, strict=True)],
         wanted,
     )
-    left = budget
+    left = budget - math.fsum(pool.gpus_per_pod * count for pool, count in zip(pools, given, strict=True))
     for step in steps:
         for priority in sorted({pool.priority for pool in pools}, reverse=True):
             members = [index for index, pool in enumerate(pools) if pool.priority == priority]

@@ -65,6 +65,7 @@ class LiveCluster:
         self.warm_calls: WarmCalls | None = None  # None: no ask is carried out
         self.cost = CostBook()
         self.scene_labels: SceneLabels | None = None  # None: nodes are not labelled
+        self.shadows_count = False  # somebody else, KEDA, carries out what is decided in Shadow
         self.placeholders: Placeholders | None = None  # None: no node is asked for ahead of pods
         self.on_startup: Callable[[Startup], None] | None = None
         self._watches = watches
@@ -99,8 +100,10 @@ class LiveCluster:
                 self._refuse_claim(resource, refused[resource.key], now_s)
                 continue
             pool = self._effective(resource)
-            self._seen[pool.name] = _Seen(resource, _standing(resource, pool, writers, now_s))
-            pools.append(pool)
+            standing = _standing(resource, pool, writers, now_s)
+            self._seen[pool.name] = _Seen(resource, standing)
+            idle = standing.conflict or (resource.acting is Acting.SHADOW and not self.shadows_count)
+            pools.append(replace(pool, carried_out=False) if idle else pool)
         for name in before.keys() - self._seen.keys():
             log.info("pool is no longer decided for", pool=name)
         return pools
@@ -208,9 +211,7 @@ class LiveCluster:
         self._tell(resource, reason, decision.explanation, "Normal")
 
     def _effective(self, resource: Resource) -> Pool:
-        deployment = self._watches.deployment(resource.namespace, resource.target)
-        current = (deployment.spec.replicas if deployment is not None else None) or 0
-        pool = replace(effective_pool(resource, current), tick_s=self._tick_s)
+        pool = replace(effective_pool(resource), tick_s=self._tick_s)
         return pool if self.placeholders is not None else replace(pool, node_startup_s=None)
 
     def _pod_changed(self, change: Change[Pod]) -> None:

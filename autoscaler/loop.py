@@ -5,6 +5,7 @@ Kubernetes, the simulator and the local fleet implement `Cluster`, and `tick` ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -26,6 +27,7 @@ from autoscaler.pool import (
     Pool,
     Triggers,
 )
+from autoscaler.schedule import limits_at
 
 __all__ = [
     "Behavior",
@@ -79,6 +81,7 @@ class Look:
     error: str = ""
 
 
+FORGET_S = 3600.0  # a pool that is gone for so long is forgotten
 BUILD_BINS = 100_000  # of history that one tick may feed to forecasters that catch up: five times two weeks of minutes
 
 Record = Callable[[Sequence[Look], "Memory", float, Sequence[Decision]], None]
@@ -120,23 +123,44 @@ def choose(seen: Sequence[Look], memory: Memory, now_s: float) -> list[Decision]
     allowance_bins: float = memory.build_bins
     for look in seen:
         state = memory.pools.setdefault(look.pool.name, PoolMemory())
-        if look.observation is not None:
-            state.allowance_bins = allowance_bins
-            decisions.append(decide(look.pool, look.observation, state))
-            allowance_bins = state.allowance_bins
-            continue
-        held = state.last_replicas if state.last_replicas is not None else look.pool.min_replicas
-        text = f"hold {held}: the pool could not be observed ({look.error})"
-        decisions.append(Decision(look.pool.name, held, Reason.OBSERVE_FAILED, text, now_s, current=held))
-    if memory.gpu_budget is None:
-        return decisions
-    counts = share_gpus([look.pool for look in seen], decisions, memory.gpu_budget)
-    return [
-        decision
-        if look.observation is None
-        else cut(look.pool, look.observation, memory.pools[look.pool.name], decision, count)
-        for look, decision, count in zip(seen, decisions, counts, strict=True)
+        state.seen_s, state.allowance_bins = now_s, allowance_bins
+        decisions.append(_decide(look, state, now_s))
+        allowance_bins = state.allowance_bins
+    for name in [name for name, state in memory.pools.items() if now_s - state.seen_s > FORGET_S]:
+        del memory.pools[name]
+    return decisions if memory.gpu_budget is None else _within(memory.gpu_budget, seen, memory, decisions)
+
+
+def _within(gpu_budget: float, seen: Sequence[Look], memory: Memory, decisions: list[Decision]) -> list[Decision]:
+    """The decisions with the counts that the GPUs of all pools leave; what nobody carries out stays as it was."""
+    limits = [limits_at(look.pool, decision.now_s) for look, decision in zip(seen, decisions, strict=True)]
+    acting = [index for index, look in enumerate(seen) if look.pool.carried_out]
+    firm = [decisions[i].current if limits[i].paused or limits[i].hold_scale_down else 0 for i in acting]
+    idle = [
+        look.pool.gpus_per_pod * d.current for look, d in zip(seen, decisions, strict=True) if not look.pool.carried_out
     ]
+    pools = [limits[i].pool for i in acting]
+    counts = share_gpus(pools, [decisions[i] for i in acting], gpu_budget - math.fsum(idle), firm)
+    for index, count in zip(acting, counts, strict=True):
+        look = seen[index]
+        if look.observation is not None:
+            decisions[index] = cut(look.pool, look.observation, memory.pools[look.pool.name], decisions[index], count)
+    return decisions
+
+
+def _decide(look: Look, state: PoolMemory, now_s: float) -> Decision:
+    """The decision for one pool; where there is none, whatever went wrong, the count is held."""
+    if look.observation is None:
+        state.blind = True
+        why = f"the pool could not be observed ({look.error})"
+        held = state.last_replicas if state.last_replicas is not None else look.pool.min_replicas
+    else:
+        try:
+            return decide(look.pool, look.observation, state)
+        except Exception as error:  # one pool's settings or readings must not stop the others
+            why = f"the decision failed ({type(error).__name__}: {error})"
+            held = look.observation.desired
+    return Decision(look.pool.name, held, Reason.OBSERVE_FAILED, f"hold {held}: {why}", now_s, current=held)
 
 
 def _look(cluster: Cluster, pool: Pool, now_s: float) -> Look:

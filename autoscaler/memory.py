@@ -52,9 +52,12 @@ class PoolMemory(Feeding):
     correction: float = 1.0  # of the service time, learned from the waiting that was observed
     # (now_s, count wanted) of the settling window: each count with none as high after it, so the first is the highest.
     wants: deque[tuple[float, int]] = field(default_factory=deque)
+    wanted_s: float | None = None  # when it was last known what is wanted; None: never yet
+    blind: bool = False  # and not since
     line: StandingLine = field(default_factory=StandingLine)
     flaps: Flaps = field(default_factory=Flaps)
     last_replicas: int | None = None
+    seen_s: float = -math.inf  # when the pool was last decided for
     last_desired: int | None = None  # replicas in the spec a tick ago
     shares: SceneShares | None = None
     budget: Budget = field(default_factory=Budget)  # of late requests

@@ -38,16 +38,17 @@ class Budget:
     ordinary_late: float = 0.0
     leeway: float = 1.0  # x the objective's violation ratio is what a moment is sized for
 
-    def spend(self, late: float | None, served: float | None, fade: float) -> None:
-        """Count the requests of one tick; `fade` is what a day leaves of the record in one tick."""
+    def spend(self, late: float | None, served: float | None, fade: float) -> bool:
+        """Count the requests of one tick, and whether they were known; `fade` is what a day leaves of the record."""
         if late is None or served is None or not (0 <= late <= served) or not math.isfinite(served):
-            return
+            return False
         slow, quick = fade ** (1.0 / BUDGET_DAYS), fade ** (1.0 / ORDINARY_DAYS)
         self.served = self.served * slow + served
         self.late = self.late * slow + late
         self.known = self.known * slow + 1.0 - slow
         self.ordinary_served = self.ordinary_served * quick + served
         self.ordinary_late = self.ordinary_late * quick + min(late, BURST_RATIO * served)
+        return True
 
     def pace(self, asked_ratio: float, spend: float, share: float) -> None:
         """Move margin and leeway; `share` is the part of a lead that a tick stands for.

@@ -5,6 +5,7 @@ Up at once and by as many pods as are needed; down only when the forecast, the r
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 from autoscaler.backlog import backlog
@@ -45,7 +46,10 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
     if limits.paused:
         replicas, reason = observation.desired, Reason.PAUSED
     held = replicas == observation.desired
-    replicas = memory.last_replicas = whole.desired if held else min(replicas + lost, limits.pool.max_replicas)
+    replicas = whole.desired if held else min(replicas + lost, limits.pool.max_replicas)
+    if limits.hold_scale_down and replicas < whole.desired:
+        replicas, reason = whole.desired, Reason.AT_MIN
+    memory.last_replicas = replicas
     explanation = explain(limits, whole, evidence, replicas, want + lost, reason)
     scenes = scene_demand(observation, evidence, memory)
     warm = plan_warm_asks(pool, observation, scenes, evidence.lead_s, memory.warm)
@@ -116,6 +120,7 @@ def _choose(pool: Pool, observation: Observation, memory: PoolMemory, evidence: 
     current = observation.desired
     blind = evidence.blind
     if blind is not None:
+        memory.blind = True
         # A queue that is seen to wait may still add pods; nothing takes one away.
         if evidence.floor > current:
             return evidence.floor, evidence.floor_reason
@@ -165,9 +170,15 @@ def _down(
 def _settle(pool: Pool, observation: Observation, memory: PoolMemory, evidence: Evidence, want: int) -> None:
     """Remember what was wanted for as long as it keeps pods; a want is forgotten once a later one is as high."""
     wants, now_s, window_s = memory.wants, observation.now_s, settle_s(pool, evidence.startup_s)
-    if memory.last_replicas is None and window_s > 0 and observation.desired > want:
+    if memory.wanted_s is None:
         # Just started: what the past wanted is not known, so the count that stands is taken for it.
-        wants.append((now_s, observation.desired))
+        if window_s > 0 and observation.desired > want:
+            wants.append((now_s, observation.desired))
+    elif memory.blind:
+        # Time in which nobody could say what was wanted settles nothing.
+        blind_s = max(0.0, now_s - memory.wanted_s - pool.tick_s)
+        memory.wants = wants = deque((then_s + blind_s, count) for then_s, count in wants)
+    memory.wanted_s, memory.blind = now_s, False
     while wants and wants[-1][1] <= want:
         wants.pop()
     wants.append((now_s, want))

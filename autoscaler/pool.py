@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from zoneinfo import available_timezones as _read_timezones
@@ -56,7 +56,7 @@ class Behavior:
 
     down_window_s: float = 300.0  # reactive mode: a pod goes when it was not needed for this long (HPA's default)
     settle_s: float | None = None  # predictive mode: the same; None: six start-ups, in a day of 24 h at most 20 minutes
-    max_reversals: int = 10  # predictive mode: so often a day (the first season) up may follow down; see flaps.py
+    max_reversals: int = 10  # predictive mode: what reversals a day (the first season) are priced by; 0: none is
     stale_after_s: float = 180.0  # demand older than this is no reason to shrink
     blind_after_s: float = 900.0  # demand older than this is not forecast from: the reactive floor alone
     idle_s: float = 300.0  # min_replicas 0: so long without an arrival, and the pool may go to zero
@@ -102,6 +102,7 @@ class Override:
     min_replicas: int | None = None
     max_replicas: int | None = None
     paused: bool = False  # the count is held, whatever is seen
+    hold_scale_down: bool = False  # nothing is taken away, whatever is seen
     note: str = ""
 
 
@@ -142,6 +143,7 @@ class Pool:
     capacity_types: tuple[CapacityType, ...] = ()
     priority: int = 0  # the higher, the earlier it gets GPUs where they do not suffice for all
     gpus_per_pod: float = 1.0  # 1/7 for the smallest MIG slice of seven
+    carried_out: bool = True  # False: what is decided is reported alone, so it takes no GPU from anybody
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other; the message names field, value and fix."""
@@ -206,6 +208,9 @@ class Pool:
                 raise ValueError(f"pool {self.name!r}: {name} is {value!r}, expected {valid}")
 
     def _list_checks(self) -> Iterator[tuple[bool, str, object, str]]:
+        averages = (("triggers.recent_s", self.triggers.recent_s), ("forecast.average_s", self.forecast.average_s))
+        for name, seconds in averages:
+            yield seconds is None or seconds > 0, name, seconds, "seconds above 0"
         for name in ("down_window_s", "settle_s", "stale_after_s", "blind_after_s", "idle_s"):
             seconds = getattr(self.behavior, name)
             yield seconds is None or seconds >= 0, f"behavior.{name}", seconds, "seconds, 0 or more"
@@ -221,6 +226,11 @@ class Pool:
             )
             days = calendar.weekdays
             yield all(0 <= day <= 6 for day in days), f"{path}.weekdays", days, "0 (Monday) to 6"
+        limits = [(f"calendars[{each.name}]", each.min_replicas, each.max_replicas) for each in self.calendars]
+        limits += [("overrides", each.min_replicas, each.max_replicas) for each in self.overrides]
+        for path, low, high in limits:
+            yield low is None or low >= 0, f"{path}.min_replicas", low, "0 or more"
+            yield high is None or high >= 1, f"{path}.max_replicas", high, "1 or more"
         for override in self.overrides:
             ends = override.until_s > override.from_s and math.isfinite(override.until_s)
             yield ends, "overrides.until_s", override.until_s, "a time after from_s: an override always ends"
@@ -229,3 +239,17 @@ class Pool:
             yield kind.price_per_hour >= 0, f"{path}.price_per_hour", kind.price_per_hour, "0 or more"
             bounded = kind.max_replicas is not None or not kind.reserved
             yield bounded, f"{path}.max_replicas", kind.max_replicas, "how many are reserved"
+        for path, number in _numbers("", self):
+            yield math.isfinite(number), path, number, "a finite number"
+
+
+def _numbers(path: str, value: object) -> Iterator[tuple[str, float]]:
+    """Every number of a setting and of those inside it, with its path."""
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _numbers(f"{path}[{index}]", item)
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from _numbers(f"{path}.{each.name}".lstrip("."), getattr(value, each.name))

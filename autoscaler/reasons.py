@@ -23,10 +23,10 @@ WORDS: dict[Reason, str] = {
     Reason.PAUSED: "the count is held by hand",
     Reason.SURPLUS: "more than are needed, by every rule",
     Reason.AT_MAX: "more are needed than maxReplicas allows",
-    Reason.AT_MIN: "fewer would do, minReplicas keeps them",
+    Reason.AT_MIN: "fewer would do, minReplicas or a way down that is held keeps them",
     Reason.NO_DATA: "there is no demand data",
     Reason.STALE: "the demand data are too old to shrink by",
     Reason.BLIND: "no demand data for so long that nothing is forecast",
-    Reason.OBSERVE_FAILED: "the pool could not be observed",
+    Reason.OBSERVE_FAILED: "the pool could not be observed, or its decision failed",
     Reason.ACT_FAILED: "the decision could not be carried out; the next tick tries again",
 }

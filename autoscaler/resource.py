@@ -75,6 +75,7 @@ ITEM_FIELDS: dict[str, dict[str, str]] = {
         "minReplicas": "min_replicas",
         "maxReplicas": "max_replicas",
         "paused": "paused",
+        "holdScaleDown": "hold_scale_down",
         "note": "note",
     },
     "capacityTypes": {
@@ -146,7 +147,7 @@ def parse_resource(plain: Mapping[str, Any], now_s: float) -> Resource:
     )
 
 
-def effective_pool(resource: Resource, current_replicas: int) -> Pool:
+def effective_pool(resource: Resource) -> Pool:
     """The pool with what mode and annotations add to its overrides."""
     extra: list[Override] = []
     if resource.acting is Acting.PAUSED:
@@ -155,8 +156,7 @@ def effective_pool(resource: Resource, current_replicas: int) -> Pool:
         extra.append(Override(resource.paused_until_s, paused=True, note=f"annotation {PAUSED_ANNOTATION}"))
     if resource.holds_scale_down:
         note = f"annotation {PAUSED_SCALE_DOWN_ANNOTATION}"
-        least = max(current_replicas, resource.pool.min_replicas)
-        extra.append(Override(FOREVER_S, min_replicas=least, note=note))
+        extra.append(Override(FOREVER_S, hold_scale_down=True, note=note))
     if not extra:
         return resource.pool
     return replace(resource.pool, overrides=(*resource.pool.overrides, *extra))

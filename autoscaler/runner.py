@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Runner:
         self._read: Callable[[dict[str, int]], None] = lambda _: None
         self._refitter = Refitter()
         if log is not None:
-            recorder = DecisionLog(log, self._memory)
+            recorder = DecisionLog(log, self._memory, _log_ended)
             self._memory.record = recorder.record
             self._refitter.adopted = recorder.adopted
             self._read = recorder.read_on
@@ -87,3 +88,7 @@ class Runner:
     def close(self) -> None:
         """End the background fits."""
         self._refitter.close()
+
+
+def _log_ended(error: OSError) -> None:
+    print(f"decision log: {error}; no further tick is written to it", file=sys.stderr, flush=True)

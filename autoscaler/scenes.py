@@ -25,7 +25,7 @@ class SceneShares:
         elapsed_s = self._half_life_s if self._now_s is None else max(0.0, now_s - self._now_s)
         keep = 0.5 ** (elapsed_s / self._half_life_s) if self._weights else 0.0
         self._now_s = now_s
-        scenes = self._weights.keys() | counts.keys()
+        scenes = sorted(self._weights.keys() | counts.keys())  # sums are the same to the last bit in every process
         blended = {
             scene: keep * self._weights.get(scene, 0.0) + (1.0 - keep) * max(counts.get(scene, 0.0), 0.0) / total
             for scene in scenes

@@ -17,29 +17,33 @@ class Limits:
 
     pool: Pool
     paused: bool = False
+    hold_scale_down: bool = False  # nothing is taken away
     note: str = ""
 
 
 def limits_at(pool: Pool, now_s: float) -> Limits:
-    """Calendars raise the minimum or lower the maximum while they are open; an override wins over both."""
+    """Calendars raise the minimum or lower the maximum while they are open; an override says what these are.
+
+    Where the minimum of one is above the maximum of the other, it is the maximum as well.
+    """
     low, high, notes = pool.min_replicas, pool.max_replicas, []
     for calendar in pool.calendars:
         if is_open(calendar, now_s):
             low = max(low, calendar.min_replicas) if calendar.min_replicas is not None else low
             high = min(high, calendar.max_replicas) if calendar.max_replicas is not None else high
             notes.append(f"calendar {calendar.name}")
-    paused = False
+    paused = hold_scale_down = False
     for override in pool.overrides:
         if override.from_s <= now_s < override.until_s:
             low = override.min_replicas if override.min_replicas is not None else low
             high = override.max_replicas if override.max_replicas is not None else high
-            paused = paused or override.paused
+            paused, hold_scale_down = paused or override.paused, hold_scale_down or override.hold_scale_down
             notes.append(_line(override, now_s))
     if not notes:
         return Limits(pool)
     # Limits of different hands may cross: what keeps pods serving wins.
     high = max(high, low, 1)
-    return Limits(replace(pool, min_replicas=low, max_replicas=high), paused, ", ".join(notes))
+    return Limits(replace(pool, min_replicas=low, max_replicas=high), paused, hold_scale_down, ", ".join(notes))
 
 
 def is_open(calendar: Calendar, now_s: float) -> bool:

@@ -29,9 +29,7 @@ def wake_probability(demand: Floats, day_bins: int, ahead_bins: int) -> float | 
 
 
 def is_quiet(demand: Floats, idle_bins: int) -> bool:
-    """No arrival over the last `idle_bins`, and most of them known: no data is not quiet."""
-    if demand.size < idle_bins:
-        return False
-    recent = demand[demand.size - idle_bins :]
-    known = recent[np.isfinite(recent)]
-    return 2 * known.size > recent.size and not (known > 0).any()
+    """No arrival over the last `idle_bins` that are known, at most as many between them: no data is not quiet."""
+    recent = demand[-2 * idle_bins :]
+    known = recent[np.isfinite(recent)][-idle_bins:]
+    return known.size == idle_bins and not (known > 0).any()

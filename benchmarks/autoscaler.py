@@ -117,7 +117,7 @@ def measure(count: int, ticks: int, report: Callable[[str], None] = lambda _: No
     report(f"a history is read in {build_s:.1f} s of CPU; now {sample} pools as after a restart, in real time")
     restart_s, slowest_s = _restart(sample, report)
     refitter, adopted = Refitter(), []
-    refitter.adopted = lambda name, _: adopted.append(name)
+    refitter.adopted = lambda name, *_: adopted.append(name)
     cpu_s, wall_s = [], []
     try:
         for index in range(ticks):

@@ -64,6 +64,7 @@ def open_cluster(settings: AutoscalerSettings, metrics: DecisionMetrics, stack: 
     writes = Writes(connection, elector.guard, terms.renew_s * WRITE_SHARE, settings.drain_s)
     events = EventRecorder(connection, "splatfleet-autoscaler", elector.identity)
     live = LiveCluster(watches, source, writes, events, lambda: elector.leads, settings.interval_s)
+    live.shadows_count = settings.keda_listen is not None
     calls = WarmCalls(watches.node_services.agent, live.pod_url, time.time, settings.scene_agent_token_file, agent_tls)
     live.warm_calls = calls
     if settings.scene_labels:

@@ -78,6 +78,10 @@ def test_no_data_is_not_quiet() -> None:
     assert is_quiet(np.zeros(10), 10)
     assert not is_quiet(np.full(10, math.nan), 10)
     assert not is_quiet(np.zeros(5), 10)
+    gaps = np.where(np.arange(20) % 2, 0.0, math.nan)
+    assert is_quiet(gaps, 10)  # ten that are known
+    gaps[-1] = math.nan
+    assert not is_quiet(gaps, 10)
     assert wake_probability(np.zeros(DAY - 1), DAY, 4) is None
     assert wake_probability(np.full(3 * DAY, math.nan), DAY, 4) is None
 
@@ -234,6 +238,66 @@ def test_a_tick_stays_within_the_budget() -> None:
     assert high.replicas > low.replicas
     assert "within the GPUs of all pools" in low.explanation
     assert len(low.scenes) == max(0, low.change)
+
+
+class Fixed:
+    """Pools with so many pods each, whose demand takes so many; what is decided is looked at alone."""
+
+    def __init__(self, pools: Sequence[Pool], desired: Sequence[int], rates_per_s: Sequence[float]) -> None:
+        self._pools, self._desired, self._rates = pools, desired, rates_per_s
+
+    def pools(self) -> Sequence[Pool]:
+        return self._pools
+
+    def observe(self, pool: Pool, now_s: float) -> Observation:
+        index = self._pools.index(pool)
+        counts = np.full(300, 60.0 * self._rates[index])
+        return replace(seen(counts, self._desired[index]), pool=pool.name, now_s=now_s)
+
+    def scale(self, pool: Pool, decision: Decision) -> None:
+        del pool, decision
+
+    def warm(self, pool: Pool, asks: object) -> None:
+        del pool, asks
+
+
+def test_gpus_are_shared_by_the_limits_of_the_moment() -> None:
+    launch = replace(POOL, name="launch", overrides=(Override(until_s=9e9, min_replicas=8, note="launch"),))
+    busy = replace(POOL, name="busy")
+    first, second = tick(Fixed([launch, busy], (2, 4), (0.5, 60.0)), Memory(gpu_budget=12.0), 0.0)
+    assert (first.replicas, second.replicas) == (8, 4)
+
+
+@pytest.mark.parametrize("kept", ["paused", "hold_scale_down"])
+def test_what_is_held_by_hand_keeps_its_gpus(kept: str) -> None:
+    held = replace(POOL, name="held", overrides=(Override(until_s=9e9, **{kept: True}),))
+    busy = replace(POOL, name="busy", min_replicas=8)
+    first, second = tick(Fixed([held, busy], (6, 4), (0.5, 60.0)), Memory(gpu_budget=10.0), 0.0)
+    assert (first.replicas, second.replicas) == (6, 4)
+    assert second.reason is Reason.GPU_BUDGET
+
+
+def test_a_pool_that_nobody_carries_out_takes_no_gpu() -> None:
+    trial = replace(POOL, name="trial", carried_out=False)
+    live = replace(POOL, name="live")
+    first, second = tick(Fixed([trial, live], (1, 6), (30.0, 28.0)), Memory(gpu_budget=12.0), 0.0)
+    assert (second.replicas, second.reason) == (9, Reason.DEMAND)
+    assert first.replicas == 9  # what it would have is still reported
+
+
+def test_the_way_down_is_held_and_nothing_else() -> None:
+    """Pods on broken slices are no reason to grow, and a calendar still raises the least."""
+    hold = Override(until_s=9e9, hold_scale_down=True, note="release")
+    pool, quiet = replace(POOL, min_replicas=1, overrides=(hold,)), np.full(300, 30.0)
+    memory, desired = PoolMemory(), 6
+    for number in range(30):
+        broken = seen(quiet, desired, ready=desired - 1, unhealthy=1, now_s=18_000.0 + 60.0 * number)
+        decision = decide(pool, broken, memory)
+        desired = decision.replicas
+    assert (desired, decision.reason) == (6, Reason.AT_MIN)
+    assert "release" in decision.explanation
+    work = Calendar("work", "00:00", "00:00", min_replicas=10)
+    assert decide(replace(pool, calendars=(work,)), seen(quiet, 3), PoolMemory()).replicas == 10
 
 
 def test_late_requests_widen_the_margin_and_a_clean_record_takes_it_back() -> None:

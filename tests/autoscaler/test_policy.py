@@ -42,7 +42,8 @@ def seen(demand: float | np.ndarray, desired: int, **more: object) -> Observatio
 
 def ask(pool: Pool, observation: Observation, memory: PoolMemory | None = None) -> Decision:
     # A memory that decided before: one that just began holds what it finds until it has settled.
-    return decide(pool, observation, memory or PoolMemory(last_replicas=observation.desired))
+    before = PoolMemory(last_replicas=observation.desired, wanted_s=observation.now_s - pool.tick_s)
+    return decide(pool, observation, memory or before)
 
 
 def test_forecast_adds_pods_before_the_demand_is_there() -> None:
@@ -156,7 +157,7 @@ def test_surplus_goes_once_it_has_settled() -> None:
 
 @given(st.lists(st.floats(0.0, 60.0), min_size=1, max_size=40))
 def test_the_first_that_is_remembered_is_the_most_that_was_wanted(demands: list[float]) -> None:
-    memory, wanted = PoolMemory(last_replicas=5), []
+    memory, wanted = PoolMemory(last_replicas=5, wanted_s=999.0), []
     for second, demand in enumerate(demands):
         ask(REACTIVE, seen(np.full(10, demand), 5, now_s=1000.0 + second), memory)
         wanted.append(memory.wants[-1][1])

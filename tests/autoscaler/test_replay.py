@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +48,7 @@ class World:
 
     def __init__(self) -> None:
         self.random = np.random.default_rng(4)
+        self.weights = (5.5, 1.0, 0.1, 0.2, 0.3, 0.7, 1.1)
         self.now_s = 1_700_000_000.1
         self.desired = {"one": 3, "two": 2}
         self.counts: dict[str, list[float]] = {"one": [], "two": []}
@@ -54,6 +60,7 @@ class World:
 
     def step(self) -> None:
         self.now_s += 60.0
+        self.weights = tuple(weight * 1.01 for weight in self.weights[1:] + self.weights[:1])
         for name, mean in (("one", 700.0), ("two", 250.0)):
             phase = 2 * math.pi * len(self.counts[name]) / DAY
             self.counts[name].append(self.random.poisson(mean * (1.1 - math.cos(phase))) / 3.0)
@@ -86,7 +93,7 @@ class World:
             startup_s=(170.1, 181.3, 190.7),
             served=500.0,
             late=float(self.random.integers(0, 20)),
-            scene_demand={SceneId("a"): 5.5, SceneId("b"): 1.0},
+            scene_demand={SceneId(name): weight for name, weight in zip("abcdefg", self.weights, strict=True)},
             scene_bytes={SceneId("a"): 1000, SceneId("b"): 500},
             pods=(PodState("p", node="n", resident=(SceneId("a"),), budget_bytes=5000),),
             nodes=(NodeState("n", (SceneId("a"),), 10_000, 1e8),),
@@ -127,6 +134,49 @@ def test_a_log_replays_bit_for_bit(log: str) -> None:
     assert '"places": {"count"' in log or '"places":{"count"' in log
     assert "gpu_budget" in log
     assert "observe_failed" in log
+
+
+def test_another_process_replays_bit_for_bit(log: str, tmp_path: Path) -> None:
+    """The hash of a text, by which sets are ordered, is another in each."""
+    path = tmp_path / "log.jsonl"
+    path.write_text(log)
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-m", "splatfleet", "replay", str(path)],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "180 of 180 decisions the same bit for bit" in done.stdout, done.stdout + done.stderr
+
+
+class Disk(io.RawIOBase):
+    """Takes so many bytes, then none."""
+
+    def __init__(self, room_bytes: int) -> None:
+        self.room_bytes = room_bytes
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self.room_bytes < len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room_bytes -= len(data)
+        return len(data)
+
+
+def test_a_full_disk_ends_the_log_and_nothing_else() -> None:
+    world, memory, told = World(), Memory(), []
+    file = io.TextIOWrapper(io.BufferedWriter(Disk(60_000)))
+    memory.record = DecisionLog(file, memory, told.append).record
+    for _ in range(30):
+        assert len(tick(world, memory, world.now_s)) == 2
+        world.step()
+    file.close()
+    assert [error.errno for error in told] == [errno.ENOSPC]
 
 
 def test_a_history_is_written_once(log: str) -> None:

@@ -38,7 +38,7 @@ CRD = REPOSITORY / "deploy/chart/crds/splatfleet.io_predictiveautoscalers.yaml"
 NOW_S = 1_795_000_000.0
 SECTIONS = {"objective": Objective, "triggers": Triggers, "behavior": Behavior, "forecast": ForecastSettings}
 # What a Pool has and a resource does not: the interval is the autoscaler's own.
-NOT_SETTABLE = {"tick_s"}
+NOT_SETTABLE = {"tick_s", "carried_out"}
 
 
 def spec_schema() -> dict[str, Any]:
@@ -201,7 +201,7 @@ def test_a_resource_without_a_spec_is_refused(spec: Any) -> None:
 
 def test_a_pause_by_annotation_holds_until_its_time_and_a_held_step_down_holds_the_count() -> None:
     def pool_of(annotations: dict[str, str]) -> Pool:
-        return effective_pool(parse_resource(resource(annotations=annotations), NOW_S), 7)
+        return effective_pool(parse_resource(resource(annotations=annotations), NOW_S))
 
     plain = pool_of({})
     assert plain.overrides == ()
@@ -213,10 +213,10 @@ def test_a_pause_by_annotation_holds_until_its_time_and_a_held_step_down_holds_t
     assert limits_at(until, NOW_S).paused == (until.overrides != ())
     assert not limits_at(pool_of({PAUSED_ANNOTATION: "2020-01-01T00:00:00Z"}), NOW_S).paused
     held = limits_at(pool_of({PAUSED_SCALE_DOWN_ANNOTATION: "true"}), NOW_S)
-    assert (held.pool.min_replicas, held.paused) == (7, False)
+    assert (held.hold_scale_down, held.paused, held.pool.min_replicas) == (True, False, plain.min_replicas)
     with pytest.raises(ResourceError, match=re.escape(f"metadata.annotations[{PAUSED_ANNOTATION}] is 'soon'")):
         pool_of({PAUSED_ANNOTATION: "soon"})
-    assert effective_pool(parse_resource(resource({"mode": "Paused"}), NOW_S), 1).overrides[0].until_s == FOREVER_S
+    assert effective_pool(parse_resource(resource({"mode": "Paused"}), NOW_S)).overrides[0].until_s == FOREVER_S
 
 
 def test_the_reference_page_is_that_of_the_schema() -> None:
