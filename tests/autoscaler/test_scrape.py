@@ -175,3 +175,31 @@ def test_a_dead_exporter_is_named_and_demand_goes_on(gateway: Wire, free_port: i
     assert reading.outcome is Outcome.OK
     assert f"{free_port}" in reading.detail
     assert (reading.queue_to_compute, reading.service) == (None, None)
+
+
+def test_the_ratio_is_unknown_once_the_exporters_failed_for_longer_than_its_window(
+    gateway: Wire, exporter: Wire
+) -> None:
+    source = DirectScrape(gateway.url, [exporter.url], bin_s=1.0)
+    ratios = []
+    for second in range(34):
+        gateway_page(gateway, 20 * second, 0)
+        exporter_page(exporter, 5.0 * min(second, 29), 1.0 * second, 1000 + 20 * second)
+        exporter.status = 500 if 5 <= second < 30 else 200
+        reading = source.read(POOL, 1000.0 + second)
+        assert reading.outcome is (Outcome.OK if second else Outcome.NO_DATA)
+        ratios.append(reading.queue_to_compute)
+    source.close()
+    assert ratios[1:15] == pytest.approx([5.0] * 14)
+    assert ratios[15:31] == [None] * 16, "the seconds of an outage are not those of the look that ends it"
+    assert ratios[31:] == [0.0] * 3
+
+
+def test_looks_that_are_further_apart_than_the_window_have_a_ratio(gateway: Wire, exporter: Wire) -> None:
+    source = DirectScrape(gateway.url, [exporter.url], bin_s=1.0)
+    for look in range(3):
+        gateway_page(gateway, 20 * look, 0)
+        exporter_page(exporter, 5.0 * look, 1.0 * look, 1000 + 20 * look)
+        reading = source.read(POOL, 1000.0 + 15 * look)
+    source.close()
+    assert reading.queue_to_compute == pytest.approx(5.0)
