@@ -21,6 +21,7 @@ from fleet import metrics
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 
 WINDOW_BINS = 10  # scenes' demand and the ratio are taken over so many bins
+KEPT_LOOKS = 10  # a pod whose exporter was missing for so many looks is still compared with what it had before
 MAX_BODY_BYTES = 32 * 2**20
 
 
@@ -31,7 +32,9 @@ class ScrapeError(Exception):
 @dataclass
 class _PoolState:
     requests: CounterBook[str] = field(default_factory=CounterBook)  # by scene
-    work: CounterBook[tuple[str, str, str]] = field(default_factory=CounterBook)  # by metric, pod, outcome
+    work: CounterBook[tuple[str, str, str]] = field(
+        default_factory=lambda: CounterBook(KEPT_LOOKS)
+    )  # metric, pod, model
     log: DemandLog = field(default_factory=lambda: DemandLog(60.0))
     scenes: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
     # time, queue s, compute s, and of warm pods alone: compute s, requests
@@ -141,7 +144,9 @@ class DirectScrape:
         while state.sums and state.sums[0][0] < begin_s:
             state.sums.popleft()
         if state.worked_s < min(begin_s, state.looked_s):
-            state.work = CounterBook()  # what grew while exporters failed for more than the window is not the window's
+            state.work = CounterBook(
+                KEPT_LOOKS
+            )  # what grew while exporters failed for more than the window is not the window's
         state.looked_s = now_s
         values: dict[tuple[str, str, str], float] = {}
         waiting: list[float] = []
@@ -164,6 +169,9 @@ class DirectScrape:
             return sum(waiting) if waiting else None
         state.worked_s = now_s if values else state.worked_s
         if grown is not None:
+            for key in state.work.appeared:
+                if key[0] != _WORK[2]:  # seconds of a pod's whole life; of its requests `_is_warm` takes care
+                    grown[key] = 0.0
             queue_s, compute_s, _ = (sum(value for key, value in grown.items() if key[0] == name) for name in _WORK)
             warm = [key[1:] for key, value in grown.items() if key[0] == _WORK[2] and _is_warm(values[key], value)]
             warm_compute_s, requests = (sum(grown.get((name, *pod), 0.0) for pod in warm) for name in _WORK[1:])
