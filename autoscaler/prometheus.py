@@ -109,6 +109,8 @@ class PrometheusDemand:
     def read(self, pool: Pool, now_s: float) -> Reading:
         """The pool's history up to now; whatever else cannot be had is None."""
         kept = self._kept.get(pool.name)
+        if kept is not None:
+            kept = self._kept[pool.name] = _until(kept, self._end_s(now_s), self.bin_s)
         warnings: list[str] = []
         try:
             kept = self._kept[pool.name] = within(
@@ -148,8 +150,12 @@ class PrometheusDemand:
             return  # the library says what is wrong with it
         self._listening.warnings += [str(warning)[:200] for warning in found]
 
+    def _end_s(self, now_s: float) -> float:
+        """The end of the last full bin."""
+        return math.floor(now_s / self.bin_s) * self.bin_s
+
     def _extend(self, pool: Pool, kept: _Kept | None, now_s: float) -> _Kept:
-        end_s = math.floor(now_s / self.bin_s) * self.bin_s
+        end_s = self._end_s(now_s)
         start_s = end_s - math.floor(self._history_s / self.bin_s) * self.bin_s
         if kept is not None:
             # The newest two bins are read again: their last samples may have come late.
@@ -245,6 +251,14 @@ class BadValue(ValueError):
 
 
 _NOT_AS_EXPECTED = (BadValue, KeyError, IndexError, TypeError, AttributeError)  # JSON of another shape
+
+
+def _until(kept: _Kept, end_s: float, bin_s: float) -> _Kept:
+    """What is kept, without bins beyond `end_s`: those were read while the clock was ahead."""
+    beyond = min(round((kept.end_s - end_s) / bin_s), kept.demand.size)
+    if beyond <= 0:
+        return kept
+    return _Kept(np.concatenate((np.full(beyond, math.nan), kept.demand))[: kept.demand.size], end_s)
 
 
 def _only(series: list[Any]) -> Any:

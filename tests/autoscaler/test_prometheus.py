@@ -144,6 +144,22 @@ def test_an_instant_answer_that_is_twice_or_of_the_future_is_refused(
     assert said in reading.detail
 
 
+@pytest.mark.parametrize("ahead_s", [60.0, 3600.0, 7200.0])
+def test_a_clock_that_was_ahead_for_one_tick_is_forgiven(prometheus: Wire, ahead_s: float) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    answer(prometheus, [(BIN_END_S - 60 * i, "30") for i in range(60)])
+    source.read(POOL, NOW_S)
+    answer(prometheus, [])
+    source.read(POOL, NOW_S + ahead_s)
+    answer(prometheus, [(BIN_END_S, "30"), (BIN_END_S + 60, "40")])
+    reading = source.read(POOL, NOW_S + 60)
+    source.close()
+    assert reading.outcome is Outcome.OK, reading.detail
+    assert reading.end_s == BIN_END_S + 60
+    assert reading.demand.size == 60
+    assert reading.demand[-2:].tolist() == [30.0, 40.0]
+
+
 @pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
 def test_a_queue_that_is_no_number_is_not_known(prometheus: Wire, text: str) -> None:
     answer(prometheus, [(BIN_END_S, "30")])
