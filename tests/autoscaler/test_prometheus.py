@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_bins_gaps_and_what_is_unknown(prometheus: Wire) -> None:
 
 def test_only_what_is_missing_is_asked_again(prometheus: Wire) -> None:
     end_s = math.floor(NOW_S / 60) * 60.0
-    answer(prometheus, [(end_s, "30")])
+    answer(prometheus, [(end_s - 60 * i, "30") for i in range(60)])
     source = PrometheusDemand(prometheus.url, history_s=86_400.0)
     source.read(POOL, NOW_S)
     answer(prometheus, [(end_s, "33"), (end_s + 60, "40")])
@@ -63,6 +64,118 @@ def test_only_what_is_missing_is_asked_again(prometheus: Wire) -> None:
     assert reading.demand.size == 1440
     (asked,) = [path for path in prometheus.asked if "query_range" in path]
     assert f"start={end_s - 60:.0f}" in asked
+
+
+def store(wire: Wire, count: Callable[[float], float | None], warning: str = "") -> None:
+    """A Prometheus that has `count` for the bin that ends at a moment, and answers what it is asked."""
+
+    def history(query: str) -> str:
+        asked = dict(urllib.parse.parse_qsl(query))
+        ends = np.arange(float(asked["start"]), float(asked["end"]) + 1.0, 60.0).tolist()
+        values = [(end_s, str(found)) for end_s in ends if (found := count(end_s)) is not None]
+        rows = [{"metric": {}, "values": values}] if values else []
+        told = {"warnings": [warning]} if warning else {}
+        return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": rows}} | told)
+
+    answer(wire, [])
+    wire.answers["/api/v1/query_range"] = history
+
+
+def asked_bins(wire: Wire) -> list[int]:
+    """How many bins each range query since the last call asked for."""
+    queries = [path.partition("?")[2] for path in wire.asked if "query_range" in path]
+    wire.asked.clear()
+    found = [dict(urllib.parse.parse_qsl(query)) for query in queries]
+    return [round((float(asked["end"]) - float(asked["start"])) / 60) + 1 for asked in found]
+
+
+def test_what_a_first_answer_with_a_warning_lacked_is_asked_for_again(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    store(prometheus, lambda end_s: 20.0 if end_s > BIN_END_S - 1800 else None, "a store did not answer")
+    assert source.read(POOL, NOW_S).outcome is Outcome.PARTIAL
+    store(prometheus, lambda _: 60.0)
+    asked_bins(prometheus)
+    reading = source.read(POOL, NOW_S + 60)
+    assert asked_bins(prometheus) == [1440]
+    assert reading.outcome is Outcome.OK
+    assert reading.demand.tolist() == [60.0] * 1440
+    source.read(POOL, NOW_S + 120)
+    source.close()
+    assert asked_bins(prometheus) == [3]
+
+
+def test_warnings_that_stay_cost_a_whole_history_once_an_hour_at_most(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    store(prometheus, lambda _: 60.0, "a store did not answer")
+    long = []
+    for minute in range(300):
+        source.read(POOL, NOW_S + 60 * minute)
+        (bins,) = asked_bins(prometheus)
+        long.append(bins > 62)
+    source.close()
+    assert sum(long[:60]) == 7, "pauses double"
+    assert sum(long[-180:]) == 3
+
+
+def test_a_part_of_the_arrivals_replaces_no_whole_count_and_is_replaced_by_one(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=7200.0)
+    store(prometheus, lambda _: 60.0)
+    source.read(POOL, NOW_S)
+    store(prometheus, lambda _: 20.0, "a store did not answer")
+    for minute in range(1, 11):
+        partial = source.read(POOL, NOW_S + 60 * minute)
+    assert partial.demand[-12:].tolist() == [60.0, 60.0] + [20.0] * 10
+    store(prometheus, lambda _: 60.0)
+    whole = source.read(POOL, NOW_S + 660)
+    source.close()
+    assert whole.demand.tolist() == [60.0] * 120
+
+
+def test_samples_that_came_late_are_known_once_they_came(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    for minute in range(41):
+        now_s = NOW_S + 60 * minute
+        late_s = 200.0 if 0 < minute <= 30 else 0.0
+        store(prometheus, lambda end_s, newest_s=now_s - late_s: 60.0 if end_s <= newest_s else None)
+        reading = source.read(POOL, now_s)
+        if minute == 30:
+            assert np.flatnonzero(np.isnan(reading.demand)).tolist() == [1436, 1437, 1438, 1439]
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert reading.demand.tolist() == [60.0] * 1440
+
+
+def test_what_stays_missing_costs_one_query_of_the_last_hour(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    store(prometheus, lambda end_s: None if end_s <= BIN_END_S else 60.0)
+    source.read(POOL, NOW_S)
+    asked_bins(prometheus)
+    for minute in range(1, 120):
+        reading = source.read(POOL, NOW_S + 60 * minute)
+        (bins,) = asked_bins(prometheus)
+        assert bins == (61 if minute <= 60 else 3)
+    source.close()
+    assert np.isfinite(reading.demand).sum() == 119
+
+
+def test_a_history_that_cannot_be_had_whole_does_not_fail_every_read(prometheus: Wire) -> None:
+    """The store that was missing is back, and slow: only the last hour of it is there within the deadline."""
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0, deadline_s=1.0)
+    store(prometheus, lambda _: 20.0, "a store did not answer")
+    source.read(POOL, NOW_S)
+    asked_bins(prometheus)
+    store(prometheus, lambda _: 60.0)
+    quick = prometheus.answers["/api/v1/query_range"]
+
+    def slow(query: str) -> str:
+        body = quick(query)
+        time.sleep(1.5 if len(body) > 5000 else 0.0)
+        return body
+
+    prometheus.answers["/api/v1/query_range"] = slow
+    outcomes = [source.read(POOL, NOW_S + 60 * minute).outcome for minute in range(1, 4)]
+    source.close()
+    assert outcomes == [Outcome.UNREACHABLE, Outcome.UNREACHABLE, Outcome.OK]
 
 
 def test_no_series_is_no_data_and_old_series_are_stale(prometheus: Wire) -> None:
