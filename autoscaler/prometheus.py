@@ -15,6 +15,7 @@ from autoscaler.buckets import over, variation
 from autoscaler.demand import Outcome, Reading, judge
 from autoscaler.observation import Floats, ServiceTime
 from autoscaler.pool import Pool
+from autoscaler.turns import Turns
 from fleet import metrics, recordings
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 
@@ -107,15 +108,18 @@ class PrometheusDemand:
         self._listening = threading.local()
         self._connect._session.hooks["response"].append(self._hear)
         self._kept: dict[str, _Kept] = {}
+        self._turns = Turns()
 
     def close(self) -> None:
         self._connect._session.close()
 
     def read(self, pool: Pool, now_s: float) -> Reading:
-        """The pool's history up to now; whatever else cannot be had is None."""
+        """The pool's history up to `now_s`, which names the tick for all pools; whatever else cannot be had is None."""
         kept = self._kept.get(pool.name)
         if kept is not None:
             kept = self._kept[pool.name] = _until(kept, self._end_s(now_s), self.bin_s)
+        if refusal := self._turns.refusal(pool.name, now_s):
+            return self._failed(Outcome.UNREACHABLE, refusal, kept)
         begin_s = self._begin_s(kept, now_s)
         warnings: list[str] = []
         try:
@@ -125,9 +129,13 @@ class PrometheusDemand:
             extras = within(self._deadline_s, self._heard(warnings, lambda: self._extras(pool, now_s)))
         except (PrometheusError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, PrometheusError) else error
+            if _is_silence(cause):
+                self._turns.unanswered(pool.name, str(error))
+            else:
+                self._turns.answered(pool.name)
             outcome = Outcome.BAD_VALUE if isinstance(cause, _NOT_AS_EXPECTED) else Outcome.UNREACHABLE
-            history = (kept.demand, kept.end_s) if kept is not None else (np.zeros(0), math.nan)
-            return Reading(outcome, f"Prometheus {self._url}: {error}", *history)
+            return self._failed(outcome, str(error), kept)
+        self._turns.answered(pool.name)
         outcome, detail = judge(kept.demand, kept.end_s, self.bin_s, now_s)
         if outcome is Outcome.NO_DATA:
             detail = (
@@ -137,6 +145,10 @@ class PrometheusDemand:
         if warnings and outcome in (Outcome.OK, Outcome.STALE):
             outcome, detail = Outcome.PARTIAL, f"Prometheus {self._url} warns: {'; '.join(dict.fromkeys(warnings))}"
         return Reading(outcome, detail, kept.demand, kept.end_s, **extras)
+
+    def _failed(self, outcome: Outcome, why: str, kept: _Kept | None) -> Reading:
+        history = (kept.demand, kept.end_s) if kept is not None else (np.zeros(0), math.nan)
+        return Reading(outcome, f"Prometheus {self._url}: {why}", *history)
 
     def _heard(self, warnings: list[str], call: Callable[[], Answer]) -> Callable[[], Answer]:
         """`call`, with the warnings of its answers, which the library drops, in `warnings`."""
@@ -288,6 +300,11 @@ class BadValue(ValueError):
 
 
 _NOT_AS_EXPECTED = (BadValue, KeyError, IndexError, TypeError, AttributeError)  # JSON of another shape
+
+
+def _is_silence(cause: BaseException | None) -> bool:
+    """Nobody answered in time (no cause: our own deadline); an HTTP status and nonsense are answers."""
+    return cause is None or (isinstance(cause, OSError) and not isinstance(cause, ValueError))
 
 
 def _until(kept: _Kept, end_s: float, bin_s: float) -> _Kept:

@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -325,6 +326,67 @@ def test_a_server_that_drips_is_left_after_the_deadline(prometheus: Wire) -> Non
     assert time.monotonic() - begin_s < 5.0
     assert reading.outcome is Outcome.UNREACHABLE
     assert "no answer within 0.5 s" in reading.detail
+
+
+def pools(count: int) -> list[Pool]:
+    return [replace(POOL, name=f"p{number}") for number in range(count)]
+
+
+def test_a_prometheus_that_hangs_takes_one_deadline_a_tick_however_many_pools(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=3600.0, deadline_s=0.5)
+    store(prometheus, lambda _: 60.0)
+    assert [source.read(pool, NOW_S).outcome for pool in pools(8)] == [Outcome.OK] * 8
+    prometheus.drip_s = 1.0
+    begin_s = time.monotonic()
+    readings = [source.read(pool, NOW_S + 15) for pool in pools(8)]
+    assert time.monotonic() - begin_s < 2.0
+    assert [reading.outcome for reading in readings] == [Outcome.UNREACHABLE] * 8
+    assert "pool 'p0' had no answer in this tick (no answer within 0.5 s)" in readings[1].detail
+    assert all(reading.demand.tolist() == [60.0] * 60 for reading in readings)
+    prometheus.drip_s = 0.0
+    back = [source.read(pool, NOW_S + 30).outcome for pool in pools(8)]
+    assert back == [Outcome.UNREACHABLE] + [Outcome.OK] * 7
+    assert [source.read(pool, NOW_S + 45).outcome for pool in pools(8)] == [Outcome.OK] * 8
+    source.close()
+
+
+def test_a_single_pool_asks_again_in_the_next_tick(free_port: int) -> None:
+    source = PrometheusDemand(f"http://127.0.0.1:{free_port}", history_s=3600.0)
+    for tick in range(3):
+        reading = source.read(POOL, NOW_S + 15 * tick)
+        assert reading.outcome is Outcome.UNREACHABLE
+        assert "refused" in reading.detail
+        assert "not asked" not in reading.detail
+    source.close()
+
+
+def test_pools_whose_answers_are_slow_do_not_keep_others_from_theirs(prometheus: Wire) -> None:
+    """The first two of five have a history that takes longer than the deadline, and always will."""
+    source = PrometheusDemand(prometheus.url, history_s=3600.0, deadline_s=0.5)
+    store(prometheus, lambda _: 60.0)
+    quick = prometheus.answers["/api/v1/query_range"]
+
+    def slow(query: str) -> str:
+        time.sleep(1.0 if "p0" in query or "p1" in query else 0.0)
+        return quick(query)
+
+    prometheus.answers["/api/v1/query_range"] = slow
+    outcomes = [[source.read(pool, NOW_S + 15 * tick).outcome for pool in pools(5)] for tick in range(6)]
+    source.close()
+    good = [[outcome is Outcome.OK for outcome in tick] for tick in outcomes]
+    nobody, others = [False] * 5, [False, False, True, True, True]
+    assert good == [nobody, nobody, others] * 2
+
+
+def test_an_http_error_of_one_pool_is_an_answer(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    store(prometheus, lambda _: 60.0)
+    prometheus.status = 422
+    readings = [source.read(pool, NOW_S) for pool in pools(3)]
+    source.close()
+    assert [reading.outcome for reading in readings] == [Outcome.UNREACHABLE] * 3
+    assert all("422" in reading.detail for reading in readings)
+    assert len(prometheus.asked) == 3
 
 
 def test_nobody_there(free_port: int) -> None:
