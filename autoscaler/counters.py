@@ -14,24 +14,31 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class CounterBook(Generic[Key]):
-    """The last value of every series of one target."""
+    """The last value of every series, also of those that were missing for no more than `kept_looks`."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_looks: int = 0) -> None:
         self._values: dict[Key, float] | None = None
+        self._missing: dict[Key, int] = {}  # looks since a kept series was there
+        self._kept_looks = kept_looks
         self.resets = 0
+        self.appeared: set[Key] = set()  # series of the last look with no value to compare with
 
     def increments(self, values: Mapping[Key, float]) -> dict[Key, float] | None:
         """What each series grew by since the last call; None the first time, when there is nothing to compare.
 
-        A value below the last one is a reset and counts from zero, as Prometheus does; so does a series that was not
-        there the last time. Values that are no counts (negative, nan, inf) raise ValueError.
+        A value below the last one is a reset and counts from zero, as Prometheus does; so does a series without a last
+        one, which is in `appeared`. Values that are no counts (negative, nan, inf) raise ValueError.
         """
         for key, value in values.items():
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"counter {key!r} is {value!r}, expected a finite number of 0 or more")
         before, self._values = self._values, dict(values)
+        self.appeared = values.keys() - (before or {}).keys()
         if before is None:
             return None
+        looks = {key: self._missing.get(key, 0) + 1 for key in before.keys() - values.keys()}
+        self._missing = {key: missed for key, missed in looks.items() if missed <= self._kept_looks}
+        self._values |= {key: before[key] for key in self._missing}
         grown = {}
         for key, value in values.items():
             last = before.get(key, 0.0)

@@ -15,6 +15,7 @@ from autoscaler.buckets import over, variation
 from autoscaler.demand import Outcome, Reading, judge
 from autoscaler.observation import Floats, ServiceTime
 from autoscaler.pool import Pool
+from autoscaler.turns import Turns
 from fleet import metrics, recordings
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 
@@ -23,6 +24,7 @@ RECORDED_BIN_S = 60.0  # the window of fleet.recordings.ARRIVALS_1M
 ROUNDED_S = 1.0  # the library asks in whole seconds
 FUTURE_S = 5.0  # an instant answer is of the moment that was asked for
 WARMUP_REQUESTS = 10
+AGAIN_S = 3600.0  # bins that are younger and not known are asked for at every read
 MAX_POINTS = 10_000  # of one range query; Prometheus refuses above 11,000
 
 
@@ -72,10 +74,13 @@ class _Kept:
 
     demand: Floats
     end_s: float
+    unsure_s: float = math.inf  # begin of the oldest bin that was only read with a warning
+    again_s: float = -math.inf  # when unsure bins from before AGAIN_S are asked for next
+    pause_s: float = 0.0  # between the last two times that they were
 
 
 class PrometheusDemand:
-    """Range queries for the history, once; afterwards only for the bins that are missing."""
+    """Range queries for the history, once; afterwards only for what is new, or of the last hour and not known."""
 
     def __init__(
         self,
@@ -96,30 +101,41 @@ class PrometheusDemand:
         self._history_s = history_s
         self._deadline_s = deadline_s
         self._recorded = recorded
+        self._again_bins = max(1, math.floor(AGAIN_S / bin_s))
         self._connect: Any = PrometheusConnect(
             url.rstrip("/"), retry=Retry(total=0, respect_retry_after_header=False), timeout=max(1, round(deadline_s))
         )
         self._listening = threading.local()
         self._connect._session.hooks["response"].append(self._hear)
         self._kept: dict[str, _Kept] = {}
+        self._turns = Turns()
 
     def close(self) -> None:
         self._connect._session.close()
 
     def read(self, pool: Pool, now_s: float) -> Reading:
-        """The pool's history up to now; whatever else cannot be had is None."""
+        """The pool's history up to `now_s`, which names the tick for all pools; whatever else cannot be had is None."""
         kept = self._kept.get(pool.name)
+        if kept is not None:
+            kept = self._kept[pool.name] = _until(kept, self._end_s(now_s), self.bin_s)
+        if refusal := self._turns.refusal(pool.name, now_s):
+            return self._failed(Outcome.UNREACHABLE, refusal, kept)
+        begin_s = self._begin_s(kept, now_s)
         warnings: list[str] = []
         try:
             kept = self._kept[pool.name] = within(
-                self._deadline_s, self._heard(warnings, lambda: self._extend(pool, kept, now_s))
+                self._deadline_s, self._heard(warnings, lambda: self._extend(pool, kept, begin_s, now_s))
             )
             extras = within(self._deadline_s, self._heard(warnings, lambda: self._extras(pool, now_s)))
         except (PrometheusError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, PrometheusError) else error
+            if _is_silence(cause):
+                self._turns.unanswered(pool.name, str(error))
+            else:
+                self._turns.answered(pool.name)
             outcome = Outcome.BAD_VALUE if isinstance(cause, _NOT_AS_EXPECTED) else Outcome.UNREACHABLE
-            history = (kept.demand, kept.end_s) if kept is not None else (np.zeros(0), math.nan)
-            return Reading(outcome, f"Prometheus {self._url}: {error}", *history)
+            return self._failed(outcome, str(error), kept)
+        self._turns.answered(pool.name)
         outcome, detail = judge(kept.demand, kept.end_s, self.bin_s, now_s)
         if outcome is Outcome.NO_DATA:
             detail = (
@@ -129,6 +145,10 @@ class PrometheusDemand:
         if warnings and outcome in (Outcome.OK, Outcome.STALE):
             outcome, detail = Outcome.PARTIAL, f"Prometheus {self._url} warns: {'; '.join(dict.fromkeys(warnings))}"
         return Reading(outcome, detail, kept.demand, kept.end_s, **extras)
+
+    def _failed(self, outcome: Outcome, why: str, kept: _Kept | None) -> Reading:
+        history = (kept.demand, kept.end_s) if kept is not None else (np.zeros(0), math.nan)
+        return Reading(outcome, f"Prometheus {self._url}: {why}", *history)
 
     def _heard(self, warnings: list[str], call: Callable[[], Answer]) -> Callable[[], Answer]:
         """`call`, with the warnings of its answers, which the library drops, in `warnings`."""
@@ -148,38 +168,73 @@ class PrometheusDemand:
             return  # the library says what is wrong with it
         self._listening.warnings += [str(warning)[:200] for warning in found]
 
-    def _extend(self, pool: Pool, kept: _Kept | None, now_s: float) -> _Kept:
-        end_s = math.floor(now_s / self.bin_s) * self.bin_s
-        start_s = end_s - math.floor(self._history_s / self.bin_s) * self.bin_s
-        if kept is not None:
-            # The newest two bins are read again: their last samples may have come late.
-            start_s = max(start_s, kept.end_s - 2 * self.bin_s)
-        bins = round((end_s - start_s) / self.bin_s)
-        fresh = np.full(bins, math.nan)
+    def _end_s(self, now_s: float) -> float:
+        """The end of the last full bin."""
+        return math.floor(now_s / self.bin_s) * self.bin_s
+
+    def _begin_s(self, kept: _Kept | None, now_s: float) -> float:
+        """Begin of the oldest bin to ask for now."""
+        oldest_s = self._end_s(now_s) - math.floor(self._history_s / self.bin_s) * self.bin_s
+        if kept is None:
+            return oldest_s
+        again_s = kept.end_s - self._again_bins * self.bin_s
+        # The newest two bins are read again: their last samples may have come late.
+        begin_s = min(kept.end_s - 2 * self.bin_s, max(again_s, min(kept.unsure_s, self._unknown_s(kept))))
+        if kept.unsure_s < again_s and now_s >= kept.again_s:
+            begin_s = kept.unsure_s
+            # Said before the answer is there: a history that takes longer than the deadline must not fail every read.
+            kept.pause_s = min(AGAIN_S, max(self.bin_s, 2 * kept.pause_s))
+            kept.again_s = now_s + kept.pause_s
+        return max(oldest_s, begin_s)
+
+    def _unknown_s(self, kept: _Kept) -> float:
+        """Begin of the oldest bin of the last AGAIN_S without a number; inf where there is none."""
+        recent = kept.demand[-self._again_bins :]
+        unknown = np.flatnonzero(np.isnan(recent))
+        return kept.end_s - (recent.size - int(unknown[0])) * self.bin_s if unknown.size else math.inf
+
+    def _extend(self, pool: Pool, kept: _Kept | None, begin_s: float, now_s: float) -> _Kept:
+        end_s = self._end_s(now_s)
+        fresh = self._history(pool, begin_s, end_s)
+        warned = bool(self._listening.warnings)
+        if kept is None:
+            return _Kept(fresh, end_s, begin_s if warned else math.inf)
+        most = math.floor(self._history_s / self.bin_s)
+        new = min(most, round((end_s - kept.end_s) / self.bin_s))
+        demand = np.concatenate((kept.demand, np.full(new, math.nan)))[-most:]
+        known = demand[demand.size - fresh.size :]
+        # A part of the arrivals is less than all of them, and what was known once is not forgotten.
+        known[:] = np.fmax(known, fresh) if warned else np.where(np.isnan(fresh), known, fresh)
+        oldest_s = end_s - demand.size * self.bin_s
+        if warned:
+            unsure_s = min(begin_s, kept.unsure_s)
+        else:
+            unsure_s = math.inf if begin_s <= max(oldest_s, kept.unsure_s) else kept.unsure_s
+        return _Kept(demand, end_s, unsure_s, kept.again_s, kept.pause_s)
+
+    def _history(self, pool: Pool, begin_s: float, end_s: float) -> Floats:
+        """[bins] arrivals between two moments, nan where Prometheus has none."""
+        bins = round((end_s - begin_s) / self.bin_s)
+        counts = np.full(bins, math.nan)
         query = self._history_query(pool)
         slack = math.floor(ROUNDED_S / self.bin_s)  # bins by which the library's rounding may move the grid
         for first in range(1, bins + 1, MAX_POINTS):
             last = min(first + MAX_POINTS - 1, bins)
             series = self._connect.custom_query_range(
-                query, _time(start_s + first * self.bin_s), _time(start_s + last * self.bin_s), f"{self.bin_s:g}s"
+                query, _time(begin_s + first * self.bin_s), _time(begin_s + last * self.bin_s), f"{self.bin_s:g}s"
             )
             for time_s, text in _only(series)["values"] if series else ():
-                index = round((float(time_s) - start_s) / self.bin_s) - 1
+                index = round((float(time_s) - begin_s) / self.bin_s) - 1
                 # What was asked for lies on a grid that ends now: anything else answers another question.
-                off_s = abs(start_s + (index + 1) * self.bin_s - float(time_s))
+                off_s = abs(begin_s + (index + 1) * self.bin_s - float(time_s))
                 if off_s > ROUNDED_S or not first - 1 - slack <= index < last + slack:
                     raise BadValue(f"a sample at {time_s} where none was asked for, up to {end_s:.0f}")
                 if not 0 <= index < bins:
                     continue
-                if not math.isnan(fresh[index]):
+                if not math.isnan(counts[index]):
                     raise BadValue(f"two samples at {time_s}")
-                fresh[index] = _count(text)
-        if kept is None:
-            return _Kept(fresh, end_s)
-        overlap = max(0, round((kept.end_s - start_s) / self.bin_s))
-        old = kept.demand[: kept.demand.size - overlap]
-        most = math.floor(self._history_s / self.bin_s)
-        return _Kept(np.concatenate((old, fresh))[-most:], end_s)
+                counts[index] = _count(text)
+        return counts
 
     def _history_query(self, pool: Pool) -> str:
         window = f"[{self.bin_s:g}s]"
@@ -245,6 +300,21 @@ class BadValue(ValueError):
 
 
 _NOT_AS_EXPECTED = (BadValue, KeyError, IndexError, TypeError, AttributeError)  # JSON of another shape
+
+
+def _is_silence(cause: BaseException | None) -> bool:
+    """Nobody answered in time (no cause: our own deadline); an HTTP status and nonsense are answers."""
+    return cause is None or (isinstance(cause, OSError) and not isinstance(cause, ValueError))
+
+
+def _until(kept: _Kept, end_s: float, bin_s: float) -> _Kept:
+    """What is kept, without bins beyond `end_s`: those were read while the clock was ahead."""
+    beyond = min(round((kept.end_s - end_s) / bin_s), kept.demand.size)
+    if beyond <= 0:
+        return kept
+    # What the kept bins pushed out is asked for again where it is more than a trifle.
+    unsure_s = -math.inf if beyond * bin_s > AGAIN_S else kept.unsure_s
+    return _Kept(np.concatenate((np.full(beyond, math.nan), kept.demand))[: kept.demand.size], end_s, unsure_s)
 
 
 def _only(series: list[Any]) -> Any:

@@ -21,6 +21,7 @@ from fleet import metrics
 from fleet.scene import SceneId, SceneIdError, parse_scene_id
 
 WINDOW_BINS = 10  # scenes' demand and the ratio are taken over so many bins
+KEPT_LOOKS = 10  # a pod whose exporter was missing for so many looks is still compared with what it had before
 MAX_BODY_BYTES = 32 * 2**20
 
 
@@ -31,11 +32,15 @@ class ScrapeError(Exception):
 @dataclass
 class _PoolState:
     requests: CounterBook[str] = field(default_factory=CounterBook)  # by scene
-    work: CounterBook[tuple[str, str, str]] = field(default_factory=CounterBook)  # by metric, pod, outcome
+    work: CounterBook[tuple[str, str, str]] = field(
+        default_factory=lambda: CounterBook(KEPT_LOOKS)
+    )  # metric, pod, model
     log: DemandLog = field(default_factory=lambda: DemandLog(60.0))
     scenes: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
     # time, queue s, compute s, and of warm pods alone: compute s, requests
     sums: deque[tuple[float, float, float, float, float]] = field(default_factory=deque)
+    looked_s: float = -math.inf  # when the exporters were last asked
+    worked_s: float = -math.inf  # when all of them last answered
     waits: CounterBook[float] = field(default_factory=CounterBook)  # of the gateway, by upper edge of the bucket
     last_s: float | None = None
 
@@ -134,6 +139,15 @@ class DirectScrape:
 
     def _work(self, pool: Pool, state: _PoolState, now_s: float, problems: list[str]) -> float | None:
         """Read the exporters into the window of sums; returns the requests that wait in Triton."""
+        # First of all: whatever fails below, what is old is no ratio of now.
+        begin_s = now_s - WINDOW_BINS * self.bin_s
+        while state.sums and state.sums[0][0] < begin_s:
+            state.sums.popleft()
+        if state.worked_s < min(begin_s, state.looked_s):
+            state.work = CounterBook(
+                KEPT_LOOKS
+            )  # what grew while exporters failed for more than the window is not the window's
+        state.looked_s = now_s
         values: dict[tuple[str, str, str], float] = {}
         waiting: list[float] = []
         for url in map(_metrics_url, self._exporters()):
@@ -153,13 +167,15 @@ class DirectScrape:
         except ValueError as error:
             problems.append(str(error))
             return sum(waiting) if waiting else None
+        state.worked_s = now_s if values else state.worked_s
         if grown is not None:
+            for key in state.work.appeared:
+                if key[0] != _WORK[2]:  # seconds of a pod's whole life; of its requests `_is_warm` takes care
+                    grown[key] = 0.0
             queue_s, compute_s, _ = (sum(value for key, value in grown.items() if key[0] == name) for name in _WORK)
             warm = [key[1:] for key, value in grown.items() if key[0] == _WORK[2] and _is_warm(values[key], value)]
             warm_compute_s, requests = (sum(grown.get((name, *pod), 0.0) for pod in warm) for name in _WORK[1:])
             state.sums.append((now_s, queue_s, compute_s, warm_compute_s, requests))
-        while state.sums and state.sums[0][0] < now_s - WINDOW_BINS * self.bin_s:
-            state.sums.popleft()
         return sum(waiting) if waiting else None
 
 

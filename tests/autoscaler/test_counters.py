@@ -24,6 +24,22 @@ def test_growth_reset_new_and_vanished_series() -> None:
     assert book.increments({"a": 4.0, "b": 1.0, "c": 2.0}) == {"a": 0.0, "b": 1.0, "c": 0.0}
 
 
+def test_a_series_that_was_missing_for_a_while_counts_what_it_grew_by() -> None:
+    book = CounterBook[str](kept_looks=2)
+    book.increments({"a": 100.0, "b": 5.0})
+    for _ in range(2):
+        assert book.increments({"a": 100.0}) == {"a": 0.0}
+    assert book.increments({"a": 100.0, "b": 7.0}) == {"a": 0.0, "b": 2.0}
+    assert (book.appeared, book.resets) == (set(), 0)
+    book.increments({"a": 100.0})
+    assert book.increments({"a": 100.0, "b": 3.0}) == {"a": 0.0, "b": 3.0}
+    assert (book.appeared, book.resets) == (set(), 1)
+    for _ in range(3):
+        book.increments({"a": 100.0})
+    assert book.increments({"a": 100.0, "b": 9.0}) == {"a": 0.0, "b": 9.0}
+    assert book.appeared == {"b"}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_what_is_no_count_is_refused(value: float) -> None:
     book = CounterBook[str]()

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def test_bins_gaps_and_what_is_unknown(prometheus: Wire) -> None:
 
 def test_only_what_is_missing_is_asked_again(prometheus: Wire) -> None:
     end_s = math.floor(NOW_S / 60) * 60.0
-    answer(prometheus, [(end_s, "30")])
+    answer(prometheus, [(end_s - 60 * i, "30") for i in range(60)])
     source = PrometheusDemand(prometheus.url, history_s=86_400.0)
     source.read(POOL, NOW_S)
     answer(prometheus, [(end_s, "33"), (end_s + 60, "40")])
@@ -63,6 +65,118 @@ def test_only_what_is_missing_is_asked_again(prometheus: Wire) -> None:
     assert reading.demand.size == 1440
     (asked,) = [path for path in prometheus.asked if "query_range" in path]
     assert f"start={end_s - 60:.0f}" in asked
+
+
+def store(wire: Wire, count: Callable[[float], float | None], warning: str = "") -> None:
+    """A Prometheus that has `count` for the bin that ends at a moment, and answers what it is asked."""
+
+    def history(query: str) -> str:
+        asked = dict(urllib.parse.parse_qsl(query))
+        ends = np.arange(float(asked["start"]), float(asked["end"]) + 1.0, 60.0).tolist()
+        values = [(end_s, str(found)) for end_s in ends if (found := count(end_s)) is not None]
+        rows = [{"metric": {}, "values": values}] if values else []
+        told = {"warnings": [warning]} if warning else {}
+        return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": rows}} | told)
+
+    answer(wire, [])
+    wire.answers["/api/v1/query_range"] = history
+
+
+def asked_bins(wire: Wire) -> list[int]:
+    """How many bins each range query since the last call asked for."""
+    queries = [path.partition("?")[2] for path in wire.asked if "query_range" in path]
+    wire.asked.clear()
+    found = [dict(urllib.parse.parse_qsl(query)) for query in queries]
+    return [round((float(asked["end"]) - float(asked["start"])) / 60) + 1 for asked in found]
+
+
+def test_what_a_first_answer_with_a_warning_lacked_is_asked_for_again(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    store(prometheus, lambda end_s: 20.0 if end_s > BIN_END_S - 1800 else None, "a store did not answer")
+    assert source.read(POOL, NOW_S).outcome is Outcome.PARTIAL
+    store(prometheus, lambda _: 60.0)
+    asked_bins(prometheus)
+    reading = source.read(POOL, NOW_S + 60)
+    assert asked_bins(prometheus) == [1440]
+    assert reading.outcome is Outcome.OK
+    assert reading.demand.tolist() == [60.0] * 1440
+    source.read(POOL, NOW_S + 120)
+    source.close()
+    assert asked_bins(prometheus) == [3]
+
+
+def test_warnings_that_stay_cost_a_whole_history_once_an_hour_at_most(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    store(prometheus, lambda _: 60.0, "a store did not answer")
+    long = []
+    for minute in range(300):
+        source.read(POOL, NOW_S + 60 * minute)
+        (bins,) = asked_bins(prometheus)
+        long.append(bins > 62)
+    source.close()
+    assert sum(long[:60]) == 7, "pauses double"
+    assert sum(long[-180:]) == 3
+
+
+def test_a_part_of_the_arrivals_replaces_no_whole_count_and_is_replaced_by_one(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=7200.0)
+    store(prometheus, lambda _: 60.0)
+    source.read(POOL, NOW_S)
+    store(prometheus, lambda _: 20.0, "a store did not answer")
+    for minute in range(1, 11):
+        partial = source.read(POOL, NOW_S + 60 * minute)
+    assert partial.demand[-12:].tolist() == [60.0, 60.0] + [20.0] * 10
+    store(prometheus, lambda _: 60.0)
+    whole = source.read(POOL, NOW_S + 660)
+    source.close()
+    assert whole.demand.tolist() == [60.0] * 120
+
+
+def test_samples_that_came_late_are_known_once_they_came(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    for minute in range(41):
+        now_s = NOW_S + 60 * minute
+        late_s = 200.0 if 0 < minute <= 30 else 0.0
+        store(prometheus, lambda end_s, newest_s=now_s - late_s: 60.0 if end_s <= newest_s else None)
+        reading = source.read(POOL, now_s)
+        if minute == 30:
+            assert np.flatnonzero(np.isnan(reading.demand)).tolist() == [1436, 1437, 1438, 1439]
+    source.close()
+    assert reading.outcome is Outcome.OK
+    assert reading.demand.tolist() == [60.0] * 1440
+
+
+def test_what_stays_missing_costs_one_query_of_the_last_hour(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0)
+    store(prometheus, lambda end_s: None if end_s <= BIN_END_S else 60.0)
+    source.read(POOL, NOW_S)
+    asked_bins(prometheus)
+    for minute in range(1, 120):
+        reading = source.read(POOL, NOW_S + 60 * minute)
+        (bins,) = asked_bins(prometheus)
+        assert bins == (61 if minute <= 60 else 3)
+    source.close()
+    assert np.isfinite(reading.demand).sum() == 119
+
+
+def test_a_history_that_cannot_be_had_whole_does_not_fail_every_read(prometheus: Wire) -> None:
+    """The store that was missing is back, and slow: only the last hour of it is there within the deadline."""
+    source = PrometheusDemand(prometheus.url, history_s=86_400.0, deadline_s=1.0)
+    store(prometheus, lambda _: 20.0, "a store did not answer")
+    source.read(POOL, NOW_S)
+    asked_bins(prometheus)
+    store(prometheus, lambda _: 60.0)
+    quick = prometheus.answers["/api/v1/query_range"]
+
+    def slow(query: str) -> str:
+        body = quick(query)
+        time.sleep(1.5 if len(body) > 5000 else 0.0)
+        return body
+
+    prometheus.answers["/api/v1/query_range"] = slow
+    outcomes = [source.read(POOL, NOW_S + 60 * minute).outcome for minute in range(1, 4)]
+    source.close()
+    assert outcomes == [Outcome.UNREACHABLE, Outcome.UNREACHABLE, Outcome.OK]
 
 
 def test_no_series_is_no_data_and_old_series_are_stale(prometheus: Wire) -> None:
@@ -144,6 +258,22 @@ def test_an_instant_answer_that_is_twice_or_of_the_future_is_refused(
     assert said in reading.detail
 
 
+@pytest.mark.parametrize("ahead_s", [60.0, 3600.0, 7200.0])
+def test_a_clock_that_was_ahead_for_one_tick_is_forgiven(prometheus: Wire, ahead_s: float) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    answer(prometheus, [(BIN_END_S - 60 * i, "30") for i in range(60)])
+    source.read(POOL, NOW_S)
+    answer(prometheus, [])
+    source.read(POOL, NOW_S + ahead_s)
+    answer(prometheus, [(BIN_END_S, "30"), (BIN_END_S + 60, "40")])
+    reading = source.read(POOL, NOW_S + 60)
+    source.close()
+    assert reading.outcome is Outcome.OK, reading.detail
+    assert reading.end_s == BIN_END_S + 60
+    assert reading.demand.size == 60
+    assert reading.demand[-2:].tolist() == [30.0, 40.0]
+
+
 @pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
 def test_a_queue_that_is_no_number_is_not_known(prometheus: Wire, text: str) -> None:
     answer(prometheus, [(BIN_END_S, "30")])
@@ -196,6 +326,67 @@ def test_a_server_that_drips_is_left_after_the_deadline(prometheus: Wire) -> Non
     assert time.monotonic() - begin_s < 5.0
     assert reading.outcome is Outcome.UNREACHABLE
     assert "no answer within 0.5 s" in reading.detail
+
+
+def pools(count: int) -> list[Pool]:
+    return [replace(POOL, name=f"p{number}") for number in range(count)]
+
+
+def test_a_prometheus_that_hangs_takes_one_deadline_a_tick_however_many_pools(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=3600.0, deadline_s=0.5)
+    store(prometheus, lambda _: 60.0)
+    assert [source.read(pool, NOW_S).outcome for pool in pools(8)] == [Outcome.OK] * 8
+    prometheus.drip_s = 1.0
+    begin_s = time.monotonic()
+    readings = [source.read(pool, NOW_S + 15) for pool in pools(8)]
+    assert time.monotonic() - begin_s < 2.0
+    assert [reading.outcome for reading in readings] == [Outcome.UNREACHABLE] * 8
+    assert "pool 'p0' had no answer in this tick (no answer within 0.5 s)" in readings[1].detail
+    assert all(reading.demand.tolist() == [60.0] * 60 for reading in readings)
+    prometheus.drip_s = 0.0
+    back = [source.read(pool, NOW_S + 30).outcome for pool in pools(8)]
+    assert back == [Outcome.UNREACHABLE] + [Outcome.OK] * 7
+    assert [source.read(pool, NOW_S + 45).outcome for pool in pools(8)] == [Outcome.OK] * 8
+    source.close()
+
+
+def test_a_single_pool_asks_again_in_the_next_tick(free_port: int) -> None:
+    source = PrometheusDemand(f"http://127.0.0.1:{free_port}", history_s=3600.0)
+    for tick in range(3):
+        reading = source.read(POOL, NOW_S + 15 * tick)
+        assert reading.outcome is Outcome.UNREACHABLE
+        assert "refused" in reading.detail
+        assert "not asked" not in reading.detail
+    source.close()
+
+
+def test_pools_whose_answers_are_slow_do_not_keep_others_from_theirs(prometheus: Wire) -> None:
+    """The first two of five have a history that takes longer than the deadline, and always will."""
+    source = PrometheusDemand(prometheus.url, history_s=3600.0, deadline_s=0.5)
+    store(prometheus, lambda _: 60.0)
+    quick = prometheus.answers["/api/v1/query_range"]
+
+    def slow(query: str) -> str:
+        time.sleep(1.0 if "p0" in query or "p1" in query else 0.0)
+        return quick(query)
+
+    prometheus.answers["/api/v1/query_range"] = slow
+    outcomes = [[source.read(pool, NOW_S + 15 * tick).outcome for pool in pools(5)] for tick in range(6)]
+    source.close()
+    good = [[outcome is Outcome.OK for outcome in tick] for tick in outcomes]
+    nobody, others = [False] * 5, [False, False, True, True, True]
+    assert good == [nobody, nobody, others] * 2
+
+
+def test_an_http_error_of_one_pool_is_an_answer(prometheus: Wire) -> None:
+    source = PrometheusDemand(prometheus.url, history_s=3600.0)
+    store(prometheus, lambda _: 60.0)
+    prometheus.status = 422
+    readings = [source.read(pool, NOW_S) for pool in pools(3)]
+    source.close()
+    assert [reading.outcome for reading in readings] == [Outcome.UNREACHABLE] * 3
+    assert all("422" in reading.detail for reading in readings)
+    assert len(prometheus.asked) == 3
 
 
 def test_nobody_there(free_port: int) -> None:

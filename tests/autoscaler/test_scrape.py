@@ -39,8 +39,8 @@ def gateway_page(wire: Wire, robot: float, tree: float, pending: float = 0.0) ->
     )
 
 
-def exporter_page(wire: Wire, queue_s: float, compute_s: float, done: float) -> None:
-    labels = 'pod="p1",pool="renderer",model="gaussian_renderer"'
+def exporter_page(wire: Wire, queue_s: float, compute_s: float, done: float, pod: str = "p1") -> None:
+    labels = f'pod="{pod}",pool="renderer",model="gaussian_renderer"'
     wire.pages["/metrics"] = (
         f"splatfleet_triton_queue_seconds_total{{{labels}}} {queue_s}\n"
         f"splatfleet_triton_compute_seconds_total{{{labels}}} {compute_s}\n"
@@ -175,3 +175,63 @@ def test_a_dead_exporter_is_named_and_demand_goes_on(gateway: Wire, free_port: i
     assert reading.outcome is Outcome.OK
     assert f"{free_port}" in reading.detail
     assert (reading.queue_to_compute, reading.service) == (None, None)
+
+
+def test_the_ratio_is_unknown_once_the_exporters_failed_for_longer_than_its_window(
+    gateway: Wire, exporter: Wire
+) -> None:
+    source = DirectScrape(gateway.url, [exporter.url], bin_s=1.0)
+    ratios = []
+    for second in range(34):
+        gateway_page(gateway, 20 * second, 0)
+        exporter_page(exporter, 5.0 * min(second, 29), 1.0 * second, 1000 + 20 * second)
+        exporter.status = 500 if 5 <= second < 30 else 200
+        reading = source.read(POOL, 1000.0 + second)
+        assert reading.outcome is (Outcome.OK if second else Outcome.NO_DATA)
+        ratios.append(reading.queue_to_compute)
+    source.close()
+    assert ratios[1:15] == pytest.approx([5.0] * 14)
+    assert ratios[15:31] == [None] * 16, "the seconds of an outage are not those of the look that ends it"
+    assert ratios[31:] == [0.0] * 3
+
+
+def test_looks_that_are_further_apart_than_the_window_have_a_ratio(gateway: Wire, exporter: Wire) -> None:
+    source = DirectScrape(gateway.url, [exporter.url], bin_s=1.0)
+    for look in range(3):
+        gateway_page(gateway, 20 * look, 0)
+        exporter_page(exporter, 5.0 * look, 1.0 * look, 1000 + 20 * look)
+        reading = source.read(POOL, 1000.0 + 15 * look)
+    source.close()
+    assert reading.queue_to_compute == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("missing_looks", [1, 5, 14])
+def test_a_pod_whose_exporter_was_missing_comes_back_without_its_whole_life(
+    gateway: Wire, exporter: Wire, missing_looks: int
+) -> None:
+    with serving() as old:
+        urls = [exporter.url, old.url]
+        source = DirectScrape(gateway.url, lambda: urls, bin_s=1.0)
+        ratios, services = [], []
+        for second in range(24):
+            gateway_page(gateway, 20 * second, 0)
+            exporter_page(exporter, 0.1 * second, 2.0 * second, 1000 + 20 * second)
+            exporter_page(old, 36_000 + 0.1 * second, 7200 + 2.0 * second, 30_000 + 20 * second, pod="p2")
+            urls = [exporter.url] if 3 <= second < 3 + missing_looks else [exporter.url, old.url]
+            reading = source.read(POOL, 1000.0 + second)
+            ratios.append(reading.queue_to_compute)
+            services.append(reading.service.mean_s if reading.service else None)
+        source.close()
+    assert ratios[1:] == pytest.approx([0.05] * 23)
+    assert services[1:] == pytest.approx([0.1] * 23)
+
+
+def test_a_renderer_that_was_restarted_counts_from_zero(gateway: Wire, exporter: Wire) -> None:
+    source = DirectScrape(gateway.url, [exporter.url], bin_s=1.0)
+    for second, (queue_s, compute_s) in enumerate([(900.0, 100.0), (900.0, 100.0), (3.0, 2.0)]):
+        gateway_page(gateway, 20 * second, 0)
+        exporter_page(exporter, queue_s, compute_s, 1000 if second < 2 else 5)
+        reading = source.read(POOL, 1000.0 + second)
+    source.close()
+    assert reading.queue_to_compute == pytest.approx(1.5)
+    assert reading.service is None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Wire:
-    """`pages` maps a path to its body; `status` and `drip_s` break what is served."""
+    """`pages` maps a path to its body, `answers` to what makes one of the query; `status` and `drip_s` break it."""
 
     def __init__(self) -> None:
         self.pages: dict[str, str] = {}
+        self.answers: dict[str, Callable[[str], str]] = {}
         self.status = 200
         self.drip_s = 0.0
         self.asked: list[str] = []
@@ -27,7 +28,8 @@ def serving() -> Iterator[Wire]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wire.asked.append(self.path)
-            body = wire.pages.get(self.path.partition("?")[0], "").encode()
+            path, _, query = self.path.partition("?")
+            body = (wire.answers[path](query) if path in wire.answers else wire.pages.get(path, "")).encode()
             self.send_response(wire.status)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(body)))
