@@ -127,16 +127,16 @@ class LiveCluster:
         resource = seen.resource
         if not self._may_act(seen):
             return
-        pods = self._watches.pods_of(resource.namespace, pool.name)
-        absent = max(0, decision.current - len([pod for pod in pods if not pod.terminating]))
+        found = self._watches.pods_of(resource.namespace, pool.name)
+        pods = [pod for pod in found if not (pod.terminating or pod.finished)]
+        absent = max(0, decision.current - len(pods))
         if decision.replicas > decision.current:
             self._writes.plan(pool.name, decision.scenes, absent)
             self._set(resource, decision, decision.replicas, EventReason.SCALED_UP)
             return
-        present = {pod.metadata.uid for pod in pods}
-        drained = self._writes.drain(pods, decision.victims)
-        # Replicas without a pod go first, they serve nobody.
-        drained += absent + sum(uid not in present for uid in decision.victims)
+        # Replicas without a pod go first, they serve nobody. A victim that went meanwhile is one of them, or has a
+        # successor that the next tick chooses.
+        drained = absent + self._writes.drain(pods, decision.victims)
         lowest = max(decision.replicas, decision.current - drained)
         if lowest < decision.current:
             self._set(resource, decision, lowest, EventReason.SCALED_DOWN)

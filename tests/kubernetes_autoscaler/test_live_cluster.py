@@ -1,0 +1,89 @@
+"""The cluster as the loop sees it, in this process, on the real API server: what is written between two looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+
+import pytest
+
+from autoscaler.decision import Decision, Reason
+from autoscaler.kubernetes_cluster import LiveCluster
+from autoscaler.node_services import Addresses
+from autoscaler.pool import Pool
+from autoscaler.scrape import DirectScrape
+from autoscaler.target import Writes
+from autoscaler.watches import Watches
+from fleet.labels import DRAINING_ANNOTATION, POOL_LABEL
+from kube.connection import Connection
+from kube.events import EventRecorder
+from tests.control_plane.objects import pod
+from tests.kubernetes_autoscaler.cluster import MERGE, NODE, Demand, Space, until
+
+pytestmark = [pytest.mark.usefixtures("kubelet"), pytest.mark.timeout(200)]
+
+
+class Live:
+    """A cluster that leads, with its watches."""
+
+    def __init__(self, watches: Watches, cluster: LiveCluster) -> None:
+        self.watches = watches
+        self.cluster = cluster
+
+    def look(self) -> Pool:
+        """The one pool, once its resource and Deployment have come over the watch."""
+        (pool,) = until(self.cluster.pools)
+        return pool
+
+
+@pytest.fixture
+def live(space: Space, demand: Demand) -> Iterator[Live]:
+    with ExitStack() as stack:
+        connection = stack.enter_context(closing(Connection.open(space.plane.kubeconfig)))
+        watches = stack.enter_context(closing(Watches(connection, space.namespace, Addresses())))
+        source = stack.enter_context(closing(DirectScrape(demand.url, [], bin_s=1.0)))
+        writes = Writes(connection, float, write_s=4.0, drain_s=60.0)
+        events = EventRecorder(connection, "splatfleet-autoscaler")
+        cluster = LiveCluster(watches, source, writes, events, lambda: True, tick_s=1.0)
+        watches.start()
+        assert not watches.wait_synced(20.0)
+        yield Live(watches, cluster)
+
+
+def standing(space: Space, replicas: int) -> None:
+    """A paused Deployment and its resource: nobody makes pods or takes them, so those there are stay."""
+    labels = {POOL_LABEL: space.namespace, "app": "renderer"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "renderer", "image": "none"}]}}
+    spec = {"paused": True, "replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    metadata = {"name": "renderer", "namespace": space.namespace}
+    space.plane.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
+    space.autoscale()
+
+
+def ready_pod(space: Space, name: str, finalizers: Sequence[str] = ()) -> str:
+    """The uid of a pod of the pool that has no owner."""
+    made = pod(name, namespace=space.namespace, labels={POOL_LABEL: space.namespace}, finalizers=list(finalizers))
+    made["spec"]["nodeName"] = NODE
+    return str(space.plane.request("POST", space.path("pods", group="api/v1"), made)["metadata"]["uid"])
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["gone", "terminating"])
+def test_a_victim_that_vanishes_before_the_write_is_counted_once(space: Space, live: Live, held: bool) -> None:
+    standing(space, replicas=5)
+    first = ready_pod(space, "first", ["example.com/held"] if held else [])
+    second, *_ = [ready_pod(space, name) for name in ("second", "third", "fourth", "fifth")]
+    pool = live.look()
+    until(lambda: sum(pod.ready for pod in live.watches.pods()) == 5)
+    path = space.path("pods", "first", "api/v1")
+    if held:
+        unready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+        space.plane.request("PATCH", f"{path}/status", unready, MERGE)
+    space.plane.request("DELETE", path, {"gracePeriodSeconds": 0})
+    until(lambda: sum(not pod.terminating for pod in live.watches.pods()) == 4)
+    decision = Decision(pool.name, 3, Reason.SURPLUS, "", current=5, victims=(first, second))
+    live.cluster.scale(pool, decision)
+    if held:
+        space.plane.request("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+    assert space.replicas() == 4, "the other one drains first"
+    (drains,) = [found for found in space.pods() if DRAINING_ANNOTATION in found["metadata"].get("annotations", {})]
+    assert drains["metadata"]["uid"] == second
