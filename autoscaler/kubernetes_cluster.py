@@ -83,8 +83,10 @@ class LiveCluster:
     def pools(self) -> Sequence[Pool]:
         """The pools of every resource that can be read and has its target and pool to itself."""
         now_s = time.time()
-        resources = []
-        for found in self._watches.resources():
+        resources, everything = [], self._watches.resources()
+        here = {found.metadata.uid for found in everything}
+        self._written = {uid: written for uid, written in self._written.items() if uid in here}
+        for found in everything:
             try:
                 resource = parse_resource(msgspec.to_builtins(found), now_s)
                 resources.append(replace(resource, status=self._old(resource.uid, resource.status)))
@@ -161,6 +163,7 @@ class LiveCluster:
             self.cost.advance(time.monotonic(), moment_of(self._watches.nodes().values(), self._watches.pods()))
         else:
             self.cost.pause()  # the leader counts
+            self._written.clear()  # and it writes: by what we wrote before we would undo that
         self._open_gates()
         self._keep_places(decisions, now_s)
         for decision in decisions:

@@ -87,3 +87,14 @@ def test_a_victim_that_vanishes_before_the_write_is_counted_once(space: Space, l
     assert space.replicas() == 4, "the other one drains first"
     (drains,) = [found for found in space.pods() if DRAINING_ANNOTATION in found["metadata"].get("annotations", {})]
     assert drains["metadata"]["uid"] == second
+
+
+def test_nothing_is_kept_of_a_resource_that_is_gone(space: Space, live: Live) -> None:
+    standing(space, replicas=0)
+    pool = live.look()
+    live.cluster.report([Decision(pool.name, 0, Reason.STEADY, "")])
+    uid = space.resource()["metadata"]["uid"]
+    assert set(live.cluster._written) == {uid}
+    space.plane.request("DELETE", space.path("predictiveautoscalers", "renderer", "apis/splatfleet.io/v1alpha1"))
+    until(lambda: not live.cluster.pools())
+    assert not live.cluster._written
