@@ -111,6 +111,7 @@ def status_of(
         "explanation": decision.explanation,
         "demandPerSecond": _number(decision.demand_per_s),
         "forecast": forecast,
+        "lastScaleTime": resource.status.get("lastScaleTime"),
         # What is not known for once is not unlearned; a pool that is another's is not ours to speak of.
         "sceneShares": _shares(decision) or (None if standing.conflict else resource.status.get("sceneShares")),
         "conditions": _dated(
@@ -247,7 +248,8 @@ def is_news(old: Mapping[str, Any], new: Mapping[str, Any], since_written_s: flo
 
 def substance(status: Mapping[str, Any]) -> list[object]:
     """What of a status is written as soon as it changes."""
-    keys = ("observedGeneration", "currentReplicas", "readyReplicas", "startingReplicas", "desiredReplicas", "reason")
+    counts = ("currentReplicas", "readyReplicas", "startingReplicas", "desiredReplicas")
+    keys = ("observedGeneration", *counts, "lastScaleTime", "reason")
     conditions = sorted((c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ())
     return [*(status.get(key) for key in keys), bool(status.get("sceneShares")), conditions]
 

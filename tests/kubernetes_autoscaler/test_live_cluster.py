@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,9 @@ from autoscaler.decision import Decision, Reason
 from autoscaler.kubernetes_cluster import LiveCluster
 from autoscaler.node_services import Addresses
 from autoscaler.pool import Pool
+from autoscaler.resource import parse_time
 from autoscaler.scrape import DirectScrape
-from autoscaler.target import Writes
+from autoscaler.target import ScaleMoved, Writes
 from autoscaler.watches import Watches
 from fleet.labels import DRAINING_ANNOTATION, POOL_LABEL
 from kube.connection import Connection
@@ -24,16 +27,35 @@ pytestmark = [pytest.mark.usefixtures("kubelet"), pytest.mark.timeout(200)]
 
 
 class Live:
-    """A cluster that leads, with its watches."""
+    """A cluster that leads, on watches that go on when it is started again."""
 
-    def __init__(self, watches: Watches, cluster: LiveCluster) -> None:
+    def __init__(self, space: Space, watches: Watches, source: DirectScrape) -> None:
+        self._space = space
         self.watches = watches
-        self.cluster = cluster
+        self._source = source
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew: all that was remembered is forgotten."""
+        writes = Writes(self.watches.connection, float, write_s=4.0, drain_s=60.0)
+        events = EventRecorder(self.watches.connection, "splatfleet-autoscaler")
+        self.cluster = LiveCluster(self.watches, self._source, writes, events, lambda: True, tick_s=1.0)
 
     def look(self) -> Pool:
-        """The one pool, once its resource and Deployment have come over the watch."""
+        """The one pool, once its resource has come over the watch."""
         (pool,) = until(self.cluster.pools)
         return pool
+
+    def decide(self, current: int, replicas: int, reason: Reason) -> dict[str, Any]:
+        """One tick with this decision; the status after it."""
+        pool = self.look()
+        decision = Decision(pool.name, replicas, reason, "", current=current)
+        if replicas != current:
+            self.cluster.scale(pool, decision)
+        self.cluster.report([decision])
+        status: dict[str, Any] = self._space.resource()["status"]
+        assert status["reason"] == reason
+        return status
 
 
 @pytest.fixture
@@ -42,12 +64,9 @@ def live(space: Space, demand: Demand) -> Iterator[Live]:
         connection = stack.enter_context(closing(Connection.open(space.plane.kubeconfig)))
         watches = stack.enter_context(closing(Watches(connection, space.namespace, Addresses())))
         source = stack.enter_context(closing(DirectScrape(demand.url, [], bin_s=1.0)))
-        writes = Writes(connection, float, write_s=4.0, drain_s=60.0)
-        events = EventRecorder(connection, "splatfleet-autoscaler")
-        cluster = LiveCluster(watches, source, writes, events, lambda: True, tick_s=1.0)
         watches.start()
         assert not watches.wait_synced(20.0)
-        yield Live(watches, cluster)
+        yield Live(space, watches, source)
 
 
 def standing(space: Space, replicas: int) -> None:
@@ -98,3 +117,22 @@ def test_nothing_is_kept_of_a_resource_that_is_gone(space: Space, live: Live) ->
     space.plane.request("DELETE", space.path("predictiveautoscalers", "renderer", "apis/splatfleet.io/v1alpha1"))
     until(lambda: not live.cluster.pools())
     assert not live.cluster._written
+
+
+def test_the_time_of_the_last_change_of_the_count_outlives_ticks_and_restarts(space: Space, live: Live) -> None:
+    standing(space, replicas=1)
+    assert "lastScaleTime" not in live.decide(1, 1, Reason.STEADY)
+    before_s = int(time.time())
+    first = live.decide(1, 3, Reason.FORECAST)["lastScaleTime"]
+    assert before_s <= parse_time("status.lastScaleTime", first) <= time.time()
+    assert first.endswith("Z")
+    time.sleep(1.1)  # the API counts whole seconds
+    assert live.decide(3, 3, Reason.STARTING)["lastScaleTime"] == first
+    with pytest.raises(ScaleMoved):
+        live.decide(7, 9, Reason.DEMAND)
+    until(lambda: live.watches.resources()[0].status["reason"] == Reason.STARTING)
+    live.start()
+    assert live.decide(3, 3, Reason.STEADY)["lastScaleTime"] == first
+    down = live.decide(3, 2, Reason.SURPLUS)["lastScaleTime"]
+    assert down > first
+    assert live.decide(2, 2, Reason.STEADY)["lastScaleTime"] == down
