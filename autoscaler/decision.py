@@ -104,6 +104,7 @@ class Decision:
     leeway: float = 1.0  # x the objective's violation ratio is what this moment was sized for
     capacity: Mapping[str, int] = field(default_factory=dict)  # pods by capacity type, where the pool names any
     scene_shares: Mapping[SceneId, float] = field(default_factory=dict)  # of the forecast demand, the most wanted ones
+    blind: Reason | None = None  # why the demand could not be decided by, whatever the reason is; None: it could
 
     @property
     def change(self) -> int:

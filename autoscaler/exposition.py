@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -40,7 +40,7 @@ class DecisionMetrics:
         self._tick = Histogram(tick.name, tick.help, registry=self.registry, buckets=tick.buckets)
 
     def record(self, decisions: Sequence[Decision], tick_s: float) -> None:
-        """Take over the decisions of one tick; what is not known is removed, never 0."""
+        """Take over the decisions of one tick; what is not known, and pools that are gone, are removed, never 0."""
         self._tick.observe(tick_s)
         for decision in decisions:
             for reason in Reason:  # every known label value from the start
@@ -52,30 +52,46 @@ class DecisionMetrics:
             if places > before:
                 self._asks.labels(decision.pool, "node").inc(places - before)
             self._places[decision.pool] = places
-            self._record_gauges(decision)
+        self._record_gauges(decisions)
+        self._forget_all_but({decision.pool for decision in decisions})
 
-    def _record_gauges(self, decision: Decision) -> None:
-        view = decision.forecast
-        self._set(metrics.AUTOSCALER_DESIRED, decision.replicas, decision.pool)
-        self._set(metrics.AUTOSCALER_CURRENT, decision.current, decision.pool)
-        self._set(metrics.AUTOSCALER_FLOOR, decision.floor, decision.pool)
-        self._set(metrics.AUTOSCALER_LEAD, decision.lead_s, decision.pool)
-        self._set(metrics.AUTOSCALER_DEMAND, decision.demand_per_s, decision.pool)
-        self._set(metrics.AUTOSCALER_COVERAGE, view.coverage if view else None, decision.pool)
-        self._set(metrics.AUTOSCALER_SKILL, view.skill if view else None, decision.pool)
-        if view is None:
-            return
-        for level, value in view.quantiles.items():
-            self._set(metrics.AUTOSCALER_FORECAST, value, decision.pool, f"{level:g}")
-        for expert, weight in view.weights.items():
-            self._set(metrics.AUTOSCALER_WEIGHT, weight, decision.pool, expert)
+    def _record_gauges(self, decisions: Sequence[Decision]) -> None:
+        """Set every series that is known, and remove all others."""
+        known: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in self._gauges}
+        for decision in decisions:
+            for metric, value, *labels in _numbers(decision):
+                if value is not None:
+                    known[metric.name][decision.pool, *labels] = value
+        for name, gauge in self._gauges.items():
+            for series, value in known[name].items():
+                gauge.labels(*series).set(value)
+            for gone in gauge._metrics.keys() - known[name].keys():
+                gauge.remove(*gone)
 
-    def _set(self, metric: metrics.Metric, value: float | None, *labels: str) -> None:
-        gauge = self._gauges[metric.name]
-        if value is not None:
-            gauge.labels(*labels).set(value)
-        elif labels in gauge._metrics:
-            gauge.remove(*labels)
+    def _forget_all_but(self, pools: set[str]) -> None:
+        for counter in (self._decisions, self._asks):
+            for series in [series for series in counter._metrics if series[0] not in pools]:
+                counter.remove(*series)
+        for pool in self._places.keys() - pools:
+            del self._places[pool]
+
+
+def _numbers(decision: Decision) -> Iterator[tuple[metrics.Metric, float | None, *tuple[str, ...]]]:
+    """Each number of a decision with its metric and the labels beside the pool; None: not known."""
+    view = decision.forecast
+    yield metrics.AUTOSCALER_DESIRED, decision.replicas
+    yield metrics.AUTOSCALER_CURRENT, decision.current
+    yield metrics.AUTOSCALER_FLOOR, decision.floor
+    yield metrics.AUTOSCALER_LEAD, decision.lead_s
+    yield metrics.AUTOSCALER_DEMAND, decision.demand_per_s
+    if view is None:
+        return
+    yield metrics.AUTOSCALER_COVERAGE, view.coverage
+    yield metrics.AUTOSCALER_SKILL, view.skill
+    for level, value in view.quantiles.items():
+        yield metrics.AUTOSCALER_FORECAST, value, f"{level:g}"
+    for expert, weight in view.weights.items():
+        yield metrics.AUTOSCALER_WEIGHT, weight, expert
 
 
 def _counter(metric: metrics.Metric, registry: CollectorRegistry) -> Counter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,17 @@ from autoscaler.observation import Observation
 from autoscaler.placeholders import Placeholders, Wanted
 from autoscaler.pod_stages import Startup, StartupBook
 from autoscaler.pool import Pool
-from autoscaler.resource import GROUP, KIND, VERSION, Acting, Resource, ResourceError, effective_pool, parse_resource
+from autoscaler.resource import (
+    GROUP,
+    KIND,
+    VERSION,
+    Acting,
+    Resource,
+    ResourceError,
+    effective_pool,
+    format_time,
+    parse_resource,
+)
 from autoscaler.scene_labels import SceneLabels
 from autoscaler.second_writer import Writer, double_claims, other_writers
 from autoscaler.status import EventReason, Standing, invalid_status, is_news, news, ready_reason, status_of
@@ -78,14 +88,16 @@ class LiveCluster:
         self._seen: dict[str, _Seen] = {}  # by pool
         self._wanted: dict[str, Wanted] = {}  # places by pool, of the last tick
         self._written: dict[str, tuple[dict[str, Any], float]] = {}  # by resource: status and when, monotonic
+        self._scaled: dict[str, str] = {}  # by resource: when we last changed the count, RFC 3339
         watches.on_pod = self._pod_changed
         watches.on_placeholder = self._placeholder_changed
 
     def pools(self) -> Sequence[Pool]:
         """The pools of every resource that can be read and has its target and pool to itself."""
         now_s = time.time()
-        resources = []
-        for found in self._watches.resources():
+        resources, everything = [], self._watches.resources()
+        self._forget_all_but({found.metadata.uid for found in everything})
+        for found in everything:
             try:
                 resource = parse_resource(msgspec.to_builtins(found), now_s)
                 resources.append(replace(resource, status=self._old(resource.uid, resource.status)))
@@ -130,16 +142,16 @@ class LiveCluster:
         resource = seen.resource
         if not self._may_act(seen):
             return
-        pods = self._watches.pods_of(resource.namespace, pool.name)
-        absent = max(0, decision.current - len([pod for pod in pods if not pod.terminating]))
+        found = self._watches.pods_of(resource.namespace, pool.name)
+        pods = [pod for pod in found if not (pod.terminating or pod.finished)]
+        absent = max(0, decision.current - len(pods))
         if decision.replicas > decision.current:
             self._writes.plan(pool.name, decision.scenes, absent)
             self._set(resource, decision, decision.replicas, EventReason.SCALED_UP)
             return
-        present = {pod.metadata.uid for pod in pods}
-        drained = self._writes.drain(pods, decision.victims)
-        # Replicas without a pod go first, they serve nobody.
-        drained += absent + sum(uid not in present for uid in decision.victims)
+        # Replicas without a pod go first, they serve nobody. A victim that went meanwhile is one of them, or has a
+        # successor that the next tick chooses.
+        drained = absent + self._writes.drain(pods, decision.victims)
         lowest = max(decision.replicas, decision.current - drained)
         if lowest < decision.current:
             self._set(resource, decision, lowest, EventReason.SCALED_DOWN)
@@ -164,6 +176,7 @@ class LiveCluster:
             self.cost.advance(time.monotonic(), moment_of(self._watches.nodes().values(), self._watches.pods()))
         else:
             self.cost.pause()  # the leader counts
+            self._forget_all_but(set())  # and it writes: by what we wrote before we would undo that
         self._open_gates()
         self._keep_places(decisions, now_s)
         for decision in decisions:
@@ -178,7 +191,10 @@ class LiveCluster:
                 log.warning("draining not taken back", pool=decision.pool, error=str(error))
             if decision.reason is Reason.ACT_FAILED and ready_reason(seen.resource.status) != "ScaleFailed":
                 self._tell(seen.resource, EventReason.SCALE_FAILED, decision.explanation, "Warning")
-            self._write(seen.resource, status_of(seen.resource, decision, seen.observation, seen.standing, now_s))
+            status = status_of(seen.resource, decision, seen.observation, seen.standing, now_s)
+            if seen.resource.uid in self._scaled:
+                status["lastScaleTime"] = self._scaled[seen.resource.uid]
+            self._write(seen.resource, status)
 
     def _open_gates(self) -> None:
         """Those that were not opened when their pods came: nobody led then, or the API server was away."""
@@ -207,6 +223,7 @@ class LiveCluster:
 
     def _set(self, resource: Resource, decision: Decision, replicas: int, reason: EventReason) -> None:
         self._writes.scale(resource.namespace, resource.target, decision.current, replicas)
+        self._scaled[resource.uid] = format_time(time.time())
         log.info("scaled", target=f"{resource.namespace}/{resource.target}", was=decision.current, now=replicas)
         self._tell(resource, reason, decision.explanation, "Normal")
 
@@ -257,6 +274,11 @@ class LiveCluster:
             for told in news(resource.status, status):
                 self._tell(resource, told.reason, told.message, told.kind)
 
+    def _forget_all_but(self, uids: Set[str]) -> None:
+        for of_resources in (self._written, self._scaled):
+            for uid in of_resources.keys() - uids:
+                del of_resources[uid]
+
     def _old(self, uid: str, status: Mapping[str, Any]) -> Mapping[str, Any]:
         """The status as it stands: what we wrote last may not have come back over the watch yet."""
         mine, _ = self._written.get(uid, ({}, 0.0))
@@ -265,7 +287,7 @@ class LiveCluster:
     def _put(self, about: Reference, old: Mapping[str, Any], status: dict[str, Any]) -> bool:
         """Write a status that is news; whether it was written."""
         if not self._leads():
-            self._written.clear()  # another one writes now
+            self._forget_all_but(set())  # another one writes now
             return False
         _, at_s = self._written.get(about.uid, ({}, float("-inf")))
         if not is_news(old, status, time.monotonic() - at_s):

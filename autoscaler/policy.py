@@ -78,6 +78,7 @@ def decide(pool: Pool, observation: Observation, memory: PoolMemory) -> Decision
         warm=warm if predictive else (),
         places=places,
         scene_shares=memory.shares.most_wanted() if memory.shares is not None else {},
+        blind=evidence.blind,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from autoscaler.decision import Decision, Reason
 from autoscaler.observation import Observation
+from autoscaler.reasons import WORDS
 from autoscaler.resource import Acting, Resource, format_time
 
 REFRESH_S = 60.0  # numbers that change with every tick are written so often at most
@@ -110,6 +111,7 @@ def status_of(
         "explanation": decision.explanation,
         "demandPerSecond": _number(decision.demand_per_s),
         "forecast": forecast,
+        "lastScaleTime": resource.status.get("lastScaleTime"),
         # What is not known for once is not unlearned; a pool that is another's is not ours to speak of.
         "sceneShares": _shares(decision) or (None if standing.conflict else resource.status.get("sceneShares")),
         "conditions": _dated(
@@ -130,12 +132,8 @@ def _conditions(
     resource: Resource, decision: Decision, observation: Observation | None, standing: Standing
 ) -> Iterator[Condition]:
     line = decision.explanation
-    blind = _BLIND.get(decision.reason)
     yield _ready(decision, standing)
-    if blind is None:
-        yield Condition("MetricsAvailable", "True", "DemandKnown", "demand is known and fresh")
-    else:
-        yield Condition("MetricsAvailable", "False", blind, line)
+    yield _metrics_available(decision)
     yield _forecasting(decision)
     yield _scaling(resource, decision, standing)
     limit = _LIMITS.get(decision.reason)
@@ -176,6 +174,15 @@ def _ready(decision: Decision, standing: Standing) -> Condition:
     if decision.reason is Reason.ACT_FAILED:
         return Condition("Ready", "False", "ScaleFailed", decision.explanation)
     return Condition("Ready", "True", "Deciding", "decisions are made")
+
+
+def _metrics_available(decision: Decision) -> Condition:
+    """Without data a pause, a limit or a queue may be the decision's reason, and its line does not say it then."""
+    blind = decision.blind or decision.reason
+    if blind not in _BLIND:
+        return Condition("MetricsAvailable", "True", "DemandKnown", "demand is known and fresh")
+    line = decision.explanation if blind is decision.reason else f"{WORDS[blind]}; {decision.explanation}"
+    return Condition("MetricsAvailable", "False", _BLIND[blind], line)
 
 
 def _forecasting(decision: Decision) -> Condition:
@@ -241,7 +248,8 @@ def is_news(old: Mapping[str, Any], new: Mapping[str, Any], since_written_s: flo
 
 def substance(status: Mapping[str, Any]) -> list[object]:
     """What of a status is written as soon as it changes."""
-    keys = ("observedGeneration", "currentReplicas", "readyReplicas", "startingReplicas", "desiredReplicas", "reason")
+    counts = ("currentReplicas", "readyReplicas", "startingReplicas", "desiredReplicas")
+    keys = ("observedGeneration", *counts, "lastScaleTime", "reason")
     conditions = sorted((c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ())
     return [*(status.get(key) for key in keys), bool(status.get("sceneShares")), conditions]
 

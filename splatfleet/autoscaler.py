@@ -200,7 +200,8 @@ def run(settings: AutoscalerSettings) -> int:
         source = open_source(settings)
         from autoscaler.shadow import ShadowCluster
 
-        return _decide(settings, ShadowCluster(pools, source), metrics, None, stack)
+        shadow = ShadowCluster(pools, source, carried_out=settings.keda_listen is not None)
+        return _decide(settings, shadow, metrics, None, stack)
 
 
 def _decide(

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -25,8 +26,12 @@ from autoscaler.answers import METRIC, UNKNOWN, served_replicas
 from autoscaler.decision import Decision, Reason
 from autoscaler.external_scaler import SERVICE, ExternalScalerServer
 from autoscaler.keda import externalscaler_pb2 as messages
+from autoscaler.loop import Memory, Mode, Override, Pool, Triggers, tick
+from autoscaler.scrape import DirectScrape
+from autoscaler.shadow import ShadowCluster
 from kube.tls import TlsError, TlsFiles
 from simulator.rivals.hpa import average_value_replicas
+from tests.autoscaler.wire import Wire, serving
 from tests.kubernetes_autoscaler.keda_client import KedaClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -361,6 +366,74 @@ def test_the_autoscaler_serves_keda() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+class Asked:
+    """What KEDA is told of a pool, a tick a second; after eight seconds a pause holds what stands. Two leads are 16."""
+
+    def __init__(self, wire: Wire, server: ExternalScalerServer, keda: KedaClient) -> None:
+        self._wire, self._server, self._keda = wire, server, keda
+        pause = Override(until_s=2000.0, from_s=1008.5, paused=True)
+        pool = Pool("renderer", tick_s=1.0, startup_s=7.0, service_s=0.5, max_replicas=60, overrides=(pause,))
+        pool = replace(pool, mode=Mode.REACTIVE, triggers=Triggers(utilization=1.0))  # two requests/s a pod
+        source = DirectScrape(wire.url, [], bin_s=1.0)
+        self.close = source.close
+        self._cluster, self._memory = ShadowCluster([pool], source, carried_out=True), Memory()
+        self._second = self._requests = 0
+
+    def tick(self, ready: int | None, rate_per_s: int = 16) -> float:
+        """The count that KEDA is told; `ready` is what the gateway counts, None: it does not answer."""
+        self._wire.status = 500 if ready is None else 200
+        self._second += 1
+        self._requests += rate_per_s
+        self._wire.pages["/metrics"] = (
+            f'splatfleet_gateway_requests_total{{pool="renderer",scene="ball"}} {self._requests}\n'
+            'splatfleet_gateway_pending_requests{pool="renderer"} 0\n'
+            f'splatfleet_gateway_pods{{pool="renderer",state="ready"}} {ready}\n'
+        )
+        self._server.post(tick(self._cluster, self._memory, 1000.0 + self._second))
+        return self._keda.poll().value
+
+    def until_held(self, ready: int, rate_per_s: int) -> list[float]:
+        """What KEDA is told, once a rate is known."""
+        told = []
+        for _ in range(8):
+            with suppress(grpc.RpcError):
+                told.append(self.tick(ready, rate_per_s))
+        return told
+
+
+@pytest.fixture
+def asked(server: ExternalScalerServer, keda: KedaClient) -> Iterator[Asked]:
+    with serving() as wire, closing(Asked(wire, server, keda)) as made:
+        yield made
+
+
+def test_without_a_cluster_a_pod_that_is_unready_for_a_moment_is_no_step_down(asked: Asked) -> None:
+    asked.until_held(20, 16)
+    assert [asked.tick(ready) for ready in (20, 17, 17, 20, 18, None, 17)] == [20.0] * 7
+
+
+def test_without_a_cluster_pods_that_start_stand_and_those_that_never_come_are_given_up(asked: Asked) -> None:
+    assert set(asked.until_held(20, 80)) == {40.0}
+    told = [asked.tick(20) for _ in range(20)]
+    assert told[:7] == [40.0] * 7
+    assert told[-1] == 20.0
+
+
+def test_without_a_cluster_a_small_step_up_is_told_until_its_pods_are_there(asked: Asked) -> None:
+    """At every tick the smallest count that an HPA does not ignore: KEDA may ask at any of them."""
+    told = asked.until_held(20, 42)
+    assert len(told) > 3
+    assert set(told) == {23.0}
+
+
+def test_without_a_cluster_a_count_that_somebody_lowered_is_learned(asked: Asked) -> None:
+    asked.until_held(20, 16)
+    assert asked.tick(20) == 20.0
+    told = [asked.tick(13) for _ in range(20)]
+    assert told[:16] == [20.0] * 16
+    assert told[-1] == 13.0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from autoscaler.decision import Decision, Reason
+from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, PodState
+from autoscaler.policy import decide
 from autoscaler.pool import (
     Behavior,
     Calendar,
@@ -250,6 +252,35 @@ def test_the_status_tells_the_scenes_that_are_expected_and_keeps_them_over_a_mom
     assert status({}, told)["sceneShares"] == told["sceneShares"]
     assert status({}, told, "another has the pool")["sceneShares"] is None
     assert status({}, {})["sceneShares"] is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "desired", "pending", "reason"),
+    [
+        ({}, 2, None, Reason.NO_DATA),
+        ({"mode": "Paused"}, 2, None, Reason.PAUSED),
+        ({}, 2, 500.0, Reason.PENDING),
+        ({"minReplicas": 4}, 2, None, Reason.AT_MIN),
+        ({"maxReplicas": 1}, 2, None, Reason.AT_MAX),
+    ],
+)
+def test_without_data_the_metrics_are_not_available_whatever_decides(
+    spec: dict[str, Any], desired: int, pending: float | None, reason: Reason
+) -> None:
+    got = parse_resource(resource(spec), NOW_S)
+
+    def metrics_of(demand: list[float]) -> tuple[Reason, dict[str, Any]]:
+        counts = np.array(demand)
+        observation = Observation("p", NOW_S, 60.0, counts, ready=desired, desired=desired, pending=pending)
+        decision = decide(effective_pool(got, desired), observation, PoolMemory())
+        conditions = status_of(got, decision, observation, Standing(), NOW_S)["conditions"]
+        return decision.reason, next(found for found in conditions if found["type"] == "MetricsAvailable")
+
+    why, blind = metrics_of([])
+    assert (why, blind["status"], blind["reason"]) == (reason, "False", "NoData")
+    assert ("no demand data" in blind["message"]) == (reason is not Reason.NO_DATA)
+    assert "no data" in blind["message"]
+    assert metrics_of([60.0] * 60)[1]["reason"] == "DemandKnown"
 
 
 def test_pods_on_unhealthy_slices_are_told_once_per_change() -> None:
