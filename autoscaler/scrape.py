@@ -32,9 +32,8 @@ class ScrapeError(Exception):
 @dataclass
 class _PoolState:
     requests: CounterBook[str] = field(default_factory=CounterBook)  # by scene
-    work: CounterBook[tuple[str, str, str]] = field(
-        default_factory=lambda: CounterBook(KEPT_LOOKS)
-    )  # metric, pod, model
+    # By metric, pod and model.
+    work: CounterBook[tuple[str, str, str]] = field(default_factory=lambda: CounterBook(KEPT_LOOKS))
     log: DemandLog = field(default_factory=lambda: DemandLog(60.0))
     scenes: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
     # time, queue s, compute s, and of warm pods alone: compute s, requests
@@ -144,9 +143,8 @@ class DirectScrape:
         while state.sums and state.sums[0][0] < begin_s:
             state.sums.popleft()
         if state.worked_s < min(begin_s, state.looked_s):
-            state.work = CounterBook(
-                KEPT_LOOKS
-            )  # what grew while exporters failed for more than the window is not the window's
+            # What grew while exporters failed for more than the window is not the window's.
+            state.work = CounterBook(KEPT_LOOKS)
         state.looked_s = now_s
         values: dict[tuple[str, str, str], float] = {}
         waiting: list[float] = []
