@@ -43,9 +43,17 @@ def _refuse_unknown(kind: type, settings: Mapping[str, Any], path: str) -> None:
     for key, value in settings.items():
         if key not in known:
             raise ValueError(f"pool setting {path}{key} does not exist; known here: {', '.join(known)}")
-        inner = known[key]
-        if isinstance(inner, types.GenericAlias | types.UnionType) or not dataclasses.is_dataclass(inner):
+        inner, items = known[key], [(f"{path}{key}", value)]
+        if typing.get_origin(inner) is tuple:
+            inner = typing.get_args(inner)[0]
+            items = [(f"{path}{key}[{index}]", item) for index, item in enumerate(value if _is_list(value) else ())]
+        if isinstance(inner, types.UnionType) or not dataclasses.is_dataclass(inner):
             continue
-        if not isinstance(value, Mapping):
-            raise ValueError(f"pool setting {path}{key} is {value!r}, expected a mapping of settings")
-        _refuse_unknown(typing.cast(type, inner), value, f"{path}{key}.")
+        for where, item in items:
+            if not isinstance(item, Mapping):
+                raise ValueError(f"pool setting {where} is {item!r}, expected a mapping of settings")
+            _refuse_unknown(typing.cast(type, inner), item, f"{where}.")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)

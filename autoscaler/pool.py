@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
-from zoneinfo import available_timezones as _read_timezones
 
+from autoscaler.pool_limits import checks
 from fleet.traffic import DAY_S
-
-_CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
-
-
-@cache
-def available_timezones() -> frozenset[str]:
-    """Names of the zones that this machine knows; looking costs a walk over files, so it is done once."""
-    return frozenset(_read_timezones())
 
 
 class Mode(StrEnum):
@@ -147,109 +135,6 @@ class Pool:
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other; the message names field, value and fix."""
-        checks = (
-            (self.name != "", "name", self.name, "the pool's name"),
-            (self.min_replicas >= 0, "min_replicas", self.min_replicas, "0 or more"),
-            (
-                self.max_replicas >= max(1, self.min_replicas),
-                "max_replicas",
-                self.max_replicas,
-                ">= min_replicas and >= 1",
-            ),
-            (
-                self.objective.max_queue_wait_s > 0,
-                "objective.max_queue_wait_s",
-                self.objective.max_queue_wait_s,
-                "above 0",
-            ),
-            (
-                0 < self.objective.violation_ratio < 1,
-                "objective.violation_ratio",
-                self.objective.violation_ratio,
-                "0 to 1",
-            ),
-            (
-                0 < self.triggers.utilization <= 1,
-                "triggers.utilization",
-                self.triggers.utilization,
-                "above 0, at most 1",
-            ),
-            (0.5 <= self.forecast.quantile < 1, "forecast.quantile", self.forecast.quantile, "0.5 to below 1"),
-            (
-                all(s > 0 for s in self.forecast.season_s),
-                "forecast.season_s",
-                self.forecast.season_s,
-                "seconds above 0",
-            ),
-            (self.tick_s > 0, "tick_s", self.tick_s, "above 0"),
-            (self.service_s > 0, "service_s", self.service_s, "above 0"),
-            (self.service_cv >= 0, "service_cv", self.service_cv, "0 or more"),
-            (self.startup_s >= 0, "startup_s", self.startup_s, "0 or more"),
-            (
-                self.node_startup_s is None or 0 < self.node_startup_s < math.inf,
-                "node_startup_s",
-                self.node_startup_s,
-                "above 0",
-            ),
-            (self.gpus_per_pod > 0, "gpus_per_pod", self.gpus_per_pod, "above 0"),
-            (
-                0 < self.behavior.wake_probability <= 1,
-                "behavior.wake_probability",
-                self.behavior.wake_probability,
-                "above 0, at most 1",
-            ),
-            (0 <= self.behavior.spend <= 1, "behavior.spend", self.behavior.spend, "0 to 1"),
-            (0 <= self.behavior.headroom <= 4, "behavior.headroom", self.behavior.headroom, "0 to 4"),
-            (self.behavior.max_margin >= 1, "behavior.max_margin", self.behavior.max_margin, "1 or more"),
-            (0 < self.startup_quantile <= 1, "startup_quantile", self.startup_quantile, "above 0, at most 1"),
-        )
-        for good, name, value, valid in (*checks, *self._list_checks()):
+        for good, name, value, valid in checks(self):
             if not good:
                 raise ValueError(f"pool {self.name!r}: {name} is {value!r}, expected {valid}")
-
-    def _list_checks(self) -> Iterator[tuple[bool, str, object, str]]:
-        averages = (("triggers.recent_s", self.triggers.recent_s), ("forecast.average_s", self.forecast.average_s))
-        for name, seconds in averages:
-            yield seconds is None or seconds > 0, name, seconds, "seconds above 0"
-        for name in ("down_window_s", "settle_s", "stale_after_s", "blind_after_s", "idle_s"):
-            seconds = getattr(self.behavior, name)
-            yield seconds is None or seconds >= 0, f"behavior.{name}", seconds, "seconds, 0 or more"
-        for calendar in self.calendars:
-            path = f"calendars[{calendar.name}]"
-            for name, clock in (("begin", calendar.begin), ("end", calendar.end)):
-                yield bool(_CLOCK.fullmatch(clock)), f"{path}.{name}", clock, 'a time as "08:30"'
-            yield (
-                calendar.zone in available_timezones(),
-                f"{path}.zone",
-                calendar.zone,
-                'an IANA name as "Europe/Berlin"',
-            )
-            days = calendar.weekdays
-            yield all(0 <= day <= 6 for day in days), f"{path}.weekdays", days, "0 (Monday) to 6"
-        limits = [(f"calendars[{each.name}]", each.min_replicas, each.max_replicas) for each in self.calendars]
-        limits += [("overrides", each.min_replicas, each.max_replicas) for each in self.overrides]
-        for path, low, high in limits:
-            yield low is None or low >= 0, f"{path}.min_replicas", low, "0 or more"
-            yield high is None or high >= 1, f"{path}.max_replicas", high, "1 or more"
-        for override in self.overrides:
-            ends = override.until_s > override.from_s and math.isfinite(override.until_s)
-            yield ends, "overrides.until_s", override.until_s, "a time after from_s: an override always ends"
-        for kind in self.capacity_types:
-            path = f"capacity_types[{kind.name}]"
-            yield kind.price_per_hour >= 0, f"{path}.price_per_hour", kind.price_per_hour, "0 or more"
-            bounded = kind.max_replicas is not None or not kind.reserved
-            yield bounded, f"{path}.max_replicas", kind.max_replicas, "how many are reserved"
-        for path, number in _numbers("", self):
-            yield math.isfinite(number), path, number, "a finite number"
-
-
-def _numbers(path: str, value: object) -> Iterator[tuple[str, float]]:
-    """Every number of a setting and of those inside it, with its path."""
-    if isinstance(value, float):
-        yield path, value
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _numbers(f"{path}[{index}]", item)
-    elif is_dataclass(value):
-        for each in fields(value):
-            yield from _numbers(f"{path}.{each.name}".lstrip("."), getattr(value, each.name))

@@ -126,6 +126,13 @@ class Resource:
 
 def parse_resource(plain: Mapping[str, Any], now_s: float) -> Resource:
     """Read one object of the API server. Raises ResourceError."""
+    try:
+        return _parsed(plain, now_s)
+    except (TypeError, AttributeError) as error:  # a type that the API server's schema keeps away
+        raise ResourceError(f"metadata or spec is of another form than the schema's: {error}") from error
+
+
+def _parsed(plain: Mapping[str, Any], now_s: float) -> Resource:
     metadata, spec = plain.get("metadata") or {}, plain.get("spec")
     name = metadata.get("name", "")
     if not isinstance(spec, Mapping):

@@ -17,7 +17,7 @@ from autoscaler.memory import PoolMemory
 from autoscaler.observation import Observation, ServiceTime, StartingPod
 from autoscaler.pacing import Budget
 from autoscaler.policy import decide
-from autoscaler.pool import ForecastSettings, Mode, Override, Pool
+from autoscaler.pool import Behavior, CapacityType, ForecastSettings, Mode, Override, Pool, Triggers
 
 POOL = Pool("p", max_replicas=20, tick_s=15.0, startup_s=180.0)
 REACTIVE = replace(POOL, mode=Mode.REACTIVE)
@@ -104,10 +104,21 @@ def test_a_pool_whose_decision_fails_is_held_and_the_other_goes_on() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"startup_s": math.inf}, "startup_s is inf, expected a finite number"),
-        ({"forecast": ForecastSettings(season_s=(math.inf,))}, r"forecast.season_s\[0\] is inf"),
+        ({"startup_s": math.inf}, "startup_s is inf, expected 0 or more, at most 86400"),
+        (
+            {"forecast": ForecastSettings(season_s=(math.inf,))},
+            r"forecast.season_s is \(inf,\), expected seconds above 0",
+        ),
         ({"forecast": ForecastSettings(average_s=math.nan)}, "forecast.average_s is nan, expected seconds above 0"),
         ({"overrides": (Override(9e9, min_replicas=-1),)}, "overrides.min_replicas is -1, expected 0 or more"),
+        ({"startup_s": 1e15}, "startup_s is 1000000000000000.0, expected 0 or more, at most 86400"),
+        ({"forecast": ForecastSettings(average_s=1e9)}, "forecast.average_s is 1000000000.0, expected seconds above 0"),
+        ({"max_replicas": 2**31}, "max_replicas is 2147483648, expected >= min_replicas and >= 1, at most 100000"),
+        ({"service_cv": 1e308}, "service_cv is 1e.308, expected 0 or more, at most 100"),
+        ({"triggers": Triggers(queue_to_compute=-1.0)}, "triggers.queue_to_compute is -1.0, expected 0 or more"),
+        ({"behavior": Behavior(max_reversals=-1)}, "behavior.max_reversals is -1, expected 0 or more"),
+        ({"capacity_types": (CapacityType("", 1.0),)}, "a name of its own"),
+        ({"capacity_types": (CapacityType("a", 1.0), CapacityType("a", 2.0))}, "a name of its own"),
         ({"overrides": (Override(9e9, max_replicas=0),)}, "overrides.max_replicas is 0, expected 1 or more"),
     ],
 )

@@ -99,6 +99,11 @@ def test_pools_as_json_by_flag_and_by_environment(text: str) -> None:
         (["--pools", "a", "--pools", "a", "--gateway", "http://x"], "twice"),
         (["--pools", '{"name": "a", "max_replica": 3}'], "max_replica does not exist"),
         (["--pools", '{"name": "a", "objective": {"wait": 3}}'], "objective.wait does not exist"),
+        (
+            ["--pools", '{"name": "a", "overrides": [{"until": 9e9}]}'],
+            "overrides[0].until does not exist; known here: un",
+        ),
+        (["--pools", '{"name": "a", "calendars": ["08:00"]}'], "calendars[0] is '08:00', expected a mapping"),
         (["--pools", '{"name": "a", "objective": 3}'], "expected a mapping"),
         (["--pools", '{"name": "a", "max_replicas": "x"}'], "Expected `int`"),
         (["--pools", '{"name": "a", "max_replicas": 0}'], "max_replicas is 0"),

@@ -195,6 +195,14 @@ def test_a_fault_is_named_by_its_path_in_the_spec(spec: dict[str, Any], said: st
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"metadata": [1]}, {"metadata": {"annotations": {PAUSED_ANNOTATION: 5}}}, {"spec": {1: {}}}]
+)
+def test_a_resource_of_another_form_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ResourceError):
+        parse_resource(resource() | changes, NOW_S)
+
+
 @pytest.mark.parametrize("spec", [None, 3, []])
 def test_a_resource_without_a_spec_is_refused(spec: Any) -> None:
     with pytest.raises(ResourceError, match="spec is"):
@@ -272,7 +280,7 @@ def test_without_data_the_metrics_are_not_available_whatever_decides(
     def metrics_of(demand: list[float]) -> tuple[Reason, dict[str, Any]]:
         counts = np.array(demand)
         observation = Observation("p", NOW_S, 60.0, counts, ready=desired, desired=desired, pending=pending)
-        decision = decide(effective_pool(got, desired), observation, PoolMemory())
+        decision = decide(effective_pool(got), observation, PoolMemory())
         conditions = status_of(got, decision, observation, Standing(), NOW_S)["conditions"]
         return decision.reason, next(found for found in conditions if found["type"] == "MetricsAvailable")
 
