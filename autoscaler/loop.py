@@ -151,7 +151,6 @@ def _within(gpu_budget: float, seen: Sequence[Look], memory: Memory, decisions: 
 def _decide(look: Look, state: PoolMemory, now_s: float) -> Decision:
     """The decision for one pool; where there is none, whatever went wrong, the count is held."""
     if look.observation is None:
-        state.blind = True
         why = f"the pool could not be observed ({look.error})"
         held = state.last_replicas if state.last_replicas is not None else look.pool.min_replicas
     else:
@@ -160,6 +159,7 @@ def _decide(look: Look, state: PoolMemory, now_s: float) -> Decision:
         except Exception as error:  # one pool's settings or readings must not stop the others
             why = f"the decision failed ({type(error).__name__}: {error})"
             held = look.observation.desired
+    state.blind = True
     return Decision(look.pool.name, held, Reason.OBSERVE_FAILED, f"hold {held}: {why}", now_s, current=held)
 
 
