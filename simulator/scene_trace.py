@@ -45,31 +45,28 @@ def read_scene_trace(path: Path) -> SceneTrace:
 
 def _parse(text: str) -> SceneTrace:
     rows = csv.reader(io.StringIO(text, newline=None))
+    found: list[tuple[float, str, float]] = []
     try:
-        named = next(rows, [])
-        columns = _columns(named)
-        found = [_parse_row(rows.line_num, row, columns) for row in rows if row]
+        columns = _columns(next(rows, []))
+        for row in filter(None, rows):
+            read = _parse_row(rows.line_num, row, columns)
+            if columns[2] >= 0 and found and read[0] < found[-1][0]:
+                told = f"line {rows.line_num} is {','.join(row)[:80]!r}, expected a time of {found[-1][0]:g} or later"
+                raise TraceError(f"{told}: sort the rows by time")
+            found.append(read)
     except csv.Error as error:
         raise TraceError(f"line {rows.line_num} is no line of a CSV file: {error}") from error
     if not found:
         raise TraceError("holds no row")
     times_s, names, counts = zip(*found, strict=True)
-    requests, start_s = np.array(counts), np.array(times_s)
+    requests = np.array(counts)
     if not requests.any():
         raise TraceError("every count of requests is 0, expected one above 0")
     objects, index = np.unique(names, return_inverse=True)
     total = np.bincount(index, weights=requests, minlength=len(objects))
     rank = np.empty(len(objects), np.int64)
     rank[np.argsort(-total, kind="stable")] = np.arange(len(objects))
-    if columns[2] < 0:
-        return SceneTrace(rank[index], requests, None)
-    back = np.flatnonzero(np.diff(start_s) < 0)
-    if len(back):
-        at = int(back[0])
-        raise TraceError(
-            f"row {at + 2} starts at {start_s[at + 1]:g} s, expected {start_s[at]:g} s or later: sort the rows by time"
-        )
-    return SceneTrace(rank[index], requests, start_s)
+    return SceneTrace(rank[index], requests, np.array(times_s) if columns[2] >= 0 else None)
 
 
 def _columns(named: list[str]) -> tuple[int, int, int]:

@@ -68,7 +68,7 @@ WINDOWS = "timestamp_s,object,requests\n1,a,2\n"
         (WINDOWS + "2,a,inf\n", "line 3 is '2,a,inf', .* a count of 0 to"),
         (WINDOWS + "2,a,1e300\n", "line 3 is '2,a,1e300', .* a count of 0 to"),
         (WINDOWS + "2,a,many\n", "line 3 is '2,a,many', expected a time, an object and a count"),
-        (WINDOWS + "3,b,1\n2,a,1\n", "row 3 starts at 2 s, expected 3 s or later: sort the rows"),
+        (WINDOWS + "3,b,1\n\n2,a,1\n", "line 5 is '2,a,1', expected a time of 3 or later: sort the rows"),
         (WINDOWS.replace("2", "0"), "every count of requests is 0"),
     ],
 )
