@@ -148,7 +148,7 @@ class Replay:
     differences: list[Difference] = dataclasses.field(default_factory=list)
 
 
-def replay(lines: Iterable[str]) -> Replay:
+def replay(lines: Iterable[str | bytes]) -> Replay:
     """Decide every tick of a log again. Raises DecisionLogError for a log that is none."""
     found, memory = Replay(), Memory()
     pools: dict[str, Pool] = {}
@@ -173,17 +173,17 @@ def replay(lines: Iterable[str]) -> Replay:
                 found.ticks += 1
                 found.decisions += len(again)
                 found.differences += _compare(number, line["decisions"], again)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise DecisionLogError(f"line {number}: {type(error).__name__}: {error}") from error
     return found
 
 
-def _parsed(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parsed(lines: Iterable[str | bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     for number, text in enumerate(lines, start=1):
         try:
             line = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DecisionLogError(f"line {number} is cut or is no JSON: {error}") from error
         if number == 1 and (not isinstance(line, dict) or (line.get("log"), line.get("version")) != (KIND, VERSION)):
             raise DecisionLogError(f"line 1 is {text[:80]!r}, expected the head of an {KIND} log, version {VERSION}")

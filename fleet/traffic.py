@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAY_S = 86_400.0
+MOST_REQUESTS = 1e9  # a bin of a trace may have; far above any service, far below what a Poisson draw can take
+MOST_ARRIVALS = 5e8  # of one run: 8 GB while they are drawn
 
 Floats = NDArray[np.float64]
 
@@ -48,10 +50,11 @@ class RateTrace:
 def parse_rate_trace(lines: Iterable[str]) -> RateTrace:
     """Parse the CSV text `timestamp_s,requests`, a regular grid; an empty second cell is a bin without data.
 
-    Raises TraceError for a wrong header, an irregular grid, a negative count or fewer than two bins.
+    A byte order mark before the header is skipped. Raises TraceError for a wrong header, an irregular grid, a count
+    below 0 or above MOST_REQUESTS, or fewer than two bins.
     """
     rows = (line.strip() for line in lines)
-    header = next(rows, "")
+    header = next(rows, "").removeprefix("\ufeff").lstrip()
     if header.replace(" ", "") != "timestamp_s,requests":
         raise TraceError(f"line 1 is {header[:80]!r}, expected the header 'timestamp_s,requests'")
     times: list[float] = []
@@ -75,6 +78,8 @@ def _parse_row(number: int, row: str) -> tuple[float, float]:
         raise TraceError(f"line {number} is {row[:80]!r}, expected two numbers, the second may be empty") from error
     if not comma or not math.isfinite(time_s) or (second.strip() and not (math.isfinite(count) and count >= 0)):
         raise TraceError(f"line {number} is {row[:80]!r}, expected a time and a count of 0 or more")
+    if count > MOST_REQUESTS:
+        raise TraceError(f"line {number} is {row[:80]!r}, expected at most {MOST_REQUESTS:g} requests a bin")
     return time_s, count
 
 
@@ -223,15 +228,19 @@ def drawn(trace: RateTrace, seed: int) -> RateTrace:
 def arrivals(rates_per_s: Floats, bin_s: float, seed: int) -> Floats:
     """Sorted arrival times [m] in seconds of a Poisson process with these rates [n], one a bin of `bin_s`.
 
-    Raises ValueError where a rate is NaN, infinite or negative: fill gaps first.
+    Raises ValueError where a rate is NaN, infinite or negative (fill gaps first), and for more than MOST_ARRIVALS.
     """
     bad = np.flatnonzero(~(np.isfinite(rates_per_s) & (rates_per_s >= 0)))
     if len(bad):
         raise ValueError(f"rates_per_s[{bad[0]}] is {rates_per_s[bad[0]]}, expected 0 or more (fill_gaps fills NaN)")
+    expected = float(rates_per_s.sum()) * bin_s
+    if not expected <= MOST_ARRIVALS:
+        raise ValueError(f"{expected:.3g} requests are too many to play one by one, expected at most {MOST_ARRIVALS:g}")
     random = np.random.default_rng((seed, 0xA221))
     counts = random.poisson(rates_per_s * bin_s)
-    inside = random.random(int(counts.sum()))
-    times: Floats = (np.repeat(np.arange(len(counts)), counts) + inside) * bin_s
+    times: Floats = random.random(int(counts.sum()))  # in place from here: there may be many
+    times += np.repeat(np.arange(len(counts)), counts)
+    times *= bin_s
     times.sort()
     return times
 

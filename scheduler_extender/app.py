@@ -4,12 +4,13 @@ answer that leaves it as it would be without us, and a metric says so."""
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -370,12 +371,22 @@ def _explain(extender: Extender) -> Route:
                 if kept is None:
                     wanted = f"uid {uid[:80]!r}" if uid else f"pod {namespace[:80]}/{name[:80]}"
                     return JSONResponse({"error": f"no decision is remembered for {wanted}"}, 404)
-                return JSONResponse(explain(kept, extender.cluster))
+                return JSONResponse(_told(explain(kept, extender.cluster)))
             args = wire.decode_args(body)
             if args.pod is None:
                 raise wire.WireError(args.problem)
         except (wire.WireError, BodyError) as error:
             return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse(explain(extender.cluster.decide(args.pod, args.names, extender.clock()), extender.cluster))
+        decision = extender.cluster.decide(args.pod, args.names, extender.clock())
+        return JSONResponse(_told(explain(decision, extender.cluster)))
 
     return route
+
+
+def _told(value: Any) -> Any:
+    """The same with null for the numbers that JSON does not know: infinities and NaN."""
+    if isinstance(value, dict):
+        return {key: _told(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

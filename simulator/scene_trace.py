@@ -8,7 +8,7 @@ did. Sizes are not taken from the file: web pages are not scenes.
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.traffic import TraceError
+from fleet.traffic import MOST_REQUESTS, TraceError
+from simulator.trace_file import read_text
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+MOST_TIME_S = 1e15  # beyond, seconds are lost in a float; recorded times are far below
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,26 +35,62 @@ class SceneTrace:
 
 @lru_cache(4)
 def read_scene_trace(path: Path) -> SceneTrace:
-    """Read a file, gzipped or not; raises TraceError and OSError."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        rows = csv.DictReader(file)
-        named = rows.fieldnames or []
-        clock = "timestamp_s" if "timestamp_s" in named else "seq"
-        if clock not in named or "object" not in named:
-            raise TraceError(f"{path}: columns are {', '.join(named)}, expected timestamp_s or seq, object, [requests]")
-        try:
-            found = [(float(row[clock]), row["object"], float(row.get("requests") or 1.0)) for row in rows]
-        except (TypeError, ValueError) as error:
-            raise TraceError(f"{path}: {error}") from error
+    """Read a file, gzipped or not; raises OSError, and TraceError that names the file."""
+    text = read_text(path)
+    try:
+        return _parse(text)
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from error
+
+
+def _parse(text: str) -> SceneTrace:
+    rows = csv.reader(io.StringIO(text, newline=None))
+    found: list[tuple[float, str, float]] = []
+    try:
+        columns = _columns(next(rows, []))
+        for row in filter(None, rows):
+            read = _parse_row(rows.line_num, row, columns)
+            if columns[2] >= 0 and found and read[0] < found[-1][0]:
+                told = f"line {rows.line_num} is {','.join(row)[:80]!r}, expected a time of {found[-1][0]:g} or later"
+                raise TraceError(f"{told}: sort the rows by time")
+            found.append(read)
+    except csv.Error as error:
+        raise TraceError(f"line {rows.line_num} is no line of a CSV file: {error}") from error
     if not found:
-        raise TraceError(f"{path}: holds no row")
-    objects, index = np.unique([name for _, name, _ in found], return_inverse=True)
-    requests = np.array([count for *_, count in found])
+        raise TraceError("holds no row")
+    times_s, names, counts = zip(*found, strict=True)
+    requests = np.array(counts)
+    if not requests.any():
+        raise TraceError("every count of requests is 0, expected one above 0")
+    objects, index = np.unique(names, return_inverse=True)
     total = np.bincount(index, weights=requests, minlength=len(objects))
     rank = np.empty(len(objects), np.int64)
     rank[np.argsort(-total, kind="stable")] = np.arange(len(objects))
-    start_s = np.array([at_s for at_s, *_ in found]) if "requests" in named else None
-    return SceneTrace(rank[index], requests, start_s)
+    return SceneTrace(rank[index], requests, np.array(times_s) if columns[2] >= 0 else None)
+
+
+def _columns(named: list[str]) -> tuple[int, int, int]:
+    """Where the time, the object and the count stand in a row; the last is -1 where there is none."""
+    clock = "timestamp_s" if "timestamp_s" in named else "seq"
+    if clock not in named or "object" not in named:
+        told = ", ".join(named)[:80]
+        raise TraceError(f"columns are {told}, expected timestamp_s or seq, object, [requests]")
+    return named.index(clock), named.index("object"), named.index("requests") if "requests" in named else -1
+
+
+def _parse_row(number: int, row: list[str], columns: tuple[int, int, int]) -> tuple[float, str, float]:
+    clock, named, counted = columns
+    try:
+        time_s, name = float(row[clock]), row[named]
+        count = float(row[counted] or 1.0) if 0 <= counted < len(row) else 1.0
+    except (IndexError, ValueError) as error:
+        raise TraceError(f"line {number} is {','.join(row)[:80]!r}, expected a time, an object and a count") from error
+    if not (abs(time_s) <= MOST_TIME_S and name.strip() and 0 <= count <= MOST_REQUESTS):
+        raise TraceError(
+            f"line {number} is {','.join(row)[:80]!r}, expected a time, the name of an object"
+            f" and a count of 0 to {MOST_REQUESTS:g}"
+        )
+    return time_s, name, count
 
 
 def scenes_of(trace: SceneTrace, scenes: int, arrive_s: Floats, random: np.random.Generator) -> Integers:

@@ -66,7 +66,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def make_traffic(settings: LoadSettings) -> RateTrace:
     """The rates that the settings describe, over the time of the run; raises UsageError."""
-    from fleet.traffic import TraceError, day_shape, fill_gaps, flat, replay_days, scaled
+    from fleet.traffic import TraceError, day_shape, fill_gaps, flat, replay_days
     from local_fleet.replay import read_trace
 
     days = settings.duration / settings.seconds_per_day
@@ -77,8 +77,7 @@ def make_traffic(settings: LoadSettings) -> RateTrace:
             whole = fill_gaps(read_trace(settings.trace))
         else:
             whole = day_shape(math.ceil(days), seed=settings.seed)
-        traffic = replay_days(whole, days, settings.seconds_per_day).traffic
-        return scaled(traffic, settings.mean_rate / traffic.mean_per_s)
+        return replay_days(whole, days, settings.seconds_per_day, settings.mean_rate).traffic
     except (OSError, EOFError, UnicodeDecodeError, TraceError) as error:
         raise UsageError(f"--trace {settings.trace}: {error}") from error
     except (ValueError, ZeroDivisionError) as error:

@@ -73,7 +73,7 @@ def _log_of(file: Path) -> str:
         head = json.loads(first)
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.ClickException(f"{file}: line 1 is {first[:60]!r}, expected the head of a log") from error
     return str(head.get("log", "")) if isinstance(head, dict) else ""
 
@@ -82,8 +82,10 @@ def _autoscaler(settings: ReplaySettings) -> int:
     from autoscaler.decision_log import DecisionLogError, replay
 
     try:
-        with settings.file.open() as lines:
+        with settings.file.open("rb") as lines:
             found = replay(lines)
+    except OSError as error:
+        raise UsageError(f"{settings.file}: {error.strerror}") from error
     except DecisionLogError as error:
         raise click.ClickException(f"{settings.file}: {error}") from error
     for difference in found.differences[:MOST_DIFFERENCES]:

@@ -59,8 +59,10 @@ def run(settings: PlacementSettings) -> None:
     if settings.scene_trace is not None:
         try:
             read_scene_trace(settings.scene_trace)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--scene-trace: {error}") from error
+        except OSError as error:
+            raise UsageError(f"--scene-trace {settings.scene_trace}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise UsageError(f"--scene-trace {error}") from error
     names = policy_names() if settings.policies == "all" else tuple(settings.policies.split(","))
     unknown = [name for name in names if name not in policy_names()]
     if unknown:

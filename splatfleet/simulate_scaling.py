@@ -64,9 +64,10 @@ def load_trace(path: Path) -> RateTrace:
 
     try:
         return read_trace(path)
-    except (OSError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UsageError(f"--trace {path}: {text}") from error
+    except OSError as error:
+        raise UsageError(f"--trace {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"--trace {error}") from error
 
 
 def run(settings: ScalingSettings) -> None:
@@ -102,6 +103,8 @@ def read_setting(settings: ScalingSettings) -> Setting:
     from simulator.world import StartUp
 
     trace = load_trace(settings.trace)
+    if not trace.mean_per_s > 0:
+        raise UsageError(f"--trace {settings.trace}: holds no request, nothing to play")
     days = trace.duration_s / DAY_S
     first = settings.test_from_day if settings.test_from_day is not None else max(days - 7.0, days / 2.0)
     return Setting(
@@ -133,9 +136,11 @@ def read_scenes(settings: ScalingSettings) -> SceneSetting | None:
         trace = Path(settings.scene_popularity)
         try:
             recorded = int(read_scene_trace(trace).scene.max()) + 1
-        except (OSError, ValueError) as error:
-            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise UsageError(f"--scene-popularity {trace}: neither an exponent nor a readable file: {text}") from error
+        except OSError as error:
+            text = f"neither an exponent nor a readable file: {error.strerror or error}"
+            raise UsageError(f"--scene-popularity {trace}: {text}") from error
+        except ValueError as error:
+            raise UsageError(f"--scene-popularity {error}") from error
         if settings.scenes > recorded:
             raise UsageError(f"--scenes {settings.scenes}: {trace} has {recorded} objects") from None
     if not 0.0 <= exponent < math.inf:

@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,3 +230,24 @@ def test_a_log_that_was_cut_says_where(log: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(COMMAND, [str(path)])
     assert result.exit_code == 1
     assert "expected the head of a log" in result.output
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda head: head + b'{"pool":"\xe9"}\n', "line 2 is cut or is no JSON"),
+        (lambda head: head + b"[" * 100_000, "line 2 is cut or is no JSON"),
+        (lambda _: b"[" * 9_000, "line 1 is b'[[["),
+        (lambda _: b"[" * 100_000 + b"\n", "line 1 is b'[[["),
+        (lambda _: b"\xe9\n", "line 1 is b'"),
+        (lambda head: head + b'{"adopted":"x","trees":{}}\n', "line 2: KeyError"),
+    ],
+)
+def test_a_damaged_log_is_told_in_a_line(tmp_path: Path, damage: Callable[[bytes], bytes], said: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(damage(b'{"log":"autoscaler","version":2,"gpu_budget":null,"build_bins":25000}\n'))
+    result = CliRunner().invoke(COMMAND, [str(path)])
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1

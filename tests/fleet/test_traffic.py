@@ -90,12 +90,17 @@ def test_a_gap_is_not_zero_and_keeps_the_rate_beside_it() -> None:
         (["timestamp_s,requests", "60,1", "0,1"], "the second bin starts at 0 s"),
         (["timestamp_s,requests", "0,1"], "1 bins, expected at least 2"),
         ([], "line 1 is ''"),
+        (["timestamp_s,requests", "0,1e9", "60,1.1e9"], "line 3 is '60,1.1e9', expected at most 1e+09 requests a bin"),
     ],
 )
 def test_a_wrong_trace_says_where(lines: list[str], named: str) -> None:
     with pytest.raises(TraceError) as caught:
         parse_rate_trace(lines)
     assert named in str(caught.value)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert parse_rate_trace(["\ufefftimestamp_s,requests", "0,1", "60,2"]).counts.tolist() == [1, 2]
 
 
 def test_compressing_keeps_the_requests_and_shortens_the_time() -> None:
@@ -158,6 +163,12 @@ def test_arrivals_are_poisson() -> None:
 def test_arrivals_refuse_a_gap() -> None:
     with pytest.raises(ValueError, match=r"rates_per_s\[1\] is nan"):
         arrivals(np.array([1.0, math.nan]), 1.0, 1)
+
+
+@pytest.mark.parametrize("rate_per_s", [1e8, 1e17, 1e300])
+def test_arrivals_that_no_memory_holds_are_refused(rate_per_s: float) -> None:
+    with pytest.raises(ValueError, match="too many to play one by one"):
+        arrivals(np.full(100, rate_per_s), 1.0, seed=0)
 
 
 def test_scenes_follow_zipf_and_a_longer_run_begins_with_the_shorter() -> None:

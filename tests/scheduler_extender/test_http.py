@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -122,6 +124,21 @@ def test_the_node_with_the_scene_wins_and_says_why(rig: Start) -> None:
     remembered = started.client.get("/explain", params={"uid": "uid-1"}).json()
     assert remembered["winner"] == "near"
     assert started.client.get("/explain", params={"uid": "nobody"}).status_code == 404
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_number_that_json_does_not_know_is_told_as_null(rig: Start) -> None:
+    started = rig(one=digest("one", {"scene-a": GB}), two=digest("two", {"scene-b": 99 * GB}))
+    cluster = started.extender.cluster
+    cluster.prices = replace(cluster.prices, eviction_weight=math.inf)
+    posted = started.explain(pod("uid-1", "scene-a"), ["one", "two"])
+    assert posted["prices"]["eviction_weight"] is None
+    assert posted["by_node"]["two"]["eviction_s"] is None
+    started.prioritize(pod("uid-1", "scene-a"), ["one", "two"])
+    for asked in ({"uid": "uid-1"}, {"pod": "default/uid-1"}):
+        reply = started.client.get("/explain", params=asked)
+        assert reply.status_code == 200
+        assert reply.json()["prices"]["eviction_weight"] is None
 
 
 def test_tiers_in_order(rig: Start) -> None:

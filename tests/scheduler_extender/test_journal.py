@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,29 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["replay", str(tmp_path / "absent")]).exit_code == 2
     with pytest.raises(JournalError, match="another run"):
         Journal(tmp_path / "wrong.jsonl", 1000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda lines: [lines[0], b'{"kind":"node","node":"\xe9"}\n', *lines[1:]], "line 2: "),
+        (lambda lines: [lines[0], b"[" * 100_000 + b"\n", *lines[1:]], "line 2: "),
+        (lambda lines: [b"[" * 9_000 + b"\n", *lines], "line 1 is b'[[["),
+        (lambda lines: [b"[" * 100_000 + b"\n", *lines], "line 1 is b'[[["),
+        (lambda lines: [b"\xff\n", *lines], "line 1 is b'"),
+    ],
+)
+def test_a_damaged_journal_is_told_in_a_line(
+    tmp_path: Path, damage: Callable[[list[bytes]], list[bytes]], message: str
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+    busy_day(path)
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    done = CliRunner().invoke(main, ["replay", str(path)])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_file_stops_at_its_size_and_still_replays(tmp_path: Path) -> None:

@@ -46,18 +46,41 @@ def test_windows_keep_their_time_and_their_shares(tmp_path: Path) -> None:
         assert 0.3 < of_a < 0.6
 
 
+WINDOWS = "timestamp_s,object,requests\n1,a,2\n"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("time,what\n1,a\n", "expected timestamp_s or seq"), ("seq,object\n", "no row"), ("seq,object\nx,a\n", "x")],
+    [
+        ("time,what\n1,a\n", "expected timestamp_s or seq"),
+        ("seq,object\n", "no row"),
+        ("", "expected timestamp_s or seq"),
+        ("seq,object\nx,a\n", "line 2 is 'x,a', expected a time, an object"),
+        ("seq,object\n1,a\n2\n", "line 3 is '2', expected a time, an object"),
+        ("seq,object\n1,\n", "line 2 is '1,', expected a time, the name of an object"),
+        ("seq,object\n1, \n", "line 2 is '1, ', expected a time, the name of an object"),
+        ("seq,object\n1," + "a" * 200_000, "line 2 is no line of a CSV file: field larger"),
+        ("seq,object\nnan,a\n", "line 2 is 'nan,a', expected a time"),
+        (WINDOWS + "inf,a,1\n", "line 3 is 'inf,a,1', expected a time"),
+        (WINDOWS + "1e308,a,1\n", "line 3 is '1e308,a,1', expected a time"),
+        (WINDOWS + "2,a,nan\n", "line 3 is '2,a,nan', .* a count of 0 to"),
+        (WINDOWS + "2,a,-5\n", "line 3 is '2,a,-5', .* a count of 0 to"),
+        (WINDOWS + "2,a,inf\n", "line 3 is '2,a,inf', .* a count of 0 to"),
+        (WINDOWS + "2,a,1e300\n", "line 3 is '2,a,1e300', .* a count of 0 to"),
+        (WINDOWS + "2,a,many\n", "line 3 is '2,a,many', expected a time, an object and a count"),
+        (WINDOWS + "3,b,1\n\n2,a,1\n", "line 5 is '2,a,1', expected a time of 3 or later: sort the rows"),
+        (WINDOWS.replace("2", "0"), "every count of requests is 0"),
+    ],
 )
 def test_what_is_no_trace_is_named(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "obj.csv"
     file.write_text(text)
-    with pytest.raises(TraceError, match=says):
+    with pytest.raises(TraceError, match=rf"obj\.csv: .*{says}"):
         read_scene_trace(file)
     result = CliRunner().invoke(main, ["simulate", "placement", "--scene-trace", str(file)])
     assert result.exit_code == 2
     assert "--scene-trace" in result.output
+    assert isinstance(result.exception, SystemExit)
 
 
 def test_recorded_objects_are_placed(data_dir: Path) -> None:
