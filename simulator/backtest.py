@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from autoscaler.loop import Behavior, Objective, Pool
-from fleet.traffic import DAY_S, RateTrace
+from fleet.traffic import DAY_S, MOST_ARRIVALS, RateTrace
 from simulator.comparison import pareto
 from simulator.contenders import FAMILIES
 from simulator.scaling import Row, Setting, play_all, preference
@@ -16,7 +16,8 @@ from simulator.traffic import Service
 from simulator.world import StartUp
 
 SCORED_DAYS = 3.0
-MOST_REQUESTS = 1e8  # a row plays them in seconds, and a gigabyte holds them; a day is played however many there are
+MOST_REQUESTS = 1e8  # a row plays them in seconds, and a gigabyte holds them; of more a day is played where it can be
+LEAST_DAYS = 0.25
 REACTIVE_DAYS = 2.0  # below, a day has not been seen twice and nothing is recommended but the reactive policy
 CONTENDERS = [
     *(("splatfleet", level) for level in (0.8, 0.95, 0.99)),
@@ -86,7 +87,8 @@ def backtest(
 
 def played_days(trace: RateTrace) -> float:
     """The last three days, fewer where they hold more requests than are played; at most half of the history."""
-    enough = max(1.0, MOST_REQUESTS / (trace.mean_per_s * DAY_S))
+    of_a_day = trace.mean_per_s * DAY_S
+    enough = max(min(1.0, MOST_ARRIVALS / 2.0 / of_a_day), MOST_REQUESTS / of_a_day, LEAST_DAYS)
     return min(SCORED_DAYS, enough, trace.duration_s / DAY_S / 2.0)
 
 

@@ -87,7 +87,7 @@ def test_a_pool_is_told_what_the_row_was_played_with(policy: str, knob: float, t
 
 @pytest.mark.parametrize(
     ("days", "mean_per_s", "played"),
-    [(14, 10.0, 3.0), (4, 10.0, 2.0), (14, 600.0, 1.93), (14, 9000.0, 1.0), (1, 9e3, 0.5)],
+    [(14, 10.0, 3.0), (4, 10.0, 2.0), (14, 600.0, 1.93), (14, 2000.0, 1.0), (14, 9000.0, 0.32), (1, 1e3, 0.5)],
 )
 def test_days_that_are_played(days: int, mean_per_s: float, played: float) -> None:
     trace = RateTrace(3600.0, np.full(24 * days, 3600.0 * mean_per_s))
