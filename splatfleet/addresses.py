@@ -14,9 +14,25 @@ from splatfleet.settings import UsageError
 def parse_listen(text: str, flag: str = "--listen") -> tuple[str, int]:
     """`HOST:PORT` as a pair; raises UsageError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise UsageError(f"{flag}: {text!r} is no address, expected HOST:PORT (example: 127.0.0.1:8080)")
     return host.strip("[]"), int(port)
+
+
+def is_url(text: str) -> bool:
+    """Whether it is a whole address for HTTP: a scheme, a host and no port beyond those that there are."""
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return whole and not any(letter.isspace() or not letter.isprintable() for letter in text)
+
+
+def check_url(text: str, flag: str) -> None:
+    """Raises UsageError unless it is a URL for HTTP."""
+    if not is_url(text):
+        raise UsageError(f"{flag}: {text!r:.80} is no URL, expected http://HOST:PORT or https://HOST:PORT")
 
 
 def parse_node_digests(pairs: Sequence[str], flag: str = "--node-digest") -> dict[str, str]:
@@ -24,8 +40,7 @@ def parse_node_digests(pairs: Sequence[str], flag: str = "--node-digest") -> dic
     urls: dict[str, str] = {}
     for pair in pairs:
         name, _, url = pair.partition("=")
-        parts = urlsplit(url)
-        if not name or parts.scheme not in ("http", "https") or not parts.netloc:
+        if not name or not is_url(url):
             raise UsageError(f"{flag} {pair!r}: expected NAME=URL (example: node-1=http://127.0.0.1:9465)")
         if name in urls:
             raise UsageError(f"{flag} {pair!r}: node {name} is given twice")

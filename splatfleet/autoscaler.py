@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from splatfleet.addresses import cannot_listen, parse_listen
-from splatfleet.settings import DESCRIPTORS, UsageError, VerbSettings, verb
+from splatfleet.addresses import cannot_listen, check_url, parse_listen
+from splatfleet.settings import DAY_S, DESCRIPTORS, WRITES_FILE, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -40,13 +41,17 @@ class AutoscalerSettings(VerbSettings):
     kubeconfig: Path | None = Field(None, description="Otherwise KUBECONFIG, or the pod's service account.")
     context: str | None = Field(None, description="Context of the kubeconfig.")
     lease_namespace: str | None = Field(None, description="Namespace of the Lease; that of the context or the pod.")
-    lease_s: float = Field(15.0, ge=1.0, description="Seconds that a standby waits for a leader that is silent.")
-    scene_labels: int = Field(0, ge=0, description="Label each node with so many scenes of its disk; 0 writes none.")
+    lease_s: float = Field(
+        15.0, ge=1.0, le=3600, description="Seconds that a standby waits for a leader that is silent."
+    )
+    scene_labels: int = Field(
+        0, ge=0, le=1_000_000, description="Label each node with so many scenes of its disk; 0 writes none."
+    )
     placeholders: str = Field(
         "", description="PriorityClass of pods that ask for nodes ahead of the pods that will need them; empty: none."
     )
     placeholder_image: str = Field("registry.k8s.io/pause:3.10", description="Image of such a pod; it does nothing.")
-    drain_s: float = Field(5.0, ge=0.0, description="Seconds that a pod drains before the count is lowered.")
+    drain_s: float = Field(5.0, ge=0.0, le=3600, description="Seconds that a pod drains before the count is lowered.")
     prices: list[str] = Field([], description="CAPACITY_TYPE=PRICE of one slice (1/7 GPU) for one hour; repeatable.")
     node_digests: list[str] = Field([], description="NODE=URL of exporters that no pod watch would find.")
     scene_agents: list[str] = Field([], description="NODE=URL of scene agents that no pod watch would find.")
@@ -59,12 +64,14 @@ class AutoscalerSettings(VerbSettings):
     recorded: bool = Field(False, description="Read the history from the recording rules (bins of 60 s): cheaper.")
     gateway: str | None = Field(None, description="URL of the gateway to scrape where there is no Prometheus.")
     exporters: list[str] = Field([], description="URLs of the exporters to scrape beside the gateway.")
-    interval_s: float = Field(15.0, gt=0, description="Seconds between two decisions.")
-    bin_s: float | None = Field(None, gt=0, description="Width of a demand bin; 60 with Prometheus, else the interval.")
+    interval_s: float = Field(15.0, gt=0, le=DAY_S, description="Seconds between two decisions.")
+    bin_s: float | None = Field(
+        None, gt=0, le=DAY_S, description="Width of a demand bin; 60 with Prometheus, else the interval."
+    )
     history_days: float = Field(
         14.0, gt=0, le=400, description="Days of history that are asked of Prometheus; at most 30,000 bins."
     )
-    deadline_s: float = Field(5.0, gt=0, description="Longest that one look at the source may take.")
+    deadline_s: float = Field(5.0, gt=0, le=DAY_S, description="Longest that one look at the source may take.")
     listen: str | None = Field(None, description="HOST:PORT for /metrics, /-/healthy and /-/ready; port 0 takes any.")
     keda_listen: str | None = Field(None, description="HOST:PORT for KEDA's external scaler; port 0 takes any.")
     keda_certificate: Path | None = Field(None, description="PEM certificate to show KEDA, with --keda-key.")
@@ -72,7 +79,9 @@ class AutoscalerSettings(VerbSettings):
     keda_client_ca: Path | None = Field(None, description="PEM CA; KEDA must show a certificate of it.")
     once: bool = Field(False, description="Decide once, as soon as there is demand to decide by, and stop.")
     gpu_budget: float | None = Field(None, gt=0, description="GPUs that all pools may have together.")
-    decision_log: Path | None = Field(None, description="File to write every tick to, for `splatfleet replay`.")
+    decision_log: Path | None = Field(
+        None, description="File to write every tick to, for `splatfleet replay`.", json_schema_extra=WRITES_FILE
+    )
     json_file: Path | None = Field(
         None, alias="json", description="File that always holds the newest decisions, whole."
     )
@@ -101,9 +110,10 @@ def open_source(settings: AutoscalerSettings, exporters: Callable[[], Sequence[s
     """Prometheus or the direct scrape, as the settings say; raises UsageError. `exporters` finds those not given."""
     if (settings.prometheus is None) == (settings.gateway is None):
         raise UsageError("--prometheus or --gateway: give one of them (example: --gateway http://127.0.0.1:8080)")
-    for url in (settings.prometheus, settings.gateway, *settings.exporters):
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise UsageError(f"{url!r} is no URL, expected http://HOST:PORT or https://HOST:PORT")
+    given = [("--prometheus", settings.prometheus), ("--gateway", settings.gateway)]
+    for flag, url in [*given, *(("--exporters", url) for url in settings.exporters)]:
+        if url is not None:
+            check_url(url, flag)
     if settings.prometheus is not None:
         from autoscaler.prometheus import RECORDED_BIN_S, PrometheusDemand
 
@@ -140,7 +150,7 @@ def write_json(path: Path, decisions: Sequence[Decision], mode: str) -> None:
         part.write_text(json.dumps(report, indent=1) + "\n")
         os.replace(part, path)
     except OSError as error:
-        raise UsageError(f"--json {path}: {error.strerror}") from error
+        raise click.ClickException(f"--json {path}: {error.strerror}") from error
 
 
 def open_log(path: Path | None) -> TextIO | None:
@@ -274,7 +284,7 @@ def _once(runner: Any, cluster: Any, settings: AutoscalerSettings, report: Any) 
         if not missing or look == looks - 1 or runner.stopping.wait(bin_s):
             break
     report(decisions)
-    return all(outcome in (Outcome.OK, Outcome.RESET) for outcome in cluster.outcomes.values())
+    return all(cluster.outcomes.get(pool.name) in (Outcome.OK, Outcome.RESET) for pool in cluster.pools())
 
 
 COMMAND = verb(

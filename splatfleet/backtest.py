@@ -14,7 +14,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.metrics import GATEWAY_REQUESTS
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.addresses import check_url
+from splatfleet.settings import DAY_S, WRITES_PLOT, UsageError, VerbSettings, verb
 from splatfleet.simulate_scaling import load_trace, progress
 
 if TYPE_CHECKING:
@@ -32,13 +33,17 @@ class BacktestSettings(VerbSettings):
     )
     days: float = Field(14.0, ge=0.5, le=60, description="Days of history; the last three are played.")
     trace: Path | None = Field(None, description="CSV `timestamp_s,requests` in place of Prometheus.")
-    service: float = Field(0.25, gt=0, description="Mean seconds of a render on one pod.")
-    service_cv: float = Field(0.3, ge=0, description="Standard deviation / mean of a render.")
-    start_up: float = Field(180.0, gt=0, description="Median seconds from the ask for a pod until it is ready.")
-    max_wait: float = Field(0.5, gt=0, description="Seconds that a request may wait.")
+    service: float = Field(0.25, ge=0.001, le=3600, description="Mean seconds of a render on one pod.")
+    service_cv: float = Field(0.3, ge=0, le=10, description="Standard deviation / mean of a render.")
+    start_up: float = Field(
+        180.0, gt=0, le=DAY_S, description="Median seconds from the ask for a pod until it is ready."
+    )
+    max_wait: float = Field(0.5, gt=0, le=3600, description="Seconds that a request may wait.")
     violation_ratio: float = Field(0.01, gt=0, lt=1, description="Share of the requests that may wait longer.")
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
-    plot: Path | None = Field(None, description="Write the plot of violations over cost here (.png or .svg).")
+    plot: Path | None = Field(
+        None, description="Write the plot of violations over cost here (.png or .svg).", json_schema_extra=WRITES_PLOT
+    )
 
 
 def read_demand(settings: BacktestSettings) -> RateTrace:
@@ -46,13 +51,12 @@ def read_demand(settings: BacktestSettings) -> RateTrace:
     if (settings.prometheus is None) == (settings.trace is None):
         raise UsageError("--prometheus or --trace: give one of them (example: --prometheus http://127.0.0.1:9090)")
     if settings.trace is not None:
-        from fleet.traffic import DAY_S, window
+        from fleet.traffic import window
 
         trace = load_trace(settings.trace)
         return window(trace, max(0.0, trace.duration_s - settings.days * DAY_S), settings.days * DAY_S)
     url = settings.prometheus or ""
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--prometheus {url!r} is no URL, expected http://HOST:PORT or https://HOST:PORT")
+    check_url(url, "--prometheus")
     from autoscaler.prometheus import PrometheusError
     from simulator.prometheus_history import read_history
 

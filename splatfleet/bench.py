@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import click
 from pydantic import Field
@@ -23,9 +23,11 @@ class RendererSettings(VerbSettings):
     scenes: Path | None = Field(
         None, description=f"Folder of the real scenes; else scenes/ under {DATA_ENV} or ../shared."
     )
-    frames: int = Field(60, ge=3, description="Views of the orbit a row renders.")
+    frames: int = Field(60, ge=3, le=100_000, description="Views of the orbit a row renders.")
     size: list[str] = Field([], description="Width x height in pixels; else 512x512 and 1280x720.")
-    threads: list[int] = Field([], description="Numbers of threads to measure; else one and all that are granted.")
+    threads: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        [], description="Numbers of threads to measure; else one and all that are granted."
+    )
     gaussians: int = Field(1_000_000, ge=1000, le=20_000_000, description="Of the scene whose loads are measured.")
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
@@ -40,12 +42,13 @@ def renderer(settings: RendererSettings) -> None:
         raise UsageError(f"--scenes {folder}: no such folder")
     if not folder.is_dir():
         click.echo(f"no real scenes at {folder} (set {DATA_ENV}): a made one only", err=True)
-    if any(count < 1 for count in settings.threads):
-        raise UsageError(f"--threads is {min(settings.threads)}, expected at least 1")
+    sizes = [picture_size(size) for size in settings.size]
+    if any(min(size) < 1 or max(size) > 16_384 for size in sizes):
+        raise UsageError(f"--size is {', '.join(settings.size)}, expected sides from 1 to 16384 pixels")
     plan = benchmark.Plan(
         folder if folder.is_dir() else None,
         settings.frames,
-        [picture_size(size) for size in settings.size] or benchmark.SIZES,
+        sizes or benchmark.SIZES,
         settings.threads,
         settings.gaussians,
     )
@@ -110,8 +113,10 @@ def gateway(settings: GatewaySettings) -> int:
 class ScenesSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_BENCH_SCENES_", populate_by_name=True)
 
-    size_mb: list[float] = Field([], description="Scene sizes to measure; else 30 and 1000.")
-    rounds: int = Field(3, ge=1, description="Times that each figure is taken; the median counts.")
+    size_mb: list[Annotated[float, Field(gt=0, le=100_000)]] = Field(
+        [], description="Scene sizes to measure; else 30 and 1000."
+    )
+    rounds: int = Field(3, ge=1, le=1000, description="Times that each figure is taken; the median counts.")
     only: list[Literal["fetches", "frames-of-source", "frames-of-packed", "visitors"]] = Field(
         [], description="Measure these alone; repeatable."
     )
@@ -171,7 +176,7 @@ def large_scene(settings: LargeSceneSettings) -> int:
 
 class AutoscalerSettings(PlainSettings):
     pools: int = Field(1000, ge=1, le=20_000, description="Pools, each with two weeks of minutes behind it.")
-    ticks: int = Field(12, ge=4, description="Ticks that are measured; four make a bin.")
+    ticks: int = Field(12, ge=4, le=100_000, description="Ticks that are measured; four make a bin.")
 
 
 def autoscaler(settings: AutoscalerSettings) -> None:
@@ -186,7 +191,7 @@ class KubernetesSettings(PlainSettings):
 
     nodes: int = Field(1000, ge=1, le=5000, description="Emulated nodes, seven slices each.")
     pods: int = Field(2000, ge=10, le=20_000, description="Pods in the queue of each run; every one asks for a slice.")
-    rounds: int = Field(3, ge=1, description="Times that each setup is measured, in turn; the median counts.")
+    rounds: int = Field(3, ge=1, le=1000, description="Times that each setup is measured, in turn; the median counts.")
 
 
 def kubernetes(settings: KubernetesSettings) -> None:

@@ -10,7 +10,7 @@ import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.settings import WRITES_FOLDER, UsageError, VerbSettings, verb
 
 
 class DemoVerbSettings(VerbSettings):
@@ -46,14 +46,16 @@ class DemoVerbSettings(VerbSettings):
         description="The first visitor of a new scene is predicted so long before; 0: no such visit. "
         "The local demo's alone: with --kubernetes it is refused.",
     )
-    seed: int = Field(1, description="Fixes made scenes, arrivals and popularity: runs differ in policy alone.")
+    seed: int = Field(1, ge=0, description="Fixes made scenes, arrivals and popularity: runs differ in policy alone.")
     rate: float = Field(25.0, gt=0, le=500, description="Mean requests a second, less where the machine is too slow.")
     frame_seconds: float = Field(
         0.15, gt=0, le=5, description="How long a frame keeps a slice busy at least: it stands for the slice's speed."
     )
     provision_seconds: float = Field(3.0, ge=0, le=600, description="What a node and an image take before a pod boots.")
-    fetch_mb_per_s: float = Field(4.0, gt=0, description="Bandwidth of a node to the object store.")
-    report: Path | None = Field(None, description="Folder for report.html, its plots and the sheet of frames.")
+    fetch_mb_per_s: float = Field(4.0, gt=0, le=1e9, description="Bandwidth of a node to the object store.")
+    report: Path | None = Field(
+        None, description="Folder for report.html, its plots and the sheet of frames.", json_schema_extra=WRITES_FOLDER
+    )
     json_file: Path | None = Field(None, alias="json", description="Write the scorecard here.")
     compare: Path | None = Field(None, description="Scorecard of another run (its --json), shown beside this one.")
     quiet_wait_seconds: float = Field(
@@ -72,8 +74,6 @@ def run(settings: DemoVerbSettings) -> int:
         path = getattr(settings, name)
         if path is not None and not path.exists():
             raise UsageError(f"--{name} {path}: no such {'folder' if name == 'scenes' else 'file'}")
-    if settings.report is not None and settings.report.exists() and not settings.report.is_dir():
-        raise UsageError(f"--report {settings.report}: is a file, expected a folder")
     _check_kubernetes(settings)
     from local_fleet.demo import DemoFailed, play
     from local_fleet.demo_settings import DemoSettings

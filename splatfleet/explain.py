@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import EXTENDER_PORT
 from splatfleet import explain_autoscaler
+from splatfleet.addresses import check_url
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 
@@ -31,6 +32,7 @@ def run(settings: PodSettings) -> None:
     namespace, slash, name = settings.pod.partition("/")
     if not (namespace and slash and name):
         raise UsageError(f"pod {settings.pod!r}: expected NAMESPACE/NAME (example: default/renderer-1)")
+    check_url(settings.extender, "--extender")
     explained = _ask(settings)
     click.echo(as_text(explained, settings.most))
     if settings.json_file is not None:

@@ -11,9 +11,9 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import EXPORTER_PORT
-from splatfleet.addresses import cannot_listen, parse_listen
+from splatfleet.addresses import cannot_listen, is_url, parse_listen
 from splatfleet.kubernetes import connect
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.settings import DAY_S, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from kube.discovery import RendererPods
@@ -34,8 +34,8 @@ class ExporterSettings(VerbSettings):
     scene_cache: Path | None = Field(None, description="Folder of the node's scene store.")
     gpus_file: Path | None = Field(None, description="JSON layout of GPUs and slices; without it NVML is asked.")
     listen: str = Field(f"127.0.0.1:{EXPORTER_PORT}", description="Address to serve on; port 0 takes a free one.")
-    window_s: float = Field(30.0, gt=0, description="Window of the queue-to-compute ratio.")
-    deadline_s: float = Field(1.0, gt=0, description="Longest wait for any one source.")
+    window_s: float = Field(30.0, gt=0, le=DAY_S, description="Window of the queue-to-compute ratio.")
+    deadline_s: float = Field(1.0, gt=0, le=DAY_S, description="Longest wait for any one source.")
     dcgm: str = Field("", description="Address or URL of a dcgm-exporter on this node, for figures per slice.")
 
 
@@ -47,9 +47,14 @@ def run(settings: ExporterSettings) -> None:
     from exporter.sources import Sources, metrics_url
 
     host, port = parse_listen(settings.listen)
-    for flag, address in [("--triton", address) for address in settings.triton] + [("--dcgm", settings.dcgm)]:
+    addresses = [("--triton", address) for address in settings.triton]
+    addresses += [("--dcgm", settings.dcgm)] if settings.dcgm else []
+    for flag, address in addresses:
         try:
-            metrics_url(address or "127.0.0.1")
+            if not metrics_url(address) or not is_url(address if "://" in address else f"http://{address}"):
+                raise ValueError(
+                    f"metrics address {address!r:.80} is not valid; example: http://127.0.0.1:8002/metrics"
+                )
         except ValueError as error:
             raise UsageError(f"{flag}: {error}") from error
     pods_from = settings.triton or settings.renderers_file or settings.kubernetes

@@ -14,7 +14,7 @@ from fleet.digest import DIGEST_PATH
 from fleet.labels import EXTENDER_PORT
 from scheduler_extender.prices import Prices
 from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.settings import DAY_S, WRITES_FILE, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from kube.tls import TlsFiles
@@ -40,19 +40,23 @@ class ExtenderSettings(VerbSettings):
         le=3600,
         description="Seconds between two asks for a node's digest; twice as many where twelve asks found no change.",
     )
-    poll_timeout_s: float = Field(2.0, gt=0, description="Seconds after which an ask is given up.")
-    reservation_s: float = Field(30.0, gt=0, description="Seconds that a decision is held until its binding is seen.")
+    poll_timeout_s: float = Field(2.0, gt=0, le=3600, description="Seconds after which an ask is given up.")
+    reservation_s: float = Field(
+        30.0, gt=0, le=DAY_S, description="Seconds that a decision is held until its binding is seen."
+    )
     fragmentation_s_per_slice: float = Field(
         DEFAULT.fragmentation_s_per_slice,
         ge=0,
+        le=1e9,
         description="Seconds that a memory slice made useless to others is worth.",
     )
     eviction_weight: float = Field(
-        DEFAULT.eviction_weight, ge=0, description="Weight of the seconds that evicted scenes will cost later."
+        DEFAULT.eviction_weight, ge=0, le=1e6, description="Weight of the seconds that evicted scenes will cost later."
     )
     crowding_weight: float = Field(
         DEFAULT.crowding_weight,
         ge=0,
+        le=1e6,
         description="Weight of the seconds that a node's warm scenes save, by the part of its places that a pod takes.",
     )
     weight: int = Field(
@@ -66,7 +70,9 @@ class ExtenderSettings(VerbSettings):
     tls_key: Path | None = Field(None, description="PEM key of --tls-certificate, not encrypted.")
     client_ca: Path | None = Field(None, description="PEM CA: only clients with a certificate of it are answered.")
     decisions: Path | None = Field(
-        None, description="Append everything that decisions follow from here, for `splatfleet replay`."
+        None,
+        description="Append everything that decisions follow from here, for `splatfleet replay`.",
+        json_schema_extra=WRITES_FILE,
     )
     most_decisions_bytes: int = Field(1 << 30, gt=0, description="Size at which --decisions stops to grow.")
     decisions_file_bytes: int = Field(

@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from fleet.labels import GATEWAY_PORT, GATEWAY_TOKENS_ENV, POOL_PATTERN
 from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
 from splatfleet.kubernetes import connect
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.settings import DAY_S, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from renderer.gateway.sources import WatchedPods
@@ -34,12 +34,16 @@ class GatewayVerbSettings(VerbSettings):
     node_digest: list[str] = Field([], description="NAME=URL of the exporter of a node: what lies on its disk.")
     max_in_flight: int = Field(2, ge=1, le=256, description="Requests that one pod is given at once.")
     max_pending: int = Field(256, ge=1, le=100_000, description="Requests of a pool that may wait in the gateway.")
-    spill_pending: int = Field(3, ge=1, description="Requests that may wait for each copy of a scene before one more.")
-    spill_wait_s: float = Field(0.15, ge=0, description="Longest wait for busy copies of a scene before one more.")
-    hold_s: float = Field(20.0, gt=0, description="Seconds that a request is held while no pod can take it.")
-    deadline_s: float = Field(60.0, gt=0, description="Seconds a request may take that gives no deadline_ms.")
+    spill_pending: int = Field(
+        3, ge=1, le=100_000, description="Requests that may wait for each copy of a scene before one more."
+    )
+    spill_wait_s: float = Field(
+        0.15, ge=0, le=3600, description="Longest wait for busy copies of a scene before one more."
+    )
+    hold_s: float = Field(20.0, gt=0, le=DAY_S, description="Seconds that a request is held while no pod can take it.")
+    deadline_s: float = Field(60.0, gt=0, le=DAY_S, description="Seconds a request may take that gives no deadline_ms.")
     split: list[str] = Field([], description="POOL=WEIGHT: share of the requests that name no pool (a canary).")
-    stream_frames_per_s: float = Field(30.0, gt=0, le=240, description="Most frames that one stream gets a second.")
+    stream_frames_per_s: float = Field(30.0, ge=0.001, le=240, description="Most frames that one stream gets a second.")
     max_sessions: int = Field(4096, ge=1, le=100_000, description="Streams that may be open at once.")
     tokens_file: Path | None = Field(
         None,
@@ -108,6 +112,8 @@ def _names(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def _weights(given: list[str]) -> dict[str, float]:
+    from renderer.gateway.split import MOST_WEIGHT
+
     weights: dict[str, float] = {}
     for text in given:
         pool, _, weight = text.partition("=")
@@ -115,8 +121,10 @@ def _weights(given: list[str]) -> dict[str, float]:
             weights[pool] = float(weight)
         except ValueError:
             weights[pool] = -1.0
-        if not re.fullmatch(POOL_PATTERN, pool) or not 0 <= weights[pool] < float("inf"):
-            raise UsageError(f"--split {text}: expected POOL=WEIGHT with a weight of 0 or more, for example canary=5")
+        if not re.fullmatch(POOL_PATTERN, pool) or not 0 <= weights[pool] <= MOST_WEIGHT:
+            raise UsageError(
+                f"--split {text}: expected POOL=WEIGHT with a weight from 0 to {MOST_WEIGHT:,.0f}, for example canary=5"
+            )
     if weights and not sum(weights.values()):
         raise UsageError("--split: every weight is 0, expected one above 0")
     return weights

@@ -17,7 +17,8 @@ import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.addresses import check_url
+from splatfleet.settings import DAY_S, WRITES_FILE, WRITES_FOLDER, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from fleet.traffic import RateTrace
@@ -37,29 +38,34 @@ class LoadSettings(VerbSettings):
         None, description="Scene ids, comma-separated; else those the catalogue or gateway names."
     )
     catalogue: Path | None = Field(None, description="Catalogue with the scenes and their default cameras.")
-    duration: float = Field(60.0, gt=0, description="Seconds of traffic.")
-    seconds_per_day: float = Field(40.0, gt=0, description="Real seconds for a day of the trace; 86400 is as it was.")
-    mean_rate: float = Field(5.0, gt=0, description="Mean requests a second over the run.")
-    zipf: float = Field(1.0, ge=0, description="Exponent of the popularity of scenes; 0 is uniform.")
+    duration: float = Field(60.0, gt=0, le=30 * DAY_S, description="Seconds of traffic.")
+    seconds_per_day: float = Field(
+        40.0, gt=0, le=100 * DAY_S, description="Real seconds for a day of the trace; 86400 is as it was."
+    )
+    mean_rate: float = Field(5.0, gt=0, le=100_000, description="Mean requests a second over the run.")
+    zipf: float = Field(1.0, ge=0, le=20, description="Exponent of the popularity of scenes; 0 is uniform.")
     size: str = Field("256x256", description="WIDTHxHEIGHT of the frames in pixels.")
     format: Literal["jpeg", "png", "webp", "raw"] = Field("jpeg", description="Image format to ask for.")
     quality: int | None = Field(None, ge=1, le=100, description="Quality to ask for; the renderer's own where absent.")
     pool: str | None = Field(None, description="Pool to ask; the gateway's first where absent.")
-    deadline_s: float | None = Field(None, gt=0, description="Deadline told to the gateway.")
-    timeout_s: float = Field(60.0, gt=0, description="Seconds after which the client gives a request up.")
-    max_open: int = Field(1000, ge=1, description="Open requests beyond which a request fails at once.")
-    seed: int = Field(0, description="Fixes arrivals and scenes.")
-    start_at: float | None = Field(None, description="Unix time of the run's zero; now where absent.")
+    deadline_s: float | None = Field(None, gt=0, le=DAY_S, description="Deadline told to the gateway.")
+    timeout_s: float = Field(60.0, gt=0, le=DAY_S, description="Seconds after which the client gives a request up.")
+    max_open: int = Field(1000, ge=1, le=1_000_000, description="Open requests beyond which a request fails at once.")
+    seed: int = Field(0, ge=0, description="Fixes arrivals and scenes.")
+    start_at: float | None = Field(
+        None, ge=0, description="Unix time of the run's zero, at most a day ahead; now where absent."
+    )
     json_file: Path | None = Field(None, alias="json", description="Write the summary here.")
-    records: Path | None = Field(None, description="Write one JSON line a request here.")
-    frames: Path | None = Field(None, description="Folder for sample frames.")
+    records: Path | None = Field(None, description="Write one JSON line a request here.", json_schema_extra=WRITES_FILE)
+    frames: Path | None = Field(None, description="Folder for sample frames.", json_schema_extra=WRITES_FOLDER)
     frame_every: int = Field(50, ge=1, description="Keep every so-manieth frame.")
 
 
 def parse_size(text: str) -> tuple[int, int]:
     """`WIDTHxHEIGHT` as a pair of pixels; raises UsageError."""
     width, x, height = text.lower().partition("x")
-    if not (x and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+    digits = width.isdecimal() and height.isdecimal() and len(text) < 24
+    if not (x and digits and int(width) and int(height)):
         raise UsageError(f"--size: {text!r} is no size, expected WIDTHxHEIGHT (example: 256x256)")
     return int(width), int(height)
 
@@ -167,6 +173,11 @@ def run(settings: LoadSettings) -> int | None:
 
     from local_fleet.load import LoadClient, LoadLimits, Saving, summarize, write_records
 
+    check_url(settings.gateway, "--gateway")
+    if settings.start_at is not None and settings.start_at > time.time() + DAY_S:
+        raise UsageError(
+            f"--start-at {settings.start_at:g}: is more than a day ahead, expected the Unix time of a start"
+        )
     plan = make_plan(settings)
     if not len(plan.arrivals_s):
         raise UsageError("--mean-rate and --duration make no request at all, raise one of them")

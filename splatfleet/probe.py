@@ -22,7 +22,7 @@ class ProbeSettings(VerbSettings):
 
     grpc: str = Field(f"127.0.0.1:{TRITON_GRPC_PORT}", description="gRPC address of the renderer, HOST:PORT.")
     scene: str = Field("", description="Scene to ask for; if not given a frame of no scene, which loads nothing.")
-    timeout_s: float = Field(5.0, description="Seconds to wait for the frame.", gt=0)
+    timeout_s: float = Field(5.0, description="Seconds to wait for the frame.", gt=0, le=3600)
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 
 

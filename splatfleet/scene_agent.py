@@ -12,8 +12,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.labels import SCENE_AGENT_PORT, SCENE_AGENT_TOKEN_ENV
-from splatfleet.addresses import cannot_listen, parse_listen, parse_node_digests
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.addresses import cannot_listen, check_url, parse_listen, parse_node_digests
+from splatfleet.settings import DAY_S, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from kube.tls import ClientTls, TlsFiles
@@ -24,7 +24,7 @@ class SceneAgentSettings(VerbSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_SCENE_AGENT_")
 
     store: Path = Field(description="Folder of the node's scene store, shared with its pods.")
-    capacity_gb: float = Field(20.0, gt=0, description="What the store may hold, in 10^9 bytes.")
+    capacity_gb: float = Field(20.0, gt=0, le=1e9, description="What the store may hold, in 10^9 bytes.")
     catalogue: Path = Field(description="Scene catalogue (JSON), read again when it changes.")
     token_file: Path | None = Field(
         None, description=f"File of bearer tokens, one a line; else {SCENE_AGENT_TOKEN_ENV} holds them."
@@ -32,9 +32,11 @@ class SceneAgentSettings(VerbSettings):
     node: str = Field(socket.gethostname(), description="This node's name.")
     listen: str = Field(f"127.0.0.1:{SCENE_AGENT_PORT}", description="Address to serve on; port 0 takes a free one.")
     peer: list[str] = Field([], description="NAME=URL of another node's agent, nearest first; repeatable.")
-    fetch_mb_per_s: float = Field(0.0, ge=0, description="Bandwidth to object stores, shared with pods; 0 is no cap.")
+    fetch_mb_per_s: float = Field(
+        0.0, ge=0, le=1e9, description="Bandwidth to object stores, shared with pods; 0 is no cap."
+    )
     slots: int = Field(2, ge=1, le=64, description="Scenes fetched at once.")
-    fetch_timeout_s: float = Field(600.0, gt=0, description="Longest time for one scene.")
+    fetch_timeout_s: float = Field(600.0, gt=0, le=DAY_S, description="Longest time for one scene.")
     allow_root: list[str] = Field(
         [], description="Address under which scenes may lie (s3://BUCKET/PREFIX, file:///DIR, …); repeatable; else any."
     )
@@ -44,7 +46,7 @@ class SceneAgentSettings(VerbSettings):
     peer_ca: Path | None = Field(None, description="PEM CA of other agents' certificates; --tls-certificate is shown.")
     gateway: list[str] = Field([], description="URL of a gateway that says which scenes are popular; repeatable.")
     preload_share: float = Field(0.5, gt=0, le=1, description="Share of the store that is filled when idle.")
-    preload_every_s: float = Field(10.0, gt=0, description="Seconds between two looks at the gateways.")
+    preload_every_s: float = Field(10.0, gt=0, le=DAY_S, description="Seconds between two looks at the gateways.")
 
 
 def run(settings: SceneAgentSettings) -> None:
@@ -57,6 +59,8 @@ def run(settings: SceneAgentSettings) -> None:
 
     listen = parse_listen(settings.listen)
     peers = parse_node_digests(settings.peer, flag="--peer")
+    for url in settings.gateway:
+        check_url(url, "--gateway")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     wanted = AgentSettings(
         node=settings.node,

@@ -16,7 +16,7 @@ from pydantic_settings import SettingsConfigDict
 from fleet.digest import DIGEST_PATH
 from fleet.labels import EXTENDER_PORT, GPU_RESOURCE
 from scheduler_extender.scheduler_config import DEFAULT_WEIGHT, LEAST_WEIGHT
-from splatfleet.addresses import parse_node_digests
+from splatfleet.addresses import check_url, parse_node_digests
 from splatfleet.settings import UsageError, VerbSettings, verb
 
 DIGESTS_HELP = "NAME=URL of a node's exporter, whose slices tell what pods can ask for; once per node."
@@ -28,7 +28,7 @@ class GenerateSettings(VerbSettings):
     profile: list[str] = Field([], description="MIG profile or resource that pods ask for (1g.10gb); repeatable.")
     node_digest: list[str] = Field([], description=DIGESTS_HELP)
     url: str = Field(f"http://127.0.0.1:{EXTENDER_PORT}", description="Where kube-scheduler reaches the extender.")
-    scheduler_name: str = Field("splatfleet", description="schedulerName of the pods that are ours.")
+    scheduler_name: str = Field("splatfleet", min_length=1, description="schedulerName of the pods that are ours.")
     weight: int = Field(
         DEFAULT_WEIGHT,
         ge=LEAST_WEIGHT,
@@ -54,6 +54,7 @@ def generate(settings: GenerateSettings) -> None:
             raise UsageError(f"--profile: {error}") from error
     if not resources:
         raise UsageError("--profile or --node-digest is needed: without a resource kube-scheduler would send every pod")
+    check_url(settings.url, "--url")
     if settings.url.startswith("https") and settings.ca is None:
         raise UsageError("--ca is needed with an https --url: without it kube-scheduler silently verifies nothing")
     wanted = scheduler_config.Wanted(
@@ -85,6 +86,8 @@ def lint(settings: LintSettings) -> int:
 
     try:
         configuration = yaml.safe_load(settings.file.read_text())
+    except RecursionError as error:
+        raise UsageError(f"{settings.file}: is nested too deep") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{settings.file}: {error}") from error
     findings = scheduler_config.lint(configuration, offered_resources(settings.node_digest))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import inspect
 import json
 import os
@@ -15,7 +16,7 @@ import re
 import sys
 import tomllib
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -28,6 +29,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 Settings = TypeVar("Settings", bound="VerbSettings")
 DESCRIPTORS = "/dev/fd"
+DAY_S = 86_400.0  # the longest that a wait, an interval or a deadline may be
+WRITES_FILE: dict[str, Any] = {"writes": "file"}  # of a field: checked before the work that makes what it holds
+WRITES_FOLDER: dict[str, Any] = {"writes": "folder"}
+WRITES_PLOT: dict[str, Any] = {"writes": "plot"}
+_PLOTS = (".png", ".svg")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _JSON = re.compile(r"""\s*(\{|\[\s*(["{[\]]|[-\d.,\s]+\]\s*$))""")  # objects or a list; the address [::1]:80 is neither
 
 
@@ -37,7 +44,7 @@ class VerbSettings(BaseSettings):
     A field whose name Python or pydantic keeps for itself carries the name of its flag as its alias (`--json`).
     """
 
-    model_config = SettingsConfigDict(extra="forbid", populate_by_name=True)
+    model_config = SettingsConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     @classmethod
     def settings_customise_sources(
@@ -57,19 +64,48 @@ class UsageError(click.ClickException):
     exit_code = 2
 
 
+def _names(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Settings by name, where `-` and `_` are alike; raises ValueError where one is there twice."""
+    named: dict[str, Any] = {}
+    for key, value in pairs:
+        name = key.replace("-", "_")
+        if name in named:
+            raise ValueError(f"{name} is given twice")
+        named[name] = value
+    return named
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that names a setting twice, where YAML would silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        _names((str(key.value), None) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        return node
+
+
+def _named_once(value: Any) -> Any:
+    """The same, where no mapping in it names a setting twice; raises ValueError."""
+    if isinstance(value, Mapping):
+        return _names((str(key), _named_once(below)) for key, below in value.items())
+    return [_named_once(below) for below in value] if isinstance(value, list) else value
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a config file (YAML, TOML or JSON by its suffix) into a mapping."""
     try:
         text = path.read_text()
         match path.suffix:
             case ".toml":
-                loaded: Any = tomllib.loads(text)
+                loaded: Any = _named_once(tomllib.loads(text))
             case ".json":
-                loaded = json.loads(text)
+                loaded = json.loads(text, object_pairs_hook=_names)
             case _:
-                loaded = yaml.safe_load(text)
+                loaded = yaml.load(text, _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--config {path}: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"--config {path}: is nested too deep, expected a mapping of settings") from error
     if not isinstance(loaded, dict):
         raise UsageError(f"--config {path}: holds {type(loaded).__name__}, expected a mapping of settings")
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
@@ -116,24 +152,76 @@ def _items(name: str, value: Any) -> list[Any]:
         raise UsageError(
             f"{flag}: {value[:80]!r} is no JSON ({error.msg}); quote it whole, or write it into the file of --config"
         ) from error
+    except RecursionError as error:
+        raise UsageError(f"--{name.replace('_', '-')}: {value[:20]!r}… is nested too deep") from error
     return found
 
 
-def _check_outputs(settings: VerbSettings) -> None:
-    """Refuse a file of figures that could not be written, before the work that makes them."""
+def _outputs(settings: VerbSettings) -> dict[str, tuple[Path, str]]:
+    """What a run is to write: its path, and whether that is a file, a folder or a plot, by flag."""
+    found: dict[str, tuple[Path, str]] = {}
     for name, field in type(settings).model_fields.items():
-        path = getattr(settings, name)
-        if (field.alias or name) not in ("json", "records") or not isinstance(path, Path) or path == Path("-"):
-            continue
-        flag = f"--{field.alias or name} {path}"
-        if path.is_dir():
-            raise UsageError(f"{flag}: is a folder, expected a file")
+        spelled, path = field.alias or name, getattr(settings, name)
+        kind = "file" if spelled == "json" else str(_extra(field).get("writes", ""))
+        if kind and isinstance(path, Path) and not (spelled == "json" and path == Path("-")):
+            found["--" + spelled.replace("_", "-")] = (path, kind)
+    return found
+
+
+def _check_outputs(outputs: Mapping[str, tuple[Path, str]]) -> None:
+    """Refuse what could not be written, before the work that makes it."""
+    for flag, (path, kind) in outputs.items():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            problem = _problem(path, kind)
+        except FileExistsError as error:
+            problem = f"{error.filename} is a file, expected a folder"
         except OSError as error:
-            raise UsageError(f"{flag}: {error.strerror}: {error.filename}") from error
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise UsageError(f"{flag}: may not be written")
+            problem = f"{error.strerror}: {error.filename}"
+        except ValueError as error:  # a NUL, which no path may hold
+            problem = str(error)
+        if problem:
+            raise UsageError(f"{flag} {str(path)!r}: {problem}" if "\0" in str(path) else f"{flag} {path}: {problem}")
+
+
+def _problem(path: Path, kind: str) -> str:
+    """Why it could not be written, or nothing; makes the folders above it."""
+    if kind == "folder":
+        if path.exists() and not path.is_dir():
+            return "is a file, expected a folder"
+        path.mkdir(parents=True, exist_ok=True)
+        return "" if os.access(path, os.W_OK | os.X_OK) else "may not be written"
+    if path.is_dir():
+        return "is a folder, expected a file"
+    if kind == "plot" and path.suffix.lower() not in _PLOTS:
+        return f"expected a name that ends in {' or '.join(_PLOTS)}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return "" if os.access(path if path.exists() else path.parent, os.W_OK) else "may not be written"
+
+
+def _belongs(at: Path, path: Path, kind: str) -> bool:
+    """Whether a file is one of an output: in its folder, or what it is called until it is whole."""
+    return at.is_relative_to(path) if kind == "folder" else at.parent == path.parent and path.name in at.name
+
+
+@contextmanager
+def _writing(outputs: Mapping[str, tuple[Path, str]]) -> Iterator[None]:
+    """Say in a line, with exit code 1, what could not be written after all: a full disk, a folder that went."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        at = Path(error.filename) if isinstance(error.filename, str) else None
+        if at is None and error.errno not in _FULL:
+            raise
+        lost = [
+            f"{flag} {path}"
+            for flag, (path, kind) in outputs.items()
+            if at is None or at == path or _belongs(at, path, kind)
+        ]
+        if at is not None and not lost:
+            raise
+        raise click.ClickException(f"{', '.join(lost) or 'standard output'}: {error.strerror}") from error
 
 
 @contextmanager
@@ -154,7 +242,7 @@ def _standard_output(settings: VerbSettings) -> Iterator[None]:
 
 
 def _explain(item: Any, prefix: str, known: Sequence[str]) -> str:
-    name = ".".join(str(part) for part in item["loc"]) or "settings"
+    name = ".".join(part for part in item["loc"] if isinstance(part, str)) or "settings"
     flag = "--" + name.replace("_", "-")
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, known, n=1)
@@ -216,8 +304,9 @@ def verb(
 
     def callback(**flags: Any) -> None:
         resolved = resolve(settings, flags, dict(os.environ))
-        _check_outputs(resolved)
-        with _standard_output(resolved):
+        outputs = _outputs(resolved)
+        _check_outputs(outputs)
+        with _writing(outputs), _standard_output(resolved):
             code = run(resolved)
         if code:
             raise SystemExit(code)

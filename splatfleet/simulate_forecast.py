@@ -21,7 +21,7 @@ class ForecastSettings(VerbSettings):
     trace: Path = Field(description="Rate trace: CSV `timestamp_s,requests`, gzipped or not.")
     horizons: str = Field("600,1800", description="Seconds ahead, with commas; below one bin is one bin.")
     quantile: float = Field(0.9, ge=0.5, lt=1, description="Of the highest demand inside the horizon.")
-    bin: float = Field(300.0, gt=0, description="Seconds of a bin; a trace with wider ones keeps its own.")
+    bin: float = Field(300.0, gt=0, le=86_400, description="Seconds of a bin; a trace with wider ones keeps its own.")
     json_file: Path | None = Field(None, alias="json", description="Write the rows here.")
 
 
@@ -45,6 +45,9 @@ def run(settings: ForecastSettings) -> None:
     counts = trace.counts[: trace.counts.size // step * step].reshape(-1, step).sum(axis=1)
     if counts.size * bin_s < 4 * DAY_S:
         raise UsageError(f"--trace {settings.trace}: {counts.size * bin_s / DAY_S:.2g} days, expected at least 4")
+    if max(horizons) > counts.size * bin_s / 4:
+        most_s = counts.size * bin_s / 4
+        raise UsageError(f"--horizons {settings.horizons}: {most_s:.0f} s is the most, a quarter of the trace")
     rows: list[dict[str, Any]] = []
     name = settings.trace.name.partition(".")[0]
     titles = f"{'pinball':>8} {'coverage':>9} {'worst day':>9} {'days near':>9} {'ms/step':>8}"

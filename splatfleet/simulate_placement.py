@@ -21,12 +21,12 @@ class PlacementSettings(VerbSettings):
 
     mix: Literal["small", "uniform", "large", "openb"] = Field("small", description="Which slices pods ask for.")
     load: float = Field(0.85, gt=0, le=10, description="Memory slices asked for over those there are.")
-    cache_gb: float = Field(15.0, gt=0, description="Scene cache of a node in GB (10^9 bytes).")
+    cache_gb: float = Field(15.0, gt=0, le=1_000_000, description="Scene cache of a node in GB (10^9 bytes).")
     policies: str = Field("all", description="all, or names separated by commas.")
     seeds: int = Field(3, ge=1, le=1000, description="Runs of each policy, one seed each.")
     first_seed: int = Field(0, ge=0, description="The first of the seeds; prices are proved on others than found them.")
-    arrivals: int = Field(20_000, ge=10, description="Pods in a run.")
-    warm_up: int = Field(3_000, ge=0, description="First pods that no figure counts.")
+    arrivals: int = Field(20_000, ge=10, le=100_000_000, description="Pods in a run.")
+    warm_up: int = Field(3_000, ge=0, le=100_000_000, description="First pods that no figure counts.")
     nodes: int = Field(25, ge=1, le=5000, description="Nodes of the fleet.")
     gpus: int = Field(4, ge=1, le=16, description="GPUs of a node, eight memory slices each.")
     scenes: int = Field(87, ge=0, le=100_000, description="Scenes; 0 for pods that name none.")
@@ -34,13 +34,15 @@ class PlacementSettings(VerbSettings):
         None, description="Recorded requests (CSV timestamp_s or seq, object, [requests]; .gz too) as scenes of pods."
     )
     drift_per_h: float = Field(0.0, ge=0, le=1, description="Share of the scenes that change popularity each hour.")
-    burst_pods: int = Field(0, ge=0, description="Pods of one rare scene within a second, half-way.")
-    lost_nodes: int = Field(0, ge=0, description="Nodes that fail half-way, for an hour.")
+    burst_pods: int = Field(0, ge=0, le=1_000_000, description="Pods of one rare scene within a second, half-way.")
+    lost_nodes: int = Field(0, ge=0, le=5000, description="Nodes that fail half-way, for an hour.")
     fragmentation_s_per_slice: float | None = Field(
-        None, ge=0, description="Our price of a stranded slice; else the extender's default."
+        None, ge=0, le=1e9, description="Our price of a stranded slice; else the extender's default."
     )
-    eviction_weight: float | None = Field(None, ge=0, description="Our weight of evicted scenes; else the default.")
-    crowding_weight: float | None = Field(None, ge=0, description="Our weight of crowding; else the default.")
+    eviction_weight: float | None = Field(
+        None, ge=0, le=1e6, description="Our weight of evicted scenes; else the default."
+    )
+    crowding_weight: float | None = Field(None, ge=0, le=1e6, description="Our weight of crowding; else the default.")
     processes: int = Field(0, ge=0, le=64, description="Processes to run in; 0 is one a CPU.")
     json_file: Path | None = Field(None, alias="json", description="Write the figures here.")
 

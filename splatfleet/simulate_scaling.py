@@ -16,7 +16,7 @@ import click
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from splatfleet.settings import UsageError, VerbSettings, verb
+from splatfleet.settings import DAY_S, WRITES_FOLDER, UsageError, VerbSettings, verb
 
 if TYPE_CHECKING:
     from fleet.traffic import RateTrace
@@ -30,32 +30,45 @@ class ScalingSettings(VerbSettings):
     trace: Path = Field(description="Rate trace: CSV `timestamp_s,requests`, gzipped or not.")
     policies: str = Field("all", description="all, or names with commas (`dynamo` is every dynamo-…).")
     start_up: float = Field(
-        180.0, gt=0, description="Median seconds from the ask until a pod is ready; --scenes plays its second half."
+        180.0,
+        gt=0,
+        le=DAY_S,
+        description="Median seconds from the ask until a pod is ready; --scenes plays its second half.",
     )
-    start_up_sigma: float = Field(0.35, ge=0, description="Spread of the start-up (of its logarithm).")
-    max_wait: float = Field(0.5, gt=0, description="Seconds that a request may wait.")
+    start_up_sigma: float = Field(0.35, ge=0, le=5, description="Spread of the start-up (of its logarithm).")
+    max_wait: float = Field(0.5, gt=0, le=3600, description="Seconds that a request may wait.")
     violation_ratio: float = Field(0.01, gt=0, lt=1, description="Share of the requests that may wait longer.")
-    service: float = Field(0.25, gt=0, description="Mean seconds of a render.")
-    service_cv: float = Field(0.3, ge=0, description="Standard deviation / mean of a render.")
-    mean_pods: float = Field(10.0, gt=0, description="Mean demand in busy pods: the trace is scaled to it.")
+    service: float = Field(0.25, ge=0.001, le=3600, description="Mean seconds of a render.")
+    service_cv: float = Field(0.3, ge=0, le=10, description="Standard deviation / mean of a render.")
+    mean_pods: float = Field(10.0, gt=0, le=5000, description="Mean demand in busy pods: the trace is scaled to it.")
     test_from_day: float | None = Field(None, ge=0, description="First day that is scored; else the last seven are.")
-    train_days: float = Field(2.0, ge=0, description="Days before it on which the rivals' knobs are chosen; 0: none.")
-    seeds: int = Field(1, ge=1, description="Seeds of ours.")
-    rival_seeds: int = Field(1, ge=1, description="Seeds of the others.")
-    scenes: int = Field(0, ge=0, description="Scenes that the requests ask for; 0: they ask for pods alone.")
+    train_days: float = Field(
+        2.0, ge=0, le=400, description="Days before it on which the rivals' knobs are chosen; 0: none."
+    )
+    seeds: int = Field(1, ge=1, le=1000, description="Seeds of ours.")
+    rival_seeds: int = Field(1, ge=1, le=1000, description="Seeds of the others.")
+    scenes: int = Field(
+        0, ge=0, le=1_000_000, description="Scenes that the requests ask for; 0: they ask for pods alone."
+    )
     scene_popularity: str = Field(
         "0.9", description="Zipf exponent, or a file of recorded requests (CSV; .gz too) whose objects are the scenes."
     )
-    scenes_per_pod: int = Field(8, ge=1, description="Scenes that a pod's memory holds.")
-    scenes_per_node: int = Field(32, ge=1, description="Scenes that a node's disk holds.")
-    scene_nodes: int = Field(4, ge=1, description="Nodes; they outlive their pods.")
-    scene_load: float = Field(2.0, ge=0, description="Seconds from a node's disk into a pod's memory.")
-    scene_fetch: float = Field(20.0, gt=0, description="Seconds onto a node's disk, with the node's whole link.")
-    tick: float = Field(15.0, gt=0, description="Seconds between two of our decisions.")
-    bin: int = Field(30, ge=1, description="Seconds of a demand bin that we see.")
-    jobs: int = Field(0, ge=0, description="Processes; 0: two, or one on a single core.")
+    scenes_per_pod: int = Field(8, ge=1, le=1_000_000, description="Scenes that a pod's memory holds.")
+    scenes_per_node: int = Field(32, ge=1, le=1_000_000, description="Scenes that a node's disk holds.")
+    scene_nodes: int = Field(4, ge=1, le=100_000, description="Nodes; they outlive their pods.")
+    scene_load: float = Field(2.0, ge=0, le=DAY_S, description="Seconds from a node's disk into a pod's memory.")
+    scene_fetch: float = Field(
+        20.0, gt=0, le=DAY_S, description="Seconds onto a node's disk, with the node's whole link."
+    )
+    tick: float = Field(15.0, ge=0.1, le=3600, description="Seconds between two of our decisions.")
+    bin: int = Field(30, ge=1, le=86_400, description="Seconds of a demand bin that we see.")
+    jobs: int = Field(0, ge=0, le=1024, description="Processes; 0: two, or one on a single core.")
     json_file: Path | None = Field(None, alias="json", description="Write the rows here.")
-    report: Path | None = Field(None, description="Folder for the table (scaling.md) and the plot (scaling.png).")
+    report: Path | None = Field(
+        None,
+        description="Folder for the table (scaling.md) and the plot (scaling.png).",
+        json_schema_extra=WRITES_FOLDER,
+    )
 
 
 def load_trace(path: Path) -> RateTrace:
@@ -75,7 +88,7 @@ def run(settings: ScalingSettings) -> None:
 
     Prints violations, cost (GPU time over the clairvoyant's), the wait and the stability of each policy and knob.
     """
-    from fleet.traffic import DAY_S
+    from simulator.contenders import FAMILIES
     from simulator.scaling import jobs_for, play_all
 
     setting = read_setting(settings)
@@ -86,6 +99,8 @@ def run(settings: ScalingSettings) -> None:
     trained = ("reactive", "predictive") if min(setting.train_days, setting.test_from_day) > 0.01 else ()
     try:
         jobs = jobs_for(settings.policies, settings.seeds, settings.rival_seeds, trained)
+        if not jobs:
+            raise ValueError(f"{settings.policies!r} names none; known are all, {', '.join(FAMILIES)}")
     except ValueError as error:
         raise UsageError(f"--policies: {error}") from error
     workers = settings.jobs or min(2, os.cpu_count() or 1)
@@ -97,7 +112,6 @@ def run(settings: ScalingSettings) -> None:
 def read_setting(settings: ScalingSettings) -> Setting:
     """What is played; raises UsageError."""
     from autoscaler.loop import Objective
-    from fleet.traffic import DAY_S
     from simulator.scaling import Setting
     from simulator.traffic import Service
     from simulator.world import StartUp

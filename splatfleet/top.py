@@ -23,7 +23,7 @@ NODE_HEAD = ["NODE", "SLICES", "USED", "PODS BY POOL"]
 class TopSettings(NamespacesSettings):
     model_config = SettingsConfigDict(env_prefix="SPLATFLEET_TOP_", populate_by_name=True)
 
-    every_s: float = Field(2.0, ge=0.5, description="Seconds between two looks.")
+    every_s: float = Field(2.0, ge=0.5, le=3600, description="Seconds between two looks.")
     once: bool = Field(False, description="Print once and stop, as without a terminal.")
 
 

@@ -49,7 +49,9 @@ class TritonSettings(VerbSettings):
     budget_bytes: int = Field(2 << 30, description="Scenes that the pod may keep in memory, bytes.", gt=0)
     store: Path | None = Field(None, description="Scene store on disk; a temporary one if not given.")
     store_capacity_bytes: int = Field(20 << 30, description="Scenes that the store may keep, bytes.", gt=0)
-    fetch_bytes_per_s: float = Field(0.0, description="Bandwidth cap of downloads into the store; 0 is none.", ge=0)
+    fetch_bytes_per_s: float = Field(
+        0.0, description="Bandwidth cap of downloads into the store; 0 is none.", ge=0, le=1e15
+    )
     rasterizer: Literal["auto", "cpu", "oracle", "gpu"] = Field("auto", description="What renders.")
     sequences: bool = Field(False, description="Serve the model behind the sequence batcher (docs/triton.md).")
 

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from splatfleet.autoscaler import COMMAND, AutoscalerSettings, read_pools
+from autoscaler.decision import Decision
+from autoscaler.demand import Reading
+from autoscaler.exposition import DecisionMetrics
+from autoscaler.pool import Pool
+from autoscaler.runner import Runner
+from autoscaler.shadow import ShadowCluster
+from splatfleet.autoscaler import COMMAND, AutoscalerSettings, _once, read_pools
 from splatfleet.replay import COMMAND as REPLAY
 from splatfleet.settings import resolve
 from tests.autoscaler.wire import serving
@@ -75,6 +81,25 @@ def test_once_against_a_dead_prometheus_holds_and_says_so(free_port: int) -> Non
     assert "hold 1: no_data" in result.output
     assert "refused" in result.output
     assert "Traceback" not in result.output
+
+
+class _Broken:
+    """A source that fails on every look."""
+
+    def read(self, pool: Pool, now_s: float) -> Reading:
+        raise ValueError("is broken")
+
+
+def test_once_fails_where_a_pool_was_not_observed() -> None:
+    cluster = ShadowCluster([Pool("a")], _Broken())
+    runner = Runner(cluster, 15.0, DecisionMetrics())
+    reported: list[Decision] = []
+    try:
+        settings = resolve(AutoscalerSettings, {"pools": ("a",), "prometheus": "http://127.0.0.1:1"}, {})
+        assert not _once(runner, cluster, settings, reported.extend)
+    finally:
+        runner.close()
+    assert cluster.outcomes == {}
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,12 @@ def test_a_split_gives_each_pool_its_share_and_a_key_always_the_same() -> None:
     assert kept > 700  # a larger canary takes sessions and swaps none
 
 
-@pytest.mark.parametrize("weights", [{"a": -1.0}, {"a": 0.0}, {"a": float("nan")}])
+def test_a_split_of_the_smallest_weights_always_has_a_pool() -> None:
+    split = Split({"a": 0.0, "b": 5e-324, "c": 0.0})
+    assert {split.pool(f"s{number}") for number in range(100)} == {"b"}
+
+
+@pytest.mark.parametrize("weights", [{"a": -1.0}, {"a": 0.0}, {"a": float("nan")}, {"a": 1e308, "b": 1e308}])
 def test_a_split_of_nothing_is_refused(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="weight"):
         Split(weights)

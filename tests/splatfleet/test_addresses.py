@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from splatfleet.addresses import is_url, parse_listen, parse_node_digests
+from splatfleet.settings import UsageError
 from tests.conftest import REPOSITORY
 
 
@@ -31,3 +33,24 @@ def test_a_taken_address_is_one_line_with_its_fix(name: str, tmp_path: Path) -> 
     assert done.returncode == 1, done.stderr
     assert f"--listen {address}: another process listens there; end it, or give another port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+NO_URLS = ["", "http://", "http://[", "http://a:99999", "http://a:b", "http://a b", "ftp://a", "http://:80", "a:80"]
+
+
+@pytest.mark.parametrize("text", NO_URLS)
+def test_what_is_no_url_is_a_usage_error(text: str) -> None:
+    assert not is_url(text)
+    with pytest.raises(UsageError, match="expected NAME=URL"):
+        parse_node_digests([f"node-1={text}"])
+
+
+@pytest.mark.parametrize("text", ["http://a", "https://a:1/x", "http://[::1]:9465", "http://user:word@a"])
+def test_what_is_a_url(text: str) -> None:
+    assert is_url(text)
+
+
+@pytest.mark.parametrize("text", ["a", ":1", "a:-1", "a:65536", "a:" + "9" * 5000])
+def test_what_is_no_address_to_listen_on(text: str) -> None:
+    with pytest.raises(UsageError, match="is no address"):
+        parse_listen(text)

@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from splatfleet.__main__ import VERBS, main
-from splatfleet.settings import VerbSettings, verb
+from splatfleet.settings import WRITES_FILE, WRITES_FOLDER, WRITES_PLOT, VerbSettings, read_config, verb
 from tests.conftest import REPOSITORY
 
 
@@ -97,6 +97,129 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
     code, output, _ = _run(["--config", str(config)])
     assert code == 2
     assert "prot: no such setting; did you mean port?" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.yaml", "port: 1\nport: 2\n", "port is given twice"),
+        ("a.yaml", "url: [{one-b: 1, one_b: 2}]\n", "one_b is given twice"),
+        ("a.yaml", "json-file: a\njson_file: b\n", "json_file is given twice"),
+        ("a.json", '{"port": 1, "port": 2}', "port is given twice"),
+        ("a.json", '{"url": [{"a": 1, "a": 2}]}', "a is given twice"),
+        ("a.toml", "min-port = 1\nmin_port = 2\n", "min_port is given twice"),
+        ("a.toml", "port = 1\nport = 2\n", "overwrite"),
+        ("a.yaml", "url: " + "[" * 5000 + "]" * 5000, "is nested too deep"),
+        ("a.json", '{"url": ' + "[" * 100_000 + "]" * 100_000 + "}", "is nested too deep"),
+        ("a.toml", "url = " + "[" * 5000 + "]" * 5000, "is nested too deep"),
+    ],
+)
+def test_a_file_of_twins_or_of_depth_is_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
+    config = tmp_path / name
+    config.write_text(text)
+    code, output, seen = _run(["--config", str(config)])
+    assert (code, seen) == (2, [])
+    assert f"--config {config}: " in output
+    assert words in output
+
+
+def test_yaml_may_merge_and_override(tmp_path: Path) -> None:
+    config = tmp_path / "a.yaml"
+    config.write_text("url:\n  - &one {a: x, b: y}\n  - {<<: *one, a: z}\n")
+    assert read_config(config) == {"url": [{"a": "x", "b": "y"}, {"a": "z", "b": "y"}]}
+
+
+def test_deep_json_by_flag_is_refused() -> None:
+    code, output, _ = _run(["--url", "[" * 100_000 + "]" * 100_000])
+    assert code == 2
+    assert "--url: " in output
+    assert "is nested too deep" in output
+
+
+class Writer(VerbSettings):
+    model_config = SettingsConfigDict(env_prefix="WRITER_")
+
+    json_file: Path | None = Field(None, alias="json", description="Where to.")
+    log: Path | None = Field(None, description="Where to.", json_schema_extra=WRITES_FILE)
+    report: Path | None = Field(None, description="Where to.", json_schema_extra=WRITES_FOLDER)
+    plot: Path | None = Field(None, description="Where to.", json_schema_extra=WRITES_PLOT)
+
+
+@pytest.mark.parametrize(
+    ("flag", "path", "words"),
+    [
+        ("--json", "{tmp}", "is a folder, expected a file"),
+        ("--log", "{tmp}", "is a folder, expected a file"),
+        ("--plot", "{tmp}", "is a folder, expected a file"),
+        ("--plot", "", "is a folder, expected a file"),
+        ("--plot", "{tmp}/a.pdf", "expected a name that ends in .png or .svg"),
+        ("--plot", "{tmp}/a", "expected a name that ends in .png or .svg"),
+        ("--report", "{tmp}/file", "is a file, expected a folder"),
+        ("--report", "{tmp}/file/below", "Not a directory"),
+        ("--log", "{tmp}/file/below", "file is a file, expected a folder"),
+        ("--log", "{tmp}/" + "a" * 300, "File name too long"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path, flag: str, path: str, words: str) -> None:
+    (tmp_path / "file").write_text("")
+
+    def run(settings: Writer) -> None:
+        """Work."""
+        raise AssertionError(f"the work began with {settings}")
+
+    result = CliRunner().invoke(verb("writer", Writer, run, "writer"), [flag, path.format(tmp=tmp_path)])
+    assert result.exit_code == 2, result.output
+    assert flag in result.output
+    assert words in result.output
+
+
+def test_folders_above_an_output_are_made(tmp_path: Path) -> None:
+    def run(settings: Writer) -> None:
+        """Work."""
+        assert settings.plot is not None
+        assert settings.report is not None
+        settings.plot.write_text("")
+        (settings.report / "a").write_text("")
+
+    arguments = ["--plot", str(tmp_path / "a" / "b.SVG"), "--report", str(tmp_path / "c" / "d")]
+    result = CliRunner().invoke(verb("writer", Writer, run, "writer"), arguments)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_full_disk_is_one_line_that_names_the_path(tmp_path: Path, free_port: int) -> None:
+    script = (
+        "import resource, sys; from splatfleet.__main__ import main; import renderer.client; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); main(sys.argv[1:])"
+    )
+    path = tmp_path / "out.json"
+    command = ["probe", "--grpc", f"127.0.0.1:{free_port}", "--timeout-s", "0.2", "--json", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 1
+    assert f"Error: --json {path}: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_went_meanwhile_is_one_line_and_a_fault_elsewhere_is_none(tmp_path: Path) -> None:
+    def run(settings: Writer) -> None:
+        """Work."""
+        assert settings.log is not None
+        settings.log.parent.rmdir()
+        settings.log.write_text("")
+
+    path = tmp_path / "gone" / "log"
+    result = CliRunner().invoke(verb("writer", Writer, run, "writer"), ["--log", str(path)])
+    assert result.exit_code == 1
+    assert result.output == f"Error: --log {path}: No such file or directory\n"
+
+    def fail(settings: Writer) -> None:
+        """Work."""
+        assert settings.log is not None
+        (settings.log.parent / "else").read_text()
+
+    result = CliRunner().invoke(verb("writer", Writer, fail, "writer"), ["--log", str(tmp_path / "log")])
+    assert isinstance(result.exception, FileNotFoundError)
 
 
 def test_json_of_a_dash_is_standard_output_and_words_go_to_standard_error(free_port: int) -> None:
