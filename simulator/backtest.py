@@ -48,8 +48,9 @@ def backtest(
     start_up: StartUp,
     objective: Objective,
     report: Callable[[Row], None] = lambda _: None,
+    workers: int = 1,
 ) -> Backtest:
-    """Play the last days at the demand that was, with a tick and bins of 60 s.
+    """Play the last days at the demand that was, with a tick and bins of 60 s, in so many processes.
 
     Raises ValueError where there is less than half a day, or no demand.
     """
@@ -63,7 +64,7 @@ def backtest(
     setting = Setting(
         trace, "history", service, start_up, objective, pods, first, train_days=0.0, bin_s=60.0, tick_s=60.0
     )
-    rows = play_all(setting, [(policy, knob, 1, False) for policy, knob in CONTENDERS], report=report)
+    rows = play_all(setting, [(policy, knob, 1, False) for policy, knob in CONTENDERS], workers, report)
     best = min((row for row in rows if row.kind == "ours"), key=lambda row: preference(row, objective))
     # Twice what was ever needed: a limit for accidents, not for demand.
     highest = max((row.highest_pods for row in rows if row.policy == "static"), default=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -88,6 +89,7 @@ def run(settings: BacktestSettings) -> int:
                 StartUp(settings.start_up),
                 Objective(settings.max_wait, settings.violation_ratio),
                 advance,
+                workers=min(2, os.cpu_count() or 1),
             )
     except ValueError as error:
         raise click.ClickException(str(error)) from error
