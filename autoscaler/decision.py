@@ -23,7 +23,7 @@ class Reason(StrEnum):
     KEEP = "keep"  # hold: a pod is needed again before a new one would pay
     SETTLING = "settling"  # hold: was needed a moment ago
     WHAT_IF = "what_if"  # hold: one pod fewer would miss the objective
-    FLAP_BUDGET = "flap_budget"  # hold: too many reversals
+    FLAP_BUDGET = "flap_budget"  # hold: a reversal would cost more than what is held
     WAKE = "wake"  # up from zero or kept from it: past days had traffic about now
     STOCK_OUT = "stock_out"  # hold: pods that were asked for get no machine, so no more are asked for
     GPU_BUDGET = "gpu_budget"  # fewer than wanted: the GPUs of all pools do not suffice

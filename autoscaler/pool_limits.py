@@ -10,14 +10,17 @@ import math
 import re
 from collections.abc import Iterator
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING
 from zoneinfo import available_timezones as _read_timezones
+
+from fleet.traffic import DAY_S
 
 if TYPE_CHECKING:
     from autoscaler.pool import Pool
 
 MOST_REPLICAS = 100_000
-DAY_S, YEAR_S = 86_400.0, 366 * 86_400.0
+YEAR_S = 366 * DAY_S
 _ABOVE_0 = math.ulp(0.0)
 _BELOW_1 = math.nextafter(1.0, 0.0)
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
@@ -58,6 +61,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "gpus_per_pod": (_ABOVE_0, 1000.0, "above 0, at most 1000"),
 }
 
+_READ = {path: attrgetter(path) for path in RANGES}  # a pool is checked in every tick where limits are open
+
 
 @cache
 def available_timezones() -> frozenset[str]:
@@ -69,8 +74,7 @@ def checks(pool: Pool) -> Iterator[Check]:
     """Everything that is asked of a pool's settings."""
     yield pool.name != "", "name", pool.name, "the pool's name"
     for path, (lowest, highest, valid) in RANGES.items():
-        section, _, leaf = path.rpartition(".")
-        value = getattr(getattr(pool, section) if section else pool, leaf)
+        value = _READ[path](pool)
         yield value is None or lowest <= value <= highest, path, value, valid
     fits = pool.max_replicas >= pool.min_replicas
     yield fits, "max_replicas", pool.max_replicas, ">= min_replicas and >= 1"

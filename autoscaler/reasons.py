@@ -16,7 +16,7 @@ WORDS: dict[Reason, str] = {
     Reason.KEEP: "a pod is wanted back within the time that a new one would take to start",
     Reason.SETTLING: "more were needed a moment ago",
     Reason.WHAT_IF: "with one pod fewer those that serve now would miss the objective",
-    Reason.FLAP_BUDGET: "up followed down as often as a day allows",
+    Reason.FLAP_BUDGET: "a reversal would cost more than the pods that are held",
     Reason.WAKE: "past days had traffic about now",
     Reason.STOCK_OUT: "pods that were asked for get no machine, so no more are asked for",
     Reason.GPU_BUDGET: "the GPUs of all pools do not suffice",

@@ -24,6 +24,7 @@ from simulator.comparison import best_rivals
 from simulator.contenders import choose
 from simulator.scaling import Batch, Job, Row, Setting, chosen_in_training, jobs_for, stream, tuned_knobs
 from simulator.trace_file import read_trace
+from simulator.workers import usual_count
 from simulator.world import StartUp
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "bench-scaling", help="folder of the figures")
     parser.add_argument("--policies", default="all")
     parser.add_argument("--seeds", type=int, default=3, help="of ours and the two best rivals; others one")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    parser.add_argument("--jobs", type=int, default=usual_count(), help="processes")
     parser.add_argument("--traces", default="", help="names with commas; else all of 14 days or more")
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args(arguments)

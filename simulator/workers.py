@@ -13,6 +13,11 @@ COLLECT_AFTER = 100_000  # what a run leaves goes by reference counts; looking t
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
+def usual_count() -> int:
+    """Two processes, or one on a single core: each holds the arrivals of a trace."""
+    return min(2, os.cpu_count() or 1)
+
+
 def worker_pool(count: int) -> ProcessPoolExecutor:
     """So many processes, started anew, that end with this one however it ends: a kill would leave them at work."""
     return ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -79,6 +78,7 @@ def run(settings: BacktestSettings) -> int:
     from simulator.backtest import CONTENDERS, backtest
     from simulator.report import plot
     from simulator.traffic import Service
+    from simulator.workers import usual_count
     from simulator.world import StartUp
 
     try:
@@ -89,7 +89,7 @@ def run(settings: BacktestSettings) -> int:
                 StartUp(settings.start_up),
                 Objective(settings.max_wait, settings.violation_ratio),
                 advance,
-                workers=min(2, os.cpu_count() or 1),
+                workers=usual_count(),
             )
     except ValueError as error:
         raise click.ClickException(str(error)) from error

@@ -13,7 +13,6 @@ from fleet.labels import PAUSED_ANNOTATION, PAUSED_SCALE_DOWN_ANNOTATION
 from splatfleet.kubectl import ClusterSettings, connect, duration
 from splatfleet.settings import UsageError, verb
 
-_YEAR_2100_S = 4_102_444_800
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -30,8 +29,10 @@ def parse_duration(text: str) -> float:
     number, unit = text[:-1], text[-1:]
     if unit not in _UNITS_S or not number.isdecimal() or len(number) > 12 or int(number) == 0:
         raise UsageError(f"--for {text!r}: expected a time as 90s, 30m, 2h or 1d")
+    from autoscaler.resource import FOREVER_S
+
     seconds = float(number) * _UNITS_S[unit]
-    if time.time() + seconds >= _YEAR_2100_S:
+    if time.time() + seconds >= FOREVER_S:
         raise UsageError(f"--for {text!r}: ends after the year 2100; leave it out to hold until `splatfleet resume`")
     return seconds
 

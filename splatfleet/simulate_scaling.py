@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,6 +89,7 @@ def run(settings: ScalingSettings) -> None:
     """
     from simulator.contenders import FAMILIES
     from simulator.scaling import jobs_for, play_all
+    from simulator.workers import usual_count
 
     setting = read_setting(settings)
     if not 0 <= setting.test_from_day < setting.trace.duration_s / DAY_S:
@@ -103,7 +103,7 @@ def run(settings: ScalingSettings) -> None:
             raise ValueError(f"{settings.policies!r} names none; known are all, {', '.join(FAMILIES)}")
     except ValueError as error:
         raise UsageError(f"--policies: {error}") from error
-    workers = settings.jobs or min(2, os.cpu_count() or 1)
+    workers = settings.jobs or usual_count()
     with progress(len(jobs)) as advance:
         rows = play_all(setting, jobs, min(workers, len(jobs)), advance)
     publish(rows, settings)
