@@ -14,6 +14,12 @@ import msgspec
 from autoscaler.pool import Pool
 from fleet.labels import POOL_PATTERN
 
+# Fields of a pool that its settings cannot say, and what does.
+TOLD_ELSEWHERE = {
+    "tick_s": "--interval-s says it for all pools",
+    "carried_out": "whoever carries the counts out says it",
+}
+
 
 def parse_pool(settings: Any) -> Pool:
     """A Pool out of a mapping, or out of a bare name. Raises ValueError."""
@@ -24,6 +30,9 @@ def parse_pool(settings: Any) -> Pool:
             f"a pool is {type(settings).__name__} {settings!r:.60}, expected a name or a mapping of settings"
         )
     plain = {str(key).replace("-", "_"): value for key, value in settings.items()}
+    for name, whose in TOLD_ELSEWHERE.items():
+        if name in plain:
+            raise ValueError(f"pool setting {name} is {plain[name]!r}, leave it out: {whose}")
     _refuse_unknown(Pool, plain, "")
     try:
         pool = msgspec.convert(plain, Pool, strict=True)

@@ -47,7 +47,7 @@ def _circumstances(
     if reason is Reason.AT_MAX:
         yield f"{want} wanted, max {pool.max_replicas}"
     if reason is Reason.FLAP_BUDGET:
-        yield f"a surplus is held longer, {pool.behavior.max_reversals} reversals a day are allowed"
+        yield f"a reversal costs more now than the surplus, priced for {pool.behavior.max_reversals} a day"
     if reason in (Reason.STALE, Reason.BLIND):
         yield f"data {observation.data_age_s:.0f} s old"
     if observation.pending:

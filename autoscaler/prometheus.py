@@ -13,6 +13,7 @@ import numpy as np
 
 from autoscaler.buckets import over, variation
 from autoscaler.demand import Outcome, Reading, judge
+from autoscaler.loop import FORGET_S
 from autoscaler.observation import Floats, ServiceTime
 from autoscaler.pool import Pool
 from autoscaler.turns import Turns
@@ -108,6 +109,7 @@ class PrometheusDemand:
         self._listening = threading.local()
         self._connect._session.hooks["response"].append(self._hear)
         self._kept: dict[str, _Kept] = {}
+        self._asked_s: dict[str, float] = {}  # pool -> when it was last read, whatever came of it
         self._turns = Turns()
 
     def close(self) -> None:
@@ -118,6 +120,10 @@ class PrometheusDemand:
         kept = self._kept.get(pool.name)
         if kept is not None:
             kept = self._kept[pool.name] = _until(kept, self._end_s(now_s), self.bin_s)
+        if pool.name not in self._asked_s:  # with a new pool those long gone go: each holds two weeks
+            self._asked_s = {name: asked_s for name, asked_s in self._asked_s.items() if now_s - asked_s <= FORGET_S}
+            self._kept = {name: old for name, old in self._kept.items() if name in self._asked_s}
+        self._asked_s[pool.name] = now_s
         if refusal := self._turns.refusal(pool.name, now_s):
             return self._failed(Outcome.UNREACHABLE, refusal, kept)
         begin_s = self._begin_s(kept, now_s)

@@ -15,6 +15,7 @@ from prometheus_client.samples import Sample
 from autoscaler.buckets import over
 from autoscaler.counters import CounterBook, DemandLog
 from autoscaler.demand import Outcome, Reading, judge
+from autoscaler.loop import FORGET_S
 from autoscaler.observation import ServiceTime
 from autoscaler.pool import Pool
 from fleet import metrics
@@ -42,6 +43,7 @@ class _PoolState:
     worked_s: float = -math.inf  # when all of them last answered
     waits: CounterBook[float] = field(default_factory=CounterBook)  # of the gateway, by upper edge of the bucket
     last_s: float | None = None
+    read_s: float = -math.inf
 
 
 class DirectScrape:
@@ -66,7 +68,7 @@ class DirectScrape:
 
     def read(self, pool: Pool, now_s: float) -> Reading:
         """What the pool's arrivals are now, read from the gateway; pods' work is read beside it and may be missing."""
-        state = self._pools.setdefault(pool.name, _PoolState(log=DemandLog(self.bin_s)))
+        state = self._state(pool, now_s)
         problems: list[str] = []
         outcome, pending, ready, late = Outcome.OK, None, None, None
         try:
@@ -107,6 +109,17 @@ class DirectScrape:
             late=None if late is None else late[1],
         )
 
+    def _state(self, pool: Pool, now_s: float) -> _PoolState:
+        """What is kept of the pool, without what is too old to be of now; with a new pool, those long gone go."""
+        state = self._pools.get(pool.name)
+        if state is None:
+            self._pools = {name: known for name, known in self._pools.items() if now_s - known.read_s <= FORGET_S}
+            state = self._pools[pool.name] = _PoolState(log=DemandLog(self.bin_s))
+        state.read_s = now_s
+        while state.scenes and state.scenes[0][0] < now_s - WINDOW_BINS * self.bin_s:
+            state.scenes.popleft()
+        return state
+
     def _get(self, url: str) -> list[Sample]:
         try:
             answer = self._client.get(url)
@@ -131,8 +144,6 @@ class DirectScrape:
         if grown is not None and state.last_s is not None:
             state.log.add(state.last_s, now_s, sum(grown.values()))
             state.scenes.append((now_s, grown))
-        while state.scenes and state.scenes[0][0] < now_s - WINDOW_BINS * self.bin_s:
-            state.scenes.popleft()
         state.last_s = now_s
         return Outcome.RESET if state.requests.resets > resets else Outcome.OK
 

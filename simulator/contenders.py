@@ -198,7 +198,7 @@ FAMILIES: dict[str, Family] = {
         (0.7,),
         pool=lambda pool, share: replace(pool, mode=Mode.REACTIVE, triggers=Triggers(utilization=share)),
     ),
-    "splatfleet-no-pending": _ablation(lambda pool, level: _ours(pool, level, Triggers(pending_per_pod=1e9))),
+    "splatfleet-no-pending": _ablation(lambda pool, level: _ours(pool, level, Triggers(pending_per_pod=1e6))),
     "splatfleet-no-flap-budget": _ablation(lambda pool, level: _ours(pool, level, max_reversals=100_000)),
     "splatfleet-no-pacing": _ablation(lambda pool, level: _ours(pool, level, max_margin=1.0)),
     "splatfleet-no-leeway": _ablation(lambda pool, level: _ours(pool, level, spend=0.0)),

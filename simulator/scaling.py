@@ -41,8 +41,8 @@ class Setting:
     mean_pods: float = 10.0
     test_from_day: float = 7.0
     train_days: float = 2.0  # before the test, for the choice of each rival's knob; 0: no choice is made
-    bin_s: float = 30.0
-    tick_s: float = 15.0
+    bin_s: float = 60.0
+    tick_s: float = 30.0
     prices: tuple[CapacityType, ...] = PRICES
     scenes: SceneSetting | None = None  # None: requests ask for pods alone
 

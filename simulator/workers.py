@@ -6,7 +6,9 @@ import ctypes
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 COLLECT_AFTER = 100_000  # what a run leaves goes by reference counts; looking through its forecasts costs a twentieth
@@ -18,9 +20,17 @@ def usual_count() -> int:
     return min(2, os.cpu_count() or 1)
 
 
-def worker_pool(count: int) -> ProcessPoolExecutor:
-    """So many processes, started anew, that end with this one however it ends: a kill would leave them at work."""
-    return ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
+@contextmanager
+def worker_pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """So many processes, started anew, that end with this one however it ends: a kill would leave them at work.
+
+    What was not begun when the block ends is not begun any more: where a job failed nobody reads the others.
+    """
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(parent: int) -> None:

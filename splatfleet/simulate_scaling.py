@@ -59,8 +59,8 @@ class ScalingSettings(VerbSettings):
     scene_fetch: float = Field(
         20.0, gt=0, le=DAY_S, description="Seconds onto a node's disk, with the node's whole link."
     )
-    tick: float = Field(15.0, ge=0.1, le=3600, description="Seconds between two of our decisions.")
-    bin: int = Field(30, ge=1, le=86_400, description="Seconds of a demand bin that we see.")
+    tick: float = Field(30.0, ge=0.1, le=3600, description="Seconds between two of our decisions.")
+    bin: int = Field(60, ge=1, le=86_400, description="Seconds of a demand bin that we see.")
     jobs: int = Field(0, ge=0, le=1024, description="Processes; 0: two, or one on a single core.")
     json_file: Path | None = Field(None, alias="json", description="Write the rows here.")
     report: Path | None = Field(

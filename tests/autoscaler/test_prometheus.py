@@ -179,6 +179,18 @@ def test_a_history_that_cannot_be_had_whole_does_not_fail_every_read(prometheus:
     assert outcomes == [Outcome.UNREACHABLE, Outcome.UNREACHABLE, Outcome.OK]
 
 
+def test_the_history_of_a_pool_long_gone_goes_with_a_new_one(prometheus: Wire) -> None:
+    answer(prometheus, [(math.floor(NOW_S / 60) * 60.0, "33")])
+    source = PrometheusDemand(prometheus.url, history_s=600.0)
+    for name in ("renderer", "other"):
+        source.read(replace(POOL, name=name), NOW_S)
+    prometheus.status = 500
+    source.read(POOL, NOW_S + 3000.0)
+    source.read(replace(POOL, name="new"), NOW_S + 4000.0)
+    source.close()
+    assert set(source._kept) == {"renderer"}, "an outage takes no history from a pool that is still asked for"
+
+
 def test_no_series_is_no_data_and_old_series_are_stale(prometheus: Wire) -> None:
     answer(prometheus, [])
     source = PrometheusDemand(prometheus.url, history_s=3600.0)

@@ -166,6 +166,31 @@ def test_a_gateway_that_dies_holds_the_count_and_says_so(gateway: Wire) -> None:
     source.close()
 
 
+def test_scenes_of_before_the_window_are_not_wanted_now_though_the_gateway_fails(gateway: Wire) -> None:
+    source = DirectScrape(gateway.url, [], bin_s=1.0)
+    for second in range(4):
+        gateway_page(gateway, 20 * second, 10 * second)
+        assert source.read(POOL, 1000.0 + second).outcome is (Outcome.OK if second else Outcome.NO_DATA)
+    gateway.status = 500
+    assert source.read(POOL, 1004.0).scene_demand == {"robot": 60.0, "tree": 30.0}
+    assert source.read(POOL, 1012.0).scene_demand == {"robot": 40.0, "tree": 20.0}
+    assert source.read(POOL, 1014.0).scene_demand == {}
+    source.close()
+
+
+def test_what_is_known_of_a_pool_long_gone_goes_with_a_new_one(gateway: Wire) -> None:
+    source = DirectScrape(gateway.url, [], bin_s=1.0)
+    for second in range(3):
+        gateway_page(gateway, 20 * second, 0)
+        source.read(POOL, 1000.0 + second)
+        source.read(replace(POOL, name="other"), 1000.0 + second)
+    assert set(source._pools) == {"renderer", "other"}
+    source.read(POOL, 4000.0)
+    source.read(replace(POOL, name="new"), 5000.0)
+    assert set(source._pools) == {"renderer", "new"}
+    source.close()
+
+
 def test_a_dead_exporter_is_named_and_demand_goes_on(gateway: Wire, free_port: int) -> None:
     source = DirectScrape(gateway.url, [f"http://127.0.0.1:{free_port}"], bin_s=1.0)
     for second in range(3):

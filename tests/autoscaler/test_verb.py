@@ -123,6 +123,8 @@ def test_pools_as_json_by_flag_and_by_environment(text: str) -> None:
         (["--pools", "a"], "give one of them"),
         (["--pools", "a", "--pools", "a", "--gateway", "http://x"], "twice"),
         (["--pools", '{"name": "a", "max_replica": 3}'], "max_replica does not exist"),
+        (["--pools", '{"name": "a", "tick_s": 3}'], "tick_s is 3, leave it out: --interval-s"),
+        (["--pools", '{"name": "a", "carried-out": false}'], "carried_out is False, leave it out"),
         (["--pools", '{"name": "a", "objective": {"wait": 3}}'], "objective.wait does not exist"),
         (
             ["--pools", '{"name": "a", "overrides": [{"until": 9e9}]}'],

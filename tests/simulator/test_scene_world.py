@@ -228,7 +228,7 @@ def test_without_scenes_nothing_has_changed() -> None:
     """Counted before there were scenes."""
     assert "splatfleet-no-warm-up" not in dict(choose("all"))
     case = Setting(
-        day_shape(2, seed=4), "made", mean_pods=1.0, test_from_day=1.0, train_days=0.5, tick_s=30.0
+        day_shape(2, seed=4), "made", mean_pods=1.0, test_from_day=1.0, train_days=0.5, bin_s=30.0, tick_s=30.0
     ).case(seed=1)  # fmt: skip
     rows = [run(case, policy, 0.7) for policy in ("keda", "splatfleet-reactive")]
     assert [(row.violations_by_day, row.cold_requests, row.actions_per_day) for row in rows] == [

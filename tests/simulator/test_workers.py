@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simulator.workers import worker_pool
+
 RUN = """
 import os, sys, time
 from pathlib import Path
@@ -43,6 +45,16 @@ def test_workers_end_with_the_run(end: signal.Signals, tmp_path: Path) -> None:
         run.send_signal(end)
         run.wait(10)
     _until(lambda: not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers))
+
+
+def test_a_job_that_fails_does_not_keep_the_others_waiting() -> None:
+    began_s = time.monotonic()
+    with worker_pool(1) as pool:
+        failing = pool.submit(float, "no number")
+        others = [pool.submit(time.sleep, 5.0) for _ in range(20)]
+        assert isinstance(failing.exception(), ValueError)
+    assert time.monotonic() - began_s < 50.0
+    assert others[-1].cancelled()
 
 
 def _until(holds: Callable[[], bool]) -> None:

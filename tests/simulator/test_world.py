@@ -16,7 +16,7 @@ from autoscaler.forecast import shape_for
 from autoscaler.loop import CapacityType, Memory, Objective, Pool, ServiceTime, tick
 from fleet.traffic import DAY_S, RateTrace, day_shape, flat
 from simulator.comparison import best_rivals, compare, mean_over_seeds, paired_interval, pareto
-from simulator.contenders import FAMILIES, Case, choose
+from simulator.contenders import FAMILIES, Case, choose, make_player
 from simulator.oracles import clairvoyant_plan, needs
 from simulator.queue import RenderQueue
 from simulator.report import sentence
@@ -167,6 +167,13 @@ def setting(days: int = 3, mean_pods: float = 3.0) -> Setting:
 @pytest.fixture(scope="module")
 def case() -> Case:
     return setting().case(seed=1)
+
+
+def test_every_contender_can_be_made(case: Case) -> None:
+    for policy, family in FAMILIES.items():
+        for knob in family.values:
+            player, _ = make_player(case, policy, knob)
+            assert player.sync_s > 0.0, policy
 
 
 def test_every_policy_plays(case: Case) -> None:
