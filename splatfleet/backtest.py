@@ -105,7 +105,7 @@ def run(settings: BacktestSettings) -> int:
         report = {"rows": [asdict(row) for row in result.rows], "recommended": result.settings, "days": result.days}
         settings.json_file.write_text(json.dumps(report, indent=1) + "\n")
     if settings.plot is not None:
-        plot(result.rows, settings.plot, "your traffic")
+        plot(result.rows, settings.plot, "your traffic", settings.violation_ratio)
     if not result.met:
         click.echo(
             f"none of ours kept violations within {100 * settings.violation_ratio:g} %; the one that misses it least, "

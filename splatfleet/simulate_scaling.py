@@ -193,7 +193,7 @@ def publish(rows: list[Row], settings: ScalingSettings) -> None:
     if settings.report is not None:
         settings.report.mkdir(parents=True, exist_ok=True)
         name = rows[0].trace
-        plot(rows, settings.report / "scaling.png", name)
+        plot(rows, settings.report / "scaling.png", name, settings.violation_ratio)
         text = f"# {name}\n\n{words}\n\n![violations over cost](scaling.png)\n\n{table(rows)}\n"
         (settings.report / "scaling.md").write_text(text)
 
