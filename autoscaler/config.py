@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from autoscaler.pool import Pool
+from autoscaler.pool import Mode, Pool
 from fleet.labels import POOL_PATTERN
 
 # Fields of a pool that its settings cannot say, and what does.
@@ -37,7 +37,7 @@ def parse_pool(settings: Any) -> Pool:
     try:
         pool = msgspec.convert(plain, Pool, strict=True)
     except msgspec.ValidationError as error:
-        raise ValueError(f"pool {plain.get('name', '?')!r}: {error}") from error
+        raise ValueError(_told(plain, str(error))) from error
     if not re.fullmatch(POOL_PATTERN, pool.name):
         raise ValueError(
             f"{pool.name[:80]!r} is no name of a pool, expected at most 63 letters, digits, '-', '_' or '.', "
@@ -46,12 +46,31 @@ def parse_pool(settings: Any) -> Pool:
     return pool
 
 
+def _told(settings: Mapping[str, Any], error: str) -> str:
+    """What msgspec says, with the value; what the pool says of itself is whole."""
+    if error.startswith("pool "):
+        return error.split(" - at `$", 1)[0]
+    pool = f"pool {settings.get('name', '?')!r}"
+    said, _, path = error.partition(" - at `$.")
+    if not path:
+        return f"{pool}: {error}"
+    path = path.rstrip("`")
+    value: Any = settings
+    for part in re.findall(r"\w+", path):
+        value = value[int(part)] if _is_list(value) else value.get(part) if isinstance(value, Mapping) else None
+    fix = f" ({' or '.join(Mode)})" if path == "mode" else ""
+    if path.startswith("calendars") and path.endswith(("begin", "end")):
+        fix = ': write it in quotes, as "18:00", which YAML takes for a number without them'
+    return f"{pool}: {path} is {value!r}, {said}{fix}"
+
+
 def _refuse_unknown(kind: type, settings: Mapping[str, Any], path: str) -> None:
     hints = typing.get_type_hints(kind)
     known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    ours = [name for name in known if kind is not Pool or name not in TOLD_ELSEWHERE]
     for key, value in settings.items():
         if key not in known:
-            raise ValueError(f"pool setting {path}{key} does not exist; known here: {', '.join(known)}")
+            raise ValueError(f"pool setting {path}{key} does not exist; known here: {', '.join(ours)}")
         inner, items = known[key], [(f"{path}{key}", value)]
         if typing.get_origin(inner) is tuple:
             inner = typing.get_args(inner)[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -20,6 +21,9 @@ WEIGHT_RATE = 15.0  # an expert that loses a fifteenth more of persistence's los
 LOSS_HALF_LIFE_DAYS = 1.0
 MARGIN_RATE = 40.0  # the same for the two margins of the mixture, which differ less
 MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
+# Of the loss of ordinary errors, which that mean is not taken to be below: where nights are empty persistence loses
+# next to nothing, and to miss every morning must cost more than to foresee it within a tenth.
+LEAST_LOSS = 0.2
 FEWEST_OUTCOMES = 20  # before the mixture's own errors say anything
 CALIBRATED = 0.7  # share of the mixture's own errors in its margin; the rest is what the experts' quantiles say
 # What the mixture's coverage lacks is answered by a sum of all misses, slowly, and by those of the last hours.
@@ -52,6 +56,8 @@ class Mixture:
         )
         self._volatility = Volatility(day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
+        normal = NormalDist()
+        self._least = MOST_LOSS * LEAST_LOSS * np.array([normal.pdf(normal.inv_cdf(level)) for level in levels])
         self._prior = prior
         self._losses = np.zeros(prior.shape)
         self._margin_losses = np.zeros((2, len(levels)))  # the same all day or by time of day
@@ -105,7 +111,7 @@ class Mixture:
         )
         # One burst that nobody could foresee must not outweigh a day of ordinary bins.
         if self.outcomes > 30.0:
-            most = MOST_LOSS * self._losses[PERSISTENCE] / self.outcomes
+            most = np.maximum(MOST_LOSS * self._losses[PERSISTENCE] / self.outcomes, self._least)
             losses, loss = np.minimum(losses, most), np.minimum(loss, most)
             margin_losses = np.minimum(margin_losses, most)
         self._losses = self._forget * self._losses + losses

@@ -144,10 +144,13 @@ class PrometheusDemand:
         self._turns.answered(pool.name)
         outcome, detail = judge(kept.demand, kept.end_s, self.bin_s, now_s)
         if outcome is Outcome.NO_DATA:
-            detail = (
-                f"Prometheus {self._url} has no two samples of {_arrivals(pool)} in {self._history_s / 86_400:g} days: "
-                "is the gateway scraped (two scrapes make a rate), and does it serve this pool?"
+            named, why = (
+                _arrivals(pool),
+                "is the gateway scraped (two scrapes make a rate), and does it serve this pool?",
             )
+            if self._recorded:
+                named, why = f"{recordings.ARRIVALS_1M.name}{{{_pool(pool)}}}", "are the recording rules loaded?"
+            detail = f"Prometheus {self._url} has no two samples of {named} in {self._history_s / 86_400:g} days: {why}"
         if warnings and outcome in (Outcome.OK, Outcome.STALE):
             outcome, detail = Outcome.PARTIAL, f"Prometheus {self._url} warns: {'; '.join(dict.fromkeys(warnings))}"
         return Reading(outcome, detail, kept.demand, kept.end_s, **extras)

@@ -28,6 +28,7 @@ CONTENDERS = [
     *(("static", level) for level in (0.95, 1.0)),
     ("oracle-clairvoyant", 0.95),
 ]
+REACTIVE = ("splatfleet-reactive", 0.7)  # its default share of a pod's capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Backtest:
 
     rows: list[Row]
     front: list[Row]
-    recommended: Row  # ours, the cheapest that meets the objective, else the one that misses it least
+    recommended: Row  # ours, the cheapest that meets the objective, else the one that misses it least; or the reactive
     met: bool  # it meets the objective
     settings: dict[str, object]
     days: float  # that were played
@@ -64,8 +65,9 @@ def backtest(
     setting = Setting(
         trace, "history", service, start_up, objective, pods, first, train_days=0.0, bin_s=60.0, tick_s=60.0
     )
-    rows = play_all(setting, [(policy, knob, 1, False) for policy, knob in CONTENDERS], workers, report)
-    best = min((row for row in rows if row.kind == "ours"), key=lambda row: preference(row, objective))
+    rows = play_all(setting, [(policy, knob, 1, False) for policy, knob in contenders(trace)], workers, report)
+    told = [row for row in rows if (row.policy, row.knob) == REACTIVE] or [row for row in rows if row.kind == "ours"]
+    best = min(told, key=lambda row: preference(row, objective))
     # Twice what was ever needed: a limit for accidents, not for demand.
     highest = max((row.highest_pods for row in rows if row.policy == "static"), default=1)
     peak = max(highest, int(np.ceil(_peak_pods(trace, service))))
@@ -78,12 +80,14 @@ def backtest(
         "startup_s": start_up.median_s,
         "objective": {"max_queue_wait_s": objective.max_queue_wait_s, "violation_ratio": objective.violation_ratio},
     }
-    if days >= REACTIVE_DAYS:
-        settings |= settings_of(best.policy, best.knob)
-    else:
-        settings["mode"] = "reactive"
+    settings |= {"mode": "reactive"} if best.policy == REACTIVE[0] else settings_of(best.policy, best.knob)
     front = pareto([row for row in rows if row.kind != "oracle"])
     return Backtest(rows, front, best, best.violation_ratio <= objective.violation_ratio, settings, days - first)
+
+
+def contenders(trace: RateTrace) -> list[tuple[str, float]]:
+    """Policy and knob of all that play; where the history is short the reactive policy too, as it is recommended."""
+    return CONTENDERS if trace.duration_s / DAY_S >= REACTIVE_DAYS else [*CONTENDERS, REACTIVE]
 
 
 def played_days(trace: RateTrace) -> float:

@@ -46,7 +46,10 @@ def read_history(url: str, query: str, end_s: float, days: float, bin_s: float, 
     finally:
         connect._session.close()
     if not np.isfinite(counts).any():
-        raise PrometheusError(f"no sample of {query!r} in the last {days:g} days")
+        raise PrometheusError(
+            f"no sample of {query!r} in the last {days:g} days: is the metric scraped, and does the window of a rate "
+            "hold two scrapes and more ([5m] where a scrape comes every two minutes)?"
+        )
     return RateTrace(bin_s, trim(counts))
 
 

@@ -75,14 +75,14 @@ def run(settings: BacktestSettings) -> int:
     """
     trace = read_demand(settings)
     from autoscaler.loop import Objective
-    from simulator.backtest import CONTENDERS, backtest
+    from simulator.backtest import backtest, contenders
     from simulator.report import plot
     from simulator.traffic import Service
     from simulator.workers import usual_count
     from simulator.world import StartUp
 
     try:
-        with progress(len(CONTENDERS)) as advance:
+        with progress(len(contenders(trace))) as advance:
             result = backtest(
                 trace,
                 Service(settings.service, settings.service_cv),
@@ -106,11 +106,16 @@ def run(settings: BacktestSettings) -> int:
         settings.json_file.write_text(json.dumps(report, indent=1) + "\n")
     if settings.plot is not None:
         plot(result.rows, settings.plot, "your traffic", settings.violation_ratio)
+    reactive = result.settings.get("mode") == "reactive"
+    if reactive:
+        click.echo("of less than two days of history nothing but the reactive mode is recommended", err=True)
     if not result.met:
+        whose = "the reactive mode did not keep" if reactive else "none of ours kept"
+        least = "it" if reactive else "the one that misses it least"
         click.echo(
-            f"none of ours kept violations within {100 * settings.violation_ratio:g} %; the one that misses it least, "
-            f"with {100 * result.recommended.violation_ratio:.2g} %, is recommended. "
-            "A shorter start-up, a longer --max-wait or more pods at all times (min_replicas) would help",
+            f"{whose} violations within {100 * settings.violation_ratio:g} %; {least}, "
+            f"with {100 * result.recommended.violation_ratio:.3f} %, is recommended. A shorter start-up, a longer "
+            "--max-wait or more pods (min_replicas, at set hours by calendars) would help",
             err=True,
         )
         return 1

@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 import yaml
@@ -224,6 +224,16 @@ def _writing(outputs: Mapping[str, tuple[Path, str]]) -> Iterator[None]:
         raise click.ClickException(f"{', '.join(lost) or 'standard output'}: {error.strerror}") from error
 
 
+class _Descriptor(type(Path())):  # type: ignore[misc]  # 3.11 makes no plain subclass of Path
+    """A path below DESCRIPTORS that is written where its descriptor stands.
+
+    Opened by its name, a file behind it would be emptied, with all that was written before.
+    """
+
+    def open(self, mode: str = "r", *args: Any, **named: Any) -> IO[Any]:
+        return open(os.dup(int(self.name)), mode, *args, **named)
+
+
 @contextmanager
 def _standard_output(settings: VerbSettings) -> Iterator[None]:
     """`--json -`: the figures go to standard output, and what is meant for eyes to standard error."""
@@ -234,7 +244,7 @@ def _standard_output(settings: VerbSettings) -> Iterator[None]:
     sys.stdout.flush()
     figures = os.dup(1)
     try:
-        setattr(settings, field, Path(f"{DESCRIPTORS}/{figures}"))
+        setattr(settings, field, _Descriptor(f"{DESCRIPTORS}/{figures}"))
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:

@@ -291,6 +291,23 @@ def test_shapes() -> None:
     assert shape_for(20.0, 1.0, 30.0, (40.0,), 0.9, None).seasons == ()  # a day shorter than two leads is noise
 
 
+def test_a_morning_after_an_empty_night_is_foreseen() -> None:
+    """The night takes nothing from persistence, so what it loses every morning must count."""
+    day = 288
+    minutes = 5 * (np.arange(6 * day) % day)
+    counts = np.where((minutes >= 480) & (minutes < 1080), np.random.default_rng(3).poisson(6000.0, 6 * day), 0)
+    forecaster = Forecaster(shape_for(float(counts.mean()), 300.0, 900.0, (86_400.0,), 0.9, None))
+    mornings = []
+    for index, count in enumerate(counts):
+        forecaster.update(count / 300.0)
+        if index % day == 8 * 12 - 1:  # the last empty bin
+            view = forecaster.view()
+            assert view is not None
+            mornings.append(view.quantiles[0.9])
+    assert min(mornings[4:]) > 19.0, mornings
+    assert max(mornings[4:]) < 24.0, mornings
+
+
 def test_a_series_that_is_mostly_zero_keeps_its_coverage() -> None:
     """Spells of a few bins in office hours, nine bins of ten empty: quantiles hold, and foreseeing still pays."""
     random = np.random.default_rng(1)

@@ -195,6 +195,12 @@ def test_no_series_is_no_data_and_old_series_are_stale(prometheus: Wire) -> None
     answer(prometheus, [])
     source = PrometheusDemand(prometheus.url, history_s=3600.0)
     fresh = source.read(POOL, NOW_S)
+    recorded = PrometheusDemand(prometheus.url, history_s=3600.0, recorded=True)
+    assert recorded.read(POOL, NOW_S).detail.endswith(
+        'no two samples of pool:splatfleet_gateway_requests:increase1m{pool="renderer"} in 0.0416667 days: '
+        "are the recording rules loaded?"
+    )
+    recorded.close()
     assert fresh.outcome is Outcome.NO_DATA
     assert f'splatfleet_gateway_requests_total{{pool="{POOL.name}"}}' in fresh.detail, "what to look for, and where"
     source.close()

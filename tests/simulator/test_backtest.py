@@ -71,6 +71,20 @@ def test_where_no_setting_is_enough_the_nearest_is_recommended(tmp_path: Path) -
     least = min(ours, key=lambda row: row["violation_ratio"])
     assert settings_of(least["policy"], least["knob"]).items() <= report["recommended"].items()
     assert "mode" not in report["recommended"]
+    assert f"with {100 * least['violation_ratio']:.3f} %, is recommended" in result.output
+
+
+def test_of_a_short_history_the_reactive_mode_is_played_and_recommended(tmp_path: Path) -> None:
+    path, out = write(day_shape(1, seed=2, mean_per_s=2.0), tmp_path / "demand.csv"), tmp_path / "out.json"
+    result = call("--trace", path, "--service", 1.0, "--violation-ratio", 1e-9, "--json", out)
+    report = json.loads(out.read_text())
+    assert report["recommended"]["mode"] == "reactive"
+    (row,) = (row for row in report["rows"] if row["policy"] == "splatfleet-reactive")
+    assert "of less than two days of history nothing but the reactive mode is recommended" in result.output
+    said = (
+        f"the reactive mode did not keep violations within 1e-07 %; it, with {100 * row['violation_ratio']:.3f} %, is"
+    )
+    assert (result.exit_code, said in result.output) == (1, True), result.output
 
 
 @pytest.mark.parametrize(
@@ -114,7 +128,7 @@ def test_what_prometheus_answers_wrong_is_said(prometheus: Wire) -> None:
     answer(prometheus, [(time.time() - 300, "-1")])
     assert "expected requests/s of 0 or more" in call("--prometheus", prometheus.url).output
     answer(prometheus)
-    with pytest.raises(PrometheusError, match="no sample"):
+    with pytest.raises(PrometheusError, match=r"no sample of 'x' .* window of a rate hold two scrapes"):
         read_history(prometheus.url, "x", time.time(), 1.0, 60.0)
     prometheus.status = 500
     result = call("--prometheus", prometheus.url)

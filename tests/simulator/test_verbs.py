@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from fleet.traffic import day_shape
+from simulator.report import plot
+from simulator.scaling import Row
 from splatfleet.__main__ import main
 
 
@@ -43,6 +46,22 @@ def test_scaling_writes_rows_table_and_plot(trace: Path, tmp_path: Path) -> None
     text = (report / "scaling.md").read_text()
     assert text.count("\n| ") == len(rows) + 1  # the head too
     assert (report / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_leaves_out_no_row(tmp_path: Path) -> None:
+    def row(policy: str, kind: str, cost: float) -> Row:
+        return Row(policy, 1.0, kind, "made", 1, 0.01, cost, 0.1, 0, 1.0, 1.0, 0.1, 0.01, 9, 0, 100, 1.0)
+
+    path = tmp_path / "plot.svg"
+    plot(
+        [row("splatfleet", "ours", 7.0), row("hpa-ratio", "reactive", 19.0), row("keda", "reactive", 0.5)], path, "made"
+    )
+    points = re.findall(
+        r'<use xlink:href="#m\S+" x="(\S+)" y="(\S+)" style="fill: #(?:d97a1e|2d6cdf)', path.read_text()
+    )
+    places = sorted({float(x) for x, _ in points})
+    assert len(places) == 3
+    assert 45.0 < places[0] < places[1] < places[2] < 620.0  # of a picture that is 720 wide
 
 
 def test_forecast_rows(trace: Path, tmp_path: Path) -> None:

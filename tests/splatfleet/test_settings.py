@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -228,6 +229,30 @@ def test_json_of_a_dash_is_standard_output_and_words_go_to_standard_error(free_p
     assert done.returncode == 1
     assert json.loads(done.stdout)["alive"] is False
     assert str(free_port) in done.stderr
+
+
+def test_json_of_a_dash_goes_on_where_the_file_behind_standard_output_stands(tmp_path: Path) -> None:
+    """A log with `>>` kept what was in it, and of a verb that writes more than once all is there."""
+
+    def run(settings: Sample) -> None:
+        """Work."""
+        assert settings.json_file is not None
+        for tick in range(2):
+            settings.json_file.write_text(f"{tick}\n")
+
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    kept = os.dup(1)
+    try:
+        with path.open("a") as log:
+            os.dup2(log.fileno(), 1)
+            result = CliRunner().invoke(verb("sample", Sample, run, "sample"), ["--json", "-"])
+            os.write(1, b"after\n")
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert result.exit_code == 0, result.output
+    assert path.read_text() == "before\n0\n1\nafter\n"
 
 
 @pytest.mark.parametrize("name", list(VERBS))
