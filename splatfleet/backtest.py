@@ -107,9 +107,11 @@ def run(settings: BacktestSettings) -> int:
     if settings.plot is not None:
         plot(result.rows, settings.plot, "your traffic")
     if not result.met:
+        least = f"the one that misses it least, with {100 * result.recommended.violation_ratio:.3g} %, is recommended"
+        if "mode" in result.settings:
+            least = "of less than two days nothing but the reactive mode is recommended"
         click.echo(
-            f"none of ours kept violations within {100 * settings.violation_ratio:g} %; the one that misses it least, "
-            f"with {100 * result.recommended.violation_ratio:.2g} %, is recommended. "
+            f"none of ours kept violations within {100 * settings.violation_ratio:g} %; {least}. "
             "A shorter start-up, a longer --max-wait or more pods at all times (min_replicas) would help",
             err=True,
         )
