@@ -82,6 +82,7 @@ class Look:
 
 
 FORGET_S = 3600.0  # a pool that is gone for so long is forgotten
+UNSEEN_S, UNSEEN_TICKS = 120.0, 3.0  # after longer than both without a look nobody knew what was wanted meanwhile
 BUILD_BINS = 100_000  # of history that one tick may feed to forecasters that catch up: five times two weeks of minutes
 
 Record = Callable[[Sequence[Look], "Memory", float, Sequence[Decision]], None]
@@ -123,6 +124,7 @@ def choose(seen: Sequence[Look], memory: Memory, now_s: float) -> list[Decision]
     allowance_bins: float = memory.build_bins
     for look in seen:
         state = memory.pools.setdefault(look.pool.name, PoolMemory())
+        state.blind = state.blind or now_s - state.seen_s > max(UNSEEN_S, UNSEEN_TICKS * look.pool.tick_s)
         state.seen_s, state.allowance_bins = now_s, allowance_bins
         decisions.append(_decide(look, state, now_s))
         allowance_bins = state.allowance_bins

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from autoscaler.loop import Behavior, Objective, Pool
+from autoscaler.pool_limits import MOST_REPLICAS
 from fleet.traffic import DAY_S, MOST_ARRIVALS, RateTrace
 from simulator.comparison import pareto
 from simulator.contenders import FAMILIES
@@ -68,13 +70,11 @@ def backtest(
     rows = play_all(setting, [(policy, knob, 1, False) for policy, knob in contenders(trace)], workers, report)
     told = [row for row in rows if (row.policy, row.knob) == REACTIVE] or [row for row in rows if row.kind == "ours"]
     best = min(told, key=lambda row: preference(row, objective))
-    # Twice what was ever needed: a limit for accidents, not for demand.
     highest = max((row.highest_pods for row in rows if row.policy == "static"), default=1)
-    peak = max(highest, int(np.ceil(_peak_pods(trace, service))))
     settings: dict[str, object] = {
         "name": "renderer",
         "min_replicas": 1,
-        "max_replicas": 2 * peak,
+        "max_replicas": most_replicas(highest, trace, service),
         "service_s": service.mean_s,
         "service_cv": service.cv,
         "startup_s": start_up.median_s,
@@ -108,5 +108,7 @@ def settings_of(policy: str, knob: float) -> dict[str, object]:
     return told | ({"behavior": behavior} if behavior else {})
 
 
-def _peak_pods(trace: RateTrace, service: Service) -> float:
-    return float(np.nanmax(trace.rates_per_s)) * service.mean_s
+def most_replicas(highest: int, trace: RateTrace, service: Service) -> int:
+    """Twice what was ever needed, or the most that a pool may have: a limit for accidents, not for demand."""
+    peak = math.ceil(float(np.nanmax(trace.rates_per_s)) * service.mean_s)
+    return min(2 * max(highest, peak), MOST_REPLICAS)

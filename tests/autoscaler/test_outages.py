@@ -42,12 +42,16 @@ def test_a_restart_whose_first_looks_see_nothing_settles_first(pool: Pool) -> No
     assert (then.reason, then.replicas) == (Reason.SETTLING, 8)
 
 
-@pytest.mark.parametrize("unseen", ["untrusted", "unreachable"])
+@pytest.mark.parametrize("unseen", ["untrusted", "unreachable", "refused", "asleep"])
 @pytest.mark.parametrize("pool", [POOL, REACTIVE])
 def test_time_in_which_nobody_knew_settles_nothing(pool: Pool, unseen: str) -> None:
-    """After half an hour of demand nothing is known for two: the way down takes as long as without the outage."""
+    """After half an hour of demand nothing is known for long: the way down takes as long as without the outage.
+
+    Also where the pool's resource is refused meanwhile, and where the machine sleeps.
+    """
     pool, first_s = replace(pool, forecast=ForecastSettings(season_s=())), {}
-    for outage_s in (0.0, 7200.0):
+    longest_s = 1800.0 if unseen == "refused" else 7200.0  # one that is gone for an hour is forgotten
+    for outage_s in (0.0, longest_s):
         world, memory, desired = World([pool]), Memory(), 1
         for number in range(120):
             world.look = seen(20.0, desired, NOW_S + 15.0 * number)
@@ -56,14 +60,17 @@ def test_time_in_which_nobody_knew_settles_nothing(pool: Pool, unseen: str) -> N
         for number in range(int(outage_s / 15.0)):
             now_s = begin_s + 15.0 * number
             world.look = None if unseen == "unreachable" else seen(0.2, desired, now_s, trusted=False)
-            assert tick(world, memory, now_s)[0].replicas == desired
+            if unseen == "refused":
+                tick(World([]), memory, now_s)
+            elif unseen != "asleep":
+                assert tick(world, memory, now_s)[0].replicas == desired
         for number in range(200):
             now_s = begin_s + outage_s + 15.0 * number
             world.look = seen(0.2, desired, now_s)
             if tick(world, memory, now_s)[0].replicas < desired:
                 first_s[outage_s] = 15.0 * number
                 break
-    assert first_s[7200.0] == first_s[0.0] > 180.0
+    assert first_s[longest_s] == first_s[0.0] > 180.0
 
 
 class World:

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from autoscaler.config import parse_pool
+from autoscaler.loop import Mode
 from autoscaler.prometheus import PrometheusError
 from fleet.traffic import RateTrace, day_shape
-from simulator.backtest import played_days, settings_of
+from simulator.backtest import most_replicas, played_days, settings_of
 from simulator.prometheus_history import read_history
+from simulator.traffic import Service
 from splatfleet.__main__ import main
 from tests.autoscaler.wire import Wire, serving
 
@@ -85,6 +88,24 @@ def test_of_a_short_history_the_reactive_mode_is_played_and_recommended(tmp_path
         f"the reactive mode did not keep violations within 1e-07 %; it, with {100 * row['violation_ratio']:.3f} %, is"
     )
     assert (result.exit_code, said in result.output) == (1, True), result.output
+
+
+def test_of_a_short_history_the_reactive_mode_is_recommended_and_said_to_be(tmp_path: Path) -> None:
+    counts, out = np.full(180, 30.0), tmp_path / "out.json"
+    counts[130] = 9000.0  # that nothing foretells
+    path = write(RateTrace(240.0, counts), tmp_path / "burst.csv")
+    result = call("--trace", path, "--json", out)
+    assert result.exit_code == 1, result.output
+    assert "nothing but the reactive mode is recommended" in result.output
+    assert "misses it least" not in result.output
+    assert parse_pool(json.loads(out.read_text())["recommended"]).mode is Mode.REACTIVE
+
+
+def test_no_more_pods_are_recommended_than_a_pool_may_have() -> None:
+    flood = RateTrace(60.0, np.array([60.0, 6000.0]))
+    assert most_replicas(3, flood, Service(0.25)) == 50
+    assert most_replicas(40, flood, Service(0.25)) == 80
+    parse_pool({"name": "p", "max_replicas": most_replicas(3, flood, Service(3600.0))})
 
 
 @pytest.mark.parametrize(
