@@ -19,6 +19,7 @@ from autoscaler.volatility import Volatility
 PERSISTENCE = 0  # index of the expert that is always a member
 WEIGHT_RATE = 15.0  # an expert that loses a fifteenth more of persistence's loss gets e^-1 of the weight
 LOSS_HALF_LIFE_DAYS = 1.0
+GATE_HALF_LIFE_DAYS = 7.0  # of the gate's second memory: five mornings foreseen outweigh a false alarm on Saturday
 MARGIN_RATE = 40.0  # the same for the two margins of the mixture, which differ less
 MOST_LOSS = 20.0  # x persistence's mean: what one outcome can cost an expert
 # Of the loss of ordinary errors, which that mean is not taken to be below: where nights are empty persistence loses
@@ -56,12 +57,14 @@ class Mixture:
         )
         self._volatility = Volatility(day)
         self._forget = 0.5 ** (1.0 / max(20.0, min(day, 1440) * LOSS_HALF_LIFE_DAYS))
+        self._gate_forget = self._forget ** (LOSS_HALF_LIFE_DAYS / GATE_HALF_LIFE_DAYS)
         normal = NormalDist()
         self._least = MOST_LOSS * LEAST_LOSS * np.array([normal.pdf(normal.inv_cdf(level)) for level in levels])
         self._prior = prior
         self._losses = np.zeros(prior.shape)
         self._margin_losses = np.zeros((2, len(levels)))  # the same all day or by time of day
         self._loss = np.zeros(len(levels))
+        self._week_loss = self._week_persistence = 0.0  # at the learning level
         self.outcomes = 0.0  # that are remembered
         self.weights: Floats = np.zeros(prior.shape)  # [experts, levels]
         self.weights[PERSISTENCE] = 1.0
@@ -117,6 +120,9 @@ class Mixture:
         self._losses = self._forget * self._losses + losses
         self._margin_losses = self._forget * self._margin_losses + margin_losses
         self._loss = self._forget * self._loss + loss
+        self._week_loss = self._gate_forget * self._week_loss + float(loss[self._learning])
+        lost = float(losses[PERSISTENCE, self._learning])
+        self._week_persistence = self._gate_forget * self._week_persistence + lost
         self.outcomes = self._forget * self.outcomes + 1.0
         self._reweigh()
 
@@ -127,7 +133,9 @@ class Mixture:
         weights = self._prior * np.exp(-rate * (self._losses - self._losses.min(axis=0)) / reference)
         weights[PERSISTENCE] = np.maximum(weights[PERSISTENCE], 0.02 * weights.sum(axis=0))
         self.weights = weights / weights.sum(axis=0)
-        self.gated = self.skill > (1.0 if self.gated else 1.03)
+        week = self._week_loss / (self._week_persistence + 1e-12)
+        # Over a day or over a week: where weekends are empty a day's memory knows on Monday of Saturday alone.
+        self.gated = min(self.skill, week) > (1.0 if self.gated else 1.03)
 
     def _pinball(self, actual: float, forecast: Floats) -> Floats:
         error = actual - forecast

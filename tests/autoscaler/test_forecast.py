@@ -308,6 +308,26 @@ def test_a_morning_after_an_empty_night_is_foreseen() -> None:
     assert max(mornings[4:]) < 24.0, mornings
 
 
+def test_a_monday_after_an_empty_weekend_is_foreseen() -> None:
+    """Saturday's false alarm, the last thing that happened, must not close the gate for the week."""
+    day = 144
+    index = np.arange(22 * day)
+    office = (index % day >= 48) & (index % day < 108) & (index // day % 7 < 5)
+    counts = np.where(office, np.random.default_rng(3).poisson(12000.0, index.size), 0)
+    shape = shape_for(float(counts.mean()), 600.0, 1800.0, (86_400.0, 7 * 86_400.0), 0.9, None)
+    forecaster = Forecaster(shape)
+    mornings = []
+    for at, count in enumerate(counts):
+        forecaster.update(count / 600.0)
+        if at % day == 47:  # the last empty bin
+            view = forecaster.view()
+            assert view is not None
+            mornings.append(view.quantiles[0.9])
+    mondays, weekend_days = mornings[14::7], [mornings[13], mornings[20]]
+    assert min(mondays) > 15.0, mornings
+    assert max(weekend_days) < 2.0, mornings
+
+
 def test_a_series_that_is_mostly_zero_keeps_its_coverage() -> None:
     """Spells of a few bins in office hours, nine bins of ten empty: quantiles hold, and foreseeing still pays."""
     random = np.random.default_rng(1)
