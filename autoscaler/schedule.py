@@ -68,8 +68,15 @@ def _on(calendar: Calendar, day: int) -> bool:
     return not calendar.weekdays or day in calendar.weekdays
 
 
+def _span(span_s: float) -> str:
+    for unit_s, unit in ((86_400.0, "days"), (3600.0, "h")):
+        if span_s >= 2 * unit_s:
+            return f"{span_s / unit_s:.3g} {unit}"
+    return f"{span_s:.0f} s"
+
+
 def _line(override: Override, now_s: float) -> str:
     what = "paused" if override.paused else "override"
     left_s = override.until_s - now_s
-    ends = f" for {left_s:.0f} s more" if left_s < OPEN_END_S else ""  # one that ends with what asked for it
+    ends = f" for {_span(left_s)} more" if left_s < OPEN_END_S else ""  # one that ends with what asked for it
     return f"{what}{ends}" + (f" ({override.note})" if override.note else "")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoscaler.prometheus import MAX_POINTS, PrometheusError, within
-from fleet.traffic import RateTrace
+from fleet.traffic import Floats, RateTrace
 
 
 def read_history(url: str, query: str, end_s: float, days: float, bin_s: float, deadline_s: float = 20.0) -> RateTrace:
@@ -50,9 +50,17 @@ def read_history(url: str, query: str, end_s: float, days: float, bin_s: float, 
             f"no sample of {query!r} in the last {days:g} days: is the metric scraped, and does the window of a rate "
             "hold two scrapes and more ([5m] where a scrape comes every two minutes)?"
         )
+    if _only_grows(counts[np.isfinite(counts)]):
+        raise ValueError(f"the query {query!r} answers what only grows, a counter: ask for its rate, sum(rate(…[1m]))")
     return RateTrace(bin_s, trim(counts))
 
 
-def trim(counts: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _only_grows(known: Floats) -> bool:
+    """Whether two hours and more of values are those of a counter, begun anew at times: no rate falls so seldom."""
+    steps = np.diff(known)
+    return steps.size >= 120 and 200 * np.count_nonzero(steps < 0) <= steps.size <= 4 * np.count_nonzero(steps > 0)
+
+
+def trim(counts: Floats) -> Floats:
     """Without the bins before the first datum: a Prometheus that is younger than asked has no gap there."""
     return counts[int(np.flatnonzero(np.isfinite(counts))[0]) :]

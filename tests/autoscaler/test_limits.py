@@ -130,6 +130,9 @@ def test_limits_of_calendars_and_overrides() -> None:
     inside = limits_at(pool, 1500.0)
     assert inside.pool.min_replicas == 8
     assert "override for 500 s more (launch)" in inside.note
+    for left_s, told in ((7199.0, "7199 s"), (9000.0, "2.5 h"), (4_591_728.0, "53.1 days")):
+        late = limits_at(Pool("p", overrides=(Override(until_s=left_s),)), 0.0)
+        assert late.note == f"override for {told} more"
     assert limits_at(pool, 2000.0).pool is pool  # it ended by itself
     crossed = replace(POOL, overrides=(Override(until_s=9e9, min_replicas=30), Override(until_s=9e9, max_replicas=5)))
     assert limits_at(crossed, 0.0).pool.max_replicas == 30

@@ -23,6 +23,18 @@ from splatfleet.__main__ import main
 from tests.autoscaler.wire import Wire, serving
 
 
+def test_a_counter_is_told_from_a_rate(prometheus: Wire) -> None:
+    now_s = time.time()
+    moments = [now_s // 60 * 60.0 - 60.0 * back for back in range(300)][::-1]
+    counter = [(at_s, str(100 * index if index < 200 else 100 * (index - 200))) for index, at_s in enumerate(moments)]
+    answer(prometheus, counter)
+    result = call("--prometheus", prometheus.url, "--query", "sum(http_requests_total)", "--days", 1)
+    assert result.exit_code == 2
+    assert "only grows, a counter: ask for its rate" in result.output
+    answer(prometheus, [(at_s, "3") for at_s, _ in counter])
+    assert read_history(prometheus.url, "x", now_s, 1.0, 60.0).mean_per_s == pytest.approx(3.0)
+
+
 @pytest.fixture
 def prometheus() -> Iterator[Wire]:
     with serving() as wire:
