@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,6 +99,14 @@ def _counter(metric: metrics.Metric, registry: CollectorRegistry) -> Counter:
     return Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=registry)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a probe that gave up is no news
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 class StatusServer:
     """`/metrics`, `/-/healthy` (the loop ticks) and `/-/ready` (there was a tick), in a thread of its own."""
 
@@ -130,8 +139,7 @@ class StatusServer:
             def log_message(self, format: str, *args: object) -> None:
                 del format, args  # a scrape every few seconds is no news
 
-        self._server = ThreadingHTTPServer(address, Answer)
-        self._server.daemon_threads = True
+        self._server = _Server(address, Answer)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="status-server")
         self._thread.start()

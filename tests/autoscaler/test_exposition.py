@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -46,6 +49,18 @@ def scrape(told: DecisionMetrics) -> Iterator[Scrape]:
             return {series: float(value) for series, _, value in pairs}
 
         yield read
+
+
+def test_a_client_that_hangs_up_leaves_no_traceback(told: DecisionMetrics, capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(StatusServer(("127.0.0.1", 0), told.registry, lambda: True, lambda: True)) as server:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(b"GET /met")
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no end
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/-/healthy", timeout=10) as reply:
+            assert reply.read() == b"ok\n"
+        time.sleep(0.2)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_pool_that_is_gone_has_no_series_and_the_others_count_on(told: DecisionMetrics, scrape: Scrape) -> None:

@@ -333,9 +333,9 @@ def test_the_verb_answers_kube_scheduler_over_mutual_tls(plane: ControlPlane, tm
     wanted = Wanted(f"https://127.0.0.1:{free_port}", "over-tls", 13, ca_data, str(client.certificate), str(client.key))
     try:
         child.wait_listening(free_port)
-        plane.start_scheduler(generate([SLICE], wanted), name="over-tls")
-        for name in ("tls-0", "tls-1"):
+        for name in ("tls-0", "tls-1"):  # before the scheduler, which asks nobody to prioritize one node
             add_node(plane, name, {SLICE: 1})
+        plane.start_scheduler(generate([SLICE], wanted), name="over-tls")
         plane.request("POST", "/api/v1/namespaces/default/pods", pod("over-tls", {SLICE: 1}, "over-tls"))
         end_s = time.monotonic() + 15.0
         while not node_of(plane, "over-tls"):
